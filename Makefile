@@ -1,0 +1,34 @@
+# One word each: demo, test, check, bench. Every target sets itself up.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+SETUP := $(VENV)/.installed
+
+.PHONY: demo test check bench format clean setup
+.DELETE_ON_ERROR:
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml constraints.txt packaging/setup.sh
+	VENV=$(VENV) sh packaging/setup.sh
+
+demo: $(SETUP)
+	$(VENV)/bin/hometwin demo $(ARGS)
+
+test: $(SETUP)
+	$(PY) -m pytest $(ARGS)
+
+check: $(SETUP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(SETUP)
+	$(PY) -m bench $(ARGS)
+
+format: $(SETUP)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

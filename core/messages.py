@@ -1,0 +1,209 @@
+"""What rooms and machines say to each other: frozen, typed, reversible.
+
+``Sample`` is the one record of the whole house. Its natural key ``(source, kind, seq)`` makes delivery
+exactly once: a sensor's own sequence number, never an arrival counter, wherever the sensor has one.
+Records are never edited: a correction or deletion is a new record that ``amends`` an older one.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Final, TypeVar
+
+import msgspec
+
+from core.errors import DecodeError
+from core.units import check_value
+
+MAX_MESSAGE_BYTES: Final = 1 << 20  # a batch of 2,000 samples is 80 kB; beyond 1 MiB somebody is hostile
+
+
+class Quality(IntFlag):
+    """What is known against a sample. Zero is good. Flagged samples are kept, never dropped."""
+
+    GOOD = 0
+    SENSOR_WARNING = 1  # the sensor itself doubts it (warm-up, calibration due, weak signal)
+    BACKFILLED = 2  # arrived late, through the sensor's own history
+    CLOCK_DOUBT = 4  # the sensor's clock was wrong or unset when it was taken
+    BY_HAND = 8  # a person typed it
+    OUTLIER = 16  # set by the twin, never by a codec
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One reading or one act. ``value`` is in the unit named by ``kind`` (core.units.KINDS)."""
+
+    time_us: int  # when it happened, microseconds UTC
+    kind: str
+    value: float
+    source: str  # which device or person said so, e.g. "cgm-1" or "hand"
+    seq: int  # the source's own number; strictly increasing per (source, kind)
+    quality: int = 0
+    received_us: int = 0  # when the hub had it durably
+    amends: tuple[str, int] | None = None  # (source, seq) of the same kind that this record replaces
+    deleted: bool = False  # with amends: the older record never happened
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.source, self.kind, self.seq)
+
+    def checked(self, where: str = "") -> Sample:
+        """Self, when its value can be meant; InputError otherwise."""
+        check_value(self.kind, self.value, where)
+        return self
+
+
+class Estimate(msgspec.Struct, frozen=True, tag=True):
+    """The twin's state and parameters at one time, with uncertainty and age."""
+
+    time_us: int
+    model: str  # name and version, e.g. "glucose/1"
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    mean: tuple[float, ...]
+    covariance: tuple[float, ...]  # lower triangle by rows, len n(n+1)/2
+    output_mean: float  # the observed quantity, e.g. glucose in mg/dL
+    output_sd: float
+    nis: float  # normalised innovation squared of the last reading; nan before the first
+    data_age_s: float  # age of the newest reading used; inf before the first
+    status: str = "ok"  # ok | warming_up | stale | diverged
+
+
+class Forecast(msgspec.Struct, frozen=True, tag=True):
+    """Predictive distribution of the output at ``made_at_us`` + horizons. All tuples have equal length."""
+
+    made_at_us: int
+    model: str
+    horizons_min: tuple[float, ...]
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    p05: tuple[float, ...]
+    p50: tuple[float, ...]
+    p95: tuple[float, ...]
+    data_age_s: float
+    status: str = "ok"
+
+
+class Alarm(msgspec.Struct, frozen=True, tag=True):
+    """Raised or cleared. ``number`` rises strictly per hub."""
+
+    number: int
+    time_us: int
+    name: str  # urgent_low | low | high | urgent_high | signal_loss | predicted_low | engine_down
+    level: int  # Alert Level 0x2A06: 0 none, 1 mild, 2 high
+    raised: bool  # False: cleared
+    value: float  # what crossed the threshold, in the kind's unit; nan when there is none
+    data_age_s: float
+    delivered: bool = False  # a wearable confirmed the write
+
+
+class SampleBatch(msgspec.Struct, frozen=True, tag=True):
+    """Samples in the order in which the hub stored them."""
+
+    samples: tuple[Sample, ...]
+
+
+class HubStatus(msgspec.Struct, frozen=True, tag=True):
+    """How the hub itself is. Counters only rise."""
+
+    time_us: int
+    version: str
+    engine_up: bool
+    devices: dict[str, str]  # source -> link state
+    counters: dict[str, int]
+    outbox_pending: int
+
+
+class Contribution(msgspec.Struct, frozen=True, tag=True):
+    """Information that one hub's data added to its prior (MODELS F): never the prior itself."""
+
+    time_us: int
+    model: str
+    prior_version: int
+    names: tuple[str, ...]
+    delta_precision: tuple[float, ...]  # lower triangle by rows
+    delta_information: tuple[float, ...]
+
+
+Up = SampleBatch | Estimate | Forecast | Alarm | HubStatus | Contribution
+
+
+class Ack(msgspec.Struct, frozen=True, tag=True):
+    """The cloud has these outbox numbers durably."""
+
+    numbers: tuple[int, ...]
+
+
+class Prior(msgspec.Struct, frozen=True, tag=True):
+    """Population prior on log-parameters for one person's stratum."""
+
+    version: int
+    model: str
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    covariance: tuple[float, ...]  # lower triangle by rows
+    stratum: str
+    provenance: str
+    expires_us: int
+
+
+class DoseAdvice(msgspec.Struct, frozen=True, tag=True):
+    """Advice on one action. Not a medical device's output; every field is shown to the person."""
+
+    advice_id: str
+    for_time_us: int
+    carbs_g: float
+    dose_u: float
+    p_below_70: float
+    p_below_54: float
+    horizon_min: float
+    draws: int
+    refused: str | None
+    reasons: tuple[str, ...]
+    limits: tuple[str, ...]
+    data_time_us: int  # newest reading the advice rests on
+    model: str
+    approved_by: str  # who approved it, and how
+    approved_us: int
+
+
+Down = Ack | Prior | DoseAdvice
+
+
+class Downlink(msgspec.Struct, frozen=True):
+    """What the cloud signs: bound to hub, strictly increasing, expiring."""
+
+    hub_id: str
+    number: int
+    issued_us: int
+    expires_us: int
+    body: Down
+
+
+class Uplink(msgspec.Struct, frozen=True):
+    """What the hub seals. ``number`` is the outbox number: strictly increasing, the key for deduplication."""
+
+    hub_id: str
+    number: int
+    sent_us: int
+    body: Up
+
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """MessagePack bytes of any message of this module."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """The message in ``data``, or DecodeError (and no other exception) for any other bytes."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise DecodeError(f"message of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+        # The library's text may quote a value, so only its type goes on.
+        raise DecodeError(f"not a valid message: {type(err).__name__}") from None
