@@ -1,0 +1,191 @@
+"""The future of a track: base trajectory, corrected and calibrated forecast, drawn paths.
+
+Nothing here changes the track it starts from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import correction as corr
+from core.models import hovorka as model
+from core.track import MAX_RK4_MIN, Track
+from core.units import MGDL_PER_MMOLL, US_PER_MIN
+
+Array = NDArray[np.float64]
+Plan = Sequence[tuple[int, str, float]]  # (time µs, kind, value), in time order
+
+STEP_MIN: Final = 5.0
+HORIZON_LIMIT_MIN: Final = 48 * 60.0
+Z90: Final = 1.6448536269514722
+TRUSTED_AGE_MIN: Final = 360.0  # beyond, the last reading says nothing more
+WARM_UP_WIDER: Final = 1.3  # nothing of this person is known yet
+GROWTH_LIMIT: Final = 1.6  # of the 6-h band at longer reach: glucose stays within its own spread
+
+_ANCHORS: Final = np.array([0.0, *corr.HORIZONS_MIN])
+
+
+class Outlook(NamedTuple):
+    """Predictive distribution on a set of horizons, mg/dL."""
+
+    mean: Array
+    low: Array  # half width of the 90 % band below the mean
+    high: Array  # above
+
+
+def base_path(track: Track, until_min: float, plan: Plan) -> Array:
+    """Most likely CGM readings at 0, 5, 10 … min from now (at least to ``until_min``), without correction."""
+    runner = track.fork()
+    runner.rest()
+    n = max(1, math.ceil(until_min / STEP_MIN))
+    out = np.zeros(n + 1)
+    out[0] = runner.output()[0]
+    waiting = list(plan)
+    start_us = track.time_us
+    step_us = int(STEP_MIN * US_PER_MIN)
+    k = 0
+    while k < n:
+        while waiting and waiting[0][0] <= runner.time_us:
+            _, kind, value = waiting.pop(0)
+            runner.plan(kind, value)
+        next_us = waiting[0][0] if waiting else start_us + (n + 1) * step_us
+        whole = min(n - k, (next_us - runner.time_us) // step_us)
+        if whole > 0:
+            runner.coast(STEP_MIN, out[k + 1 : k + 1 + whole])
+            k += whole
+            continue
+        # An input falls inside this step: go there, take it in, go on to the end of the step.
+        end_us = start_us + (k + 1) * step_us
+        last = np.zeros(1)
+        while runner.time_us < end_us:
+            while waiting and waiting[0][0] <= runner.time_us:
+                _, kind, value = waiting.pop(0)
+                runner.plan(kind, value)
+            stop_us = min(end_us, waiting[0][0]) if waiting else end_us
+            runner.coast((stop_us - runner.time_us) / US_PER_MIN, last)
+        out[k + 1] = last[0]
+        k += 1
+    return out
+
+
+def _at(path: Array, minutes: Array) -> Array:
+    return np.interp(minutes, np.arange(path.size) * STEP_MIN, path)
+
+
+def outlook(track: Track, horizons_min: Array, plan: Plan) -> Outlook:
+    """Corrected mean and calibrated band at each horizon.
+
+    Planned inputs act through the mechanism alone: what they change is added to the forecast without them,
+    so that habit, which the correction has learned, is not mistaken for the effect of a dose.
+    """
+    until = float(horizons_min.max()) if horizons_min.size else 0.0
+    age_min = track.age_s(track.time_us) / 60.0
+    if not track.corrected() or age_min > TRUSTED_AGE_MIN:
+        mean, sd = run_moments(track, horizons_min, plan)
+        return Outlook(mean, Z90 * sd, Z90 * sd)
+    path = base_path(track, max(until, corr.HORIZONS_MIN[-1]), ())
+    base = _at(path, np.maximum(np.array(corr.HORIZONS_MIN) - age_min, 0.0))
+    found = track.correction(base)
+    reach = horizons_min + age_min
+    now_half = Z90 * track.output()[1]
+    mean = _at(path, horizons_min) + np.interp(reach, _ANCHORS, np.concatenate(([0.0], found[0])))
+    growth = np.minimum(np.sqrt(np.maximum(reach / _ANCHORS[-1], 1.0)), GROWTH_LIMIT)
+    if track.status(track.time_us) == "warming_up":
+        growth = growth * WARM_UP_WIDER
+    low = growth * np.interp(reach, _ANCHORS, np.concatenate(([now_half], found[2])))
+    high = growth * np.interp(reach, _ANCHORS, np.concatenate(([now_half], found[3])))
+    if plan:
+        effect = base_path(track, until, plan) - path[: max(1, math.ceil(until / STEP_MIN)) + 1]
+        mean = mean + _at(effect, horizons_min)
+    return Outlook(mean, low, high)
+
+
+def run_moments(track: Track, horizons_min: Array, plan: Plan) -> tuple[Array, Array]:
+    """Mean and SD (mg/dL) of a CGM reading at each horizon from the filter alone."""
+    runner = track.fork()
+    start_us = track.time_us
+    order = np.argsort(horizons_min, kind="stable")
+    mean = np.zeros(len(order))
+    sd = np.zeros(len(order))
+    waiting = list(plan)
+    for index in order:
+        until_us = start_us + round(horizons_min[index] * US_PER_MIN)
+        while waiting and waiting[0][0] <= until_us:
+            at_us, kind, value = waiting.pop(0)
+            runner.advance(at_us)
+            runner.plan(kind, value)
+        runner.advance(until_us)
+        mean[index], sd[index] = runner.output()
+    return mean, sd
+
+
+def draw_paths(track: Track, until_min: float, plan: Plan, draws: int, seed: tuple[int, int]) -> Array:
+    """Drawn futures of glucose (mg/dL), float64[draws, n_steps], at each STEP_MIN from now.
+
+    The futures without the plan have the calibrated mean and width at every step; the plan adds to each
+    its own mechanistic effect, under that draw's parameters.
+    """
+    times: Array = STEP_MIN * np.arange(1.0, max(1, math.ceil(until_min / STEP_MIN)) + 1.0)
+    free = _simulate(track, times.size, (), draws, np.random.default_rng(seed))
+    centre = outlook(track, times, ())
+    spread = free.std(axis=0) + 1e-9
+    deviation = (free - free.mean(axis=0)) / spread
+    scale = np.where(deviation < 0.0, centre.low, centre.high) / Z90
+    paths = centre.mean + deviation * scale
+    if plan:
+        paths += _simulate(track, times.size, plan, draws, np.random.default_rng(seed)) - free
+    return paths
+
+
+def _simulate(track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.Generator) -> Array:
+    """Sensed glucose (mg/dL) of mechanistic futures with drawn state, parameters and disturbance."""
+    runner = track.fork()
+    runner.rest()
+    n_linear, consts = model.N_LINEAR, runner.nominal.consts
+    start = rng.standard_normal((model.N, draws))
+    believed = np.maximum(1.0 + runner.tuning.sd_carbs * rng.standard_normal(draws), 0.0)
+    shocks = rng.standard_normal((n_out, n_linear, draws))
+    points = np.ascontiguousarray(runner.mean[:, None] + runner.factor @ start)
+    np.maximum(points[n_linear:], 0.0, out=points[n_linear:])
+    phi, noise = np.zeros((n_linear, n_linear)), np.zeros((n_linear, n_linear))
+    nodes, work = np.zeros((5, model.N_INPUT)), np.zeros(model.WORK_SIZE)
+    mu = runner.dynamics[:, :1]
+    out = np.zeros((draws, n_out))
+    waiting = list(plan)
+    start_us = track.time_us
+    model.transition(STEP_MIN, runner.dynamics, phi, noise)
+    for k in range(n_out):
+        end_us = start_us + int((k + 1) * STEP_MIN * US_PER_MIN)
+        before = points[:n_linear] - mu
+        while runner.time_us < end_us:
+            while waiting and waiting[0][0] <= runner.time_us:
+                _, kind, value = waiting.pop(0)
+                _act_on_points(runner, points, kind, value, believed)
+            stop_us = min(end_us, waiting[0][0]) if waiting else end_us
+            dt_min = (stop_us - runner.time_us) / US_PER_MIN
+            n_steps = 1 if dt_min <= MAX_RK4_MIN else 2
+            runner.hold_inputs()
+            model.drive(runner.drivers, runner.held, consts, dt_min, n_steps, nodes)
+            model.sweep(points, nodes, consts, dt_min / n_steps, n_steps, work)
+            runner.time_us = stop_us
+            points[model.DISTURBANCE] *= math.exp(-dt_min / consts[model.TAU_D])
+        # The linear block moves once per output step, so that a plan does not shift the random numbers.
+        points[:n_linear] = mu + phi @ before + noise @ shocks[k]
+        out[:, k] = points[n_linear + model.C] * MGDL_PER_MMOLL
+    return out
+
+
+def _act_on_points(track: Track, points: Array, kind: str, value: float, believed: Array) -> None:
+    at = model.N_LINEAR
+    if kind == "carbs_g":
+        per_point = model.meal_mmol_per_kg(track.nominal.consts, value, 0.0)
+        points[at + model.D1] += per_point * np.exp(points[model.LN_AG]) * believed
+    elif kind == "bolus_u":
+        points[at + model.S1] += 1000.0 * value
+    else:
+        track.plan(kind, value)

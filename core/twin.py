@@ -1,0 +1,348 @@
+"""The twin of one person: one pure entry for engine, cloud, replay and tests.
+
+Feed it the record in any order; ask for the estimate or a forecast at any time. Answers at time t rest on
+events up to t and nothing later. Late events, amendments and deletions rewind to a checkpoint and replay;
+the result is the same to the last bit as if everything had come in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import snapshot
+from core.correction import Population
+from core.correction_prior import POPULATION
+from core.errors import InputError
+from core.messages import Contribution, Estimate, Forecast, Prior, Sample
+from core.models import registry
+from core.nominal import Nominal, Tuning, make_nominal, with_prior
+from core.patient import LocalTime, Patient
+from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, draw_paths, outlook
+from core.record import RANK, Record
+from core.track import Track
+from core.units import US_PER_DAY, US_PER_H, check_value
+
+Event = Sample
+__all__ = ["Event", "ForecastResult", "Patient", "Twin"]
+
+HISTORY_US: Final = 15 * US_PER_DAY  # how late an event may be
+CALIBRATE_US: Final = (US_PER_DAY, 3 * US_PER_DAY, 7 * US_PER_DAY)  # after the first event
+CHECKPOINT_US: Final = US_PER_H
+# How many checkpoints stay, by age: each hour for half a day, each 6 h for 4 d, each day until HISTORY.
+KEEP: Final = ((12 * US_PER_H, US_PER_H), (4 * US_PER_DAY, 6 * US_PER_H), (HISTORY_US, US_PER_DAY))
+LOWEST_MGDL: Final = 10.0  # quantiles stay where a sensor could show something
+HIGHEST_MGDL: Final = 1000.0
+
+
+class ForecastResult(NamedTuple):
+    """The message, and on request drawn futures of glucose."""
+
+    forecast: Forecast
+    paths: NDArray[np.float64] | None = None  # float64[n_draws, n_steps] mg/dL
+    step_min: float = STEP_MIN  # time of column k is made_at + (k + 1)·step_min
+
+
+class Checkpoint(NamedTuple):
+    """A track to start again from, and how many calibrations it has had."""
+
+    track: Track
+    calibrations: int
+
+
+class Twin:
+    """See the module. Not thread-safe; one per person."""
+
+    def __init__(
+        self,
+        patient: Patient | None = None,
+        model: str = "glucose",
+        prior: Prior | None = None,
+        seed: int = 0,
+        population: Population | None = None,
+    ) -> None:
+        self.patient = patient if patient is not None else Patient()
+        self.model = registry.find(model)
+        self.model_name = model
+        self.prior = prior
+        self.seed = seed
+        self.population = population if population is not None else POPULATION
+        self._prior_from_us = -1  # the prior counts for events after this time
+        self.tuning = Tuning()
+        self.local = LocalTime(self.patient.timezone)
+        self.record = Record()
+        self._track: Track | None = None
+        self._calibrations = 0
+        self._start_us: int | None = None  # time of the first event
+        self._checkpoints: list[Checkpoint] = []
+        self._dirty_us: int | None = None
+        self._nominal_at_start()  # a wrong override shall be an error here, not at the first forecast
+
+    # ---- the record ---------------------------------------------------------------------------------
+
+    def observe(self, events: Iterable[Sample]) -> None:
+        """Take in samples of any kind, in any order. Kinds that this model does not use are ignored.
+
+        Raises InputError, and takes in nothing of the batch, when a value or time cannot be meant.
+        """
+        dirty = self.record.add(events)
+        if dirty is not None:
+            self._dirty_us = dirty if self._dirty_us is None else min(dirty, self._dirty_us)
+
+    @property
+    def assumed(self) -> tuple[tuple[str, str], ...]:
+        """What was not given and is assumed or estimated from the record: (name, source)."""
+        return self._nominal_at_start().assumed if self._track is None else self._track.nominal.assumed
+
+    @property
+    def ignored_old(self) -> int:
+        """Events that came too late to be used (older than 15 days before the newest used)."""
+        return self.record.ignored_old
+
+    # ---- answers ------------------------------------------------------------------------------------
+
+    def estimate(self, t: int) -> Estimate:
+        """State, parameters and output at ``t`` (µs UTC) from events up to ``t``."""
+        track = self._at(t)
+        n = track.mean.size
+        cov = track.factor @ track.factor.T
+        mean, sd = track.output()
+        return Estimate(
+            time_us=t,
+            model=self.model.NAME,
+            names=self.model.NAMES,
+            units=self.model.UNITS,
+            mean=tuple(track.mean.tolist()),
+            covariance=tuple(cov[np.tril_indices(n)].tolist()),
+            output_mean=min(max(mean, LOWEST_MGDL), HIGHEST_MGDL),
+            output_sd=sd,
+            nis=track.nis,
+            data_age_s=track.age_s(t),
+            status=track.status(t),
+        )
+
+    def forecast(
+        self,
+        t: int,
+        horizons_min: Sequence[float],
+        planned: Iterable[Sample] = (),
+        paths: int = 0,
+        seed: int = 0,
+    ) -> ForecastResult:
+        """Predictive distribution of CGM glucose at ``t`` + horizons, given inputs ``planned`` after ``t``."""
+        horizons = tuple(float(h) for h in horizons_min)
+        if not horizons or not all(0.0 <= h <= HORIZON_LIMIT_MIN for h in horizons):
+            raise InputError(f"horizons must lie in 0..{HORIZON_LIMIT_MIN:g} min", where="forecast")
+        if not 0 <= paths <= 100_000:
+            raise InputError("paths must lie in 0..100000", where="forecast")
+        plan = self._check_plan(t, planned)
+        track = self._at(t)
+        view = outlook(track, np.array(horizons), plan)
+        drawn = None
+        if paths:
+            drawn = draw_paths(track, max(horizons), plan, paths, (self.seed, seed))
+            drawn = np.clip(drawn, LOWEST_MGDL, HIGHEST_MGDL)
+        middle = np.clip(view.mean, LOWEST_MGDL, HIGHEST_MGDL)
+        low = np.clip(view.mean - view.low, LOWEST_MGDL, HIGHEST_MGDL)
+        high = np.clip(view.mean + view.high, LOWEST_MGDL, HIGHEST_MGDL)
+        sd = (view.low + view.high) / (2.0 * Z90)
+        message = Forecast(
+            made_at_us=t,
+            model=self.model.NAME,
+            horizons_min=horizons,
+            mean=tuple(middle.tolist()),
+            sd=tuple(sd.tolist()),
+            p05=tuple(low.tolist()),
+            p50=tuple(middle.tolist()),
+            p95=tuple(high.tolist()),
+            data_age_s=track.age_s(t),
+            status=track.status(t),
+        )
+        return ForecastResult(message, drawn)
+
+    def outliers(self, t: int) -> tuple[tuple[str, str, int], ...]:
+        """Keys of the last readings (up to ``t``) that the filter held for outliers. They are never dropped."""
+        return tuple(self._at(t).outliers)
+
+    def contribution(self, t: int) -> Contribution:
+        """Information on log-parameters that data added to the prior, as precision and Λm differences."""
+        track = self._at(t)
+        k = self.model.N_THETA
+        cov = (track.factor @ track.factor.T)[:k, :k]
+        precision = np.linalg.inv(cov)
+        prior_precision = np.diag(track.nominal.dynamics[:k, 2] ** -2.0)
+        delta = precision - prior_precision
+        # Refreshed variances can make a direction look less known than before: that is no information.
+        values, vectors = np.linalg.eigh(delta)
+        delta = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        mean = track.mean[:k]
+        information = delta @ mean + prior_precision @ (mean - track.nominal.dynamics[:k, 0])
+        return Contribution(
+            time_us=t,
+            model=self.model.NAME,
+            prior_version=self.prior.version if self.prior is not None else 0,
+            names=self.model.NAMES[:k],
+            delta_precision=tuple(delta[np.tril_indices(k)].tolist()),
+            delta_information=tuple(information.tolist()),
+        )
+
+    def set_prior(self, prior: Prior) -> None:
+        """Use a population prior from here on: parameters return to it; what was learned stays."""
+        if prior.model != self.model.NAME:
+            raise InputError("prior belongs to another model", where="prior.model")
+        k = len(prior.names)
+        numbers = (*prior.mean, *prior.covariance)
+        if len(prior.mean) != k or len(prior.covariance) != k * (k + 1) // 2:
+            raise InputError("prior has the wrong size", where="prior")
+        if not all(math.isfinite(v) for v in numbers) or any(
+            prior.covariance[i * (i + 1) // 2 + i] <= 0 for i in range(k)
+        ):
+            raise InputError("prior is not a distribution", where="prior.covariance")
+        self.prior = prior
+        # It counts from the newest event on, as if it were an event itself: a rewind meets it again.
+        self._prior_from_us = self._head_us()
+
+    # ---- bytes --------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """Everything, as bytes: a restored twin continues to the last bit."""
+        return snapshot.dump(self)
+
+    @classmethod
+    def restore(cls, data: bytes) -> Twin:
+        """The twin in ``data``; DecodeError when it is not one, is damaged, or is of another version."""
+        return snapshot.load(data, cls)
+
+    def _restore_tracks(
+        self,
+        head: tuple[Track, int] | None,
+        checkpoints: list[tuple[Track, int]],
+        start_us: int | None,
+        dirty_us: int | None,
+        prior_from_us: int,
+    ) -> None:
+        if head is not None:
+            self._track, self._calibrations = head
+        self._checkpoints = [Checkpoint(track, count) for track, count in checkpoints]
+        self._start_us, self._dirty_us, self._prior_from_us = start_us, dirty_us, prior_from_us
+
+    # ---- moving along the record --------------------------------------------------------------------
+
+    def _nominal_at_start(self) -> Nominal:
+        prior = self.prior if self._prior_from_us < 0 else None
+        return make_nominal(self.patient, (), self.local, self.tuning, prior)
+
+    def _new_track(self, nominal: Nominal, time_us: int) -> Track:
+        return Track(self.patient, self.local, nominal, self.tuning, time_us, self.population)
+
+    def _check_plan(self, t: int, planned: Iterable[Sample]) -> list[tuple[int, str, float]]:
+        plan = []
+        for sample in planned:
+            check_value(sample.kind, sample.value, "planned")
+            if sample.kind in RANK and sample.time_us >= t:
+                plan.append((sample.time_us, sample.kind, sample.value))
+        return sorted(plan, key=lambda item: (item[0], RANK[item[1]]))
+
+    def _at(self, t: int) -> Track:
+        """A throw-away track at ``t`` that has seen all events up to ``t``."""
+        self._catch_up(t)
+        base = self._track
+        if base is None or base.time_us > t:
+            start = next((c for c in reversed(self._checkpoints) if c.track.time_us <= t), None)
+            if start is None:
+                return self._new_track(self._nominal_at_start(), t)
+            base = start.track.copy()
+            for entry in self.record.between(base.time_us, t):
+                base.apply(entry)
+        track = base.copy()
+        track.advance(t)
+        return track
+
+    def _catch_up(self, t: int) -> None:
+        """Run the main track over all events up to ``t``, after rewinding behind what changed."""
+        if self._dirty_us is not None:
+            self._rewind(self._dirty_us)
+            self._dirty_us = None
+        entries = self.record.entries
+        index = self.record.first_after(self._head_us())
+        while index < len(entries) and entries[index].time_us <= t:
+            entry = entries[index]
+            self._before(entry.time_us)
+            assert self._track is not None
+            self._track.apply(entry)
+            index += 1
+            if index == len(entries) or entries[index].time_us > entry.time_us:
+                self._track.seen_us = entry.time_us
+                self._keep_checkpoint()
+
+    def _head_us(self) -> int:
+        return -1 if self._track is None else self._track.seen_us
+
+    def _before(self, time_us: int) -> None:
+        """What is due before an event at ``time_us``: the start, or a calibration."""
+        if self._track is None:
+            self._start_us = time_us
+            self._track = self._new_track(self._nominal_at_start(), time_us)
+            return
+        assert self._start_us is not None
+        prior = self.prior
+        if prior is not None and time_us > self._prior_from_us:
+            nominal = self._track.nominal
+            if nominal.prior_version != prior.version:
+                self._track.bind(with_prior(nominal, prior))
+        due = self._calibrations
+        while due < len(CALIBRATE_US) and self._start_us + CALIBRATE_US[due] <= time_us:
+            due += 1
+        if due > self._calibrations:
+            self._calibrations = due
+            self._calibrate(self._start_us + CALIBRATE_US[due - 1])
+
+    def _calibrate(self, until_us: int) -> None:
+        """Nominal values from the record so far, and the filter run over it again from the start."""
+        assert self._start_us is not None
+        past = self.record.between(self._start_us - 1, until_us)
+        prior = self.prior if until_us > self._prior_from_us else None
+        nominal = make_nominal(self.patient, past, self.local, self.tuning, prior)
+        track = self._new_track(nominal, self._start_us)
+        for entry in past:
+            track.apply(entry)
+            track.seen_us = entry.time_us
+        self._track = track
+
+    def _rewind(self, time_us: int) -> None:
+        """Go back to the last checkpoint before ``time_us``."""
+        if self._track is None or self._track.seen_us < time_us:
+            return
+        while self._checkpoints and self._checkpoints[-1].track.seen_us >= time_us:
+            self._checkpoints.pop()
+        if self._checkpoints:
+            last = self._checkpoints[-1]
+            self._track, self._calibrations = last.track.copy(), last.calibrations
+        else:
+            self._track, self._calibrations, self._start_us = None, 0, None
+
+    def _keep_checkpoint(self) -> None:
+        assert self._track is not None
+        now_us = self._track.seen_us
+        if self._checkpoints and now_us - self._checkpoints[-1].track.seen_us < CHECKPOINT_US:
+            return
+        self._checkpoints.append(Checkpoint(self._track.copy(), self._calibrations))
+        if len(self._checkpoints) % 12 == 0:
+            self._thin(now_us)
+
+    def _thin(self, now_us: int) -> None:
+        kept: list[Checkpoint] = []
+        for point in self._checkpoints:
+            age = now_us - point.track.seen_us
+            spacing = next((gap for limit, gap in KEEP if age <= limit), None)
+            if spacing is None:
+                continue
+            if not kept or point.track.seen_us - kept[-1].track.seen_us >= 0.99 * spacing or age == 0:
+                kept.append(point)
+        self._checkpoints = kept
+        if kept and now_us - kept[0].track.seen_us > HISTORY_US - 2 * US_PER_DAY:
+            self.record.forget_before(kept[0].track.seen_us)

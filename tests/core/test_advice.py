@@ -1,0 +1,270 @@
+"""Advice: the constraint is exact, limits hold, refusals say why, and more carbs never mean less insulin."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.advice import (
+    HARD_MAX_DOSE_U,
+    NOT_A_DEVICE,
+    Policy,
+    Situation,
+    advise,
+    calculator_dose,
+    clopper_pearson_upper,
+    estimate_ratios,
+    insulin_on_board,
+    iob_fraction,
+)
+from core.errors import InputError
+from core.units import US_PER_MIN
+
+NOW_US = 1_767_225_600_000_000
+
+
+class FakePerson:
+    """Linear paths: carbs lift by 3 mg/dL/g, insulin lowers by a log-normal sensitivity; same draws each call."""
+
+    def __init__(
+        self, glucose_mgdl: float = 120.0, isf: float = 40.0, spread: float = 0.2, seed: int = 1
+    ) -> None:
+        self.glucose, self.isf, self.spread, self.seed = glucose_mgdl, isf, spread, seed
+        self.calls: list[tuple[float, float]] = []
+
+    def paths(self, carbs_g: float, dose_u: float, draws: int, horizon_min: float) -> np.ndarray:
+        self.calls.append((carbs_g, dose_u))
+        rng = np.random.default_rng(self.seed)
+        isf = self.isf * np.exp(self.spread * rng.standard_normal((draws, 1)))
+        rise = 3.0 * np.exp(0.2 * rng.standard_normal((draws, 1)))
+        noise = 8.0 * rng.standard_normal((draws, 1))
+        t = np.linspace(0.0, 1.0, int(horizon_min) // 5)[None, :]
+        return self.glucose + noise * t + rise * carbs_g * np.minimum(1, 3 * t) - isf * dose_u * t**1.5
+
+
+def situation(**changes: object) -> Situation:
+    base = Situation(
+        time_us=NOW_US, glucose_mgdl=120.0, trend_mgdl_per_min=0.0, data_time_us=NOW_US - 3 * US_PER_MIN
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+POLICY = Policy(carb_ratio_g_per_u=12.0, correction_mgdl_per_u=40.0, target_mgdl=110.0, draws=400)
+
+
+def test_upper_bound_equals_the_exact_binomial_one() -> None:
+    # Closed forms and table values of the one-sided exact interval.
+    assert clopper_pearson_upper(0, 299) == pytest.approx(1 - 0.05 ** (1 / 299), rel=1e-12)
+    assert clopper_pearson_upper(0, 299) < 0.01 < clopper_pearson_upper(0, 298)
+    assert clopper_pearson_upper(10, 10) == 1.0
+    stats = pytest.importorskip("scipy.stats")
+    for events, draws in [(1, 299), (5, 400), (12, 400), (399, 400), (40, 1000), (300, 20_000)]:
+        exact = stats.beta.ppf(0.95, events + 1, draws - events)
+        assert clopper_pearson_upper(events, draws) == pytest.approx(exact, rel=1e-9)
+
+
+def test_insulin_on_board_follows_the_exponential_curve() -> None:
+    assert iob_fraction(0) == 1.0
+    assert iob_fraction(10) == 1.0
+    assert iob_fraction(375) == 0.0
+    curve = [iob_fraction(t) for t in range(0, 375, 5)]
+    assert all(a >= b for a, b in itertools.pairwise(curve))
+    # The steepest loss lies at the peak time (75 min after the delay).
+    losses = [iob_fraction(t) - iob_fraction(t + 1) for t in range(371)]
+    assert abs(losses.index(max(losses)) - 85) <= 1
+    assert insulin_on_board(NOW_US, [(NOW_US, 2.0), (NOW_US + 1, 50.0)]) == 2.0
+
+
+def test_insulin_on_board_counts_once_and_only_against_the_correction() -> None:
+    assert calculator_dose(60, 190, 0.0, 110, 12, 40) == pytest.approx(7.0)
+    assert calculator_dose(60, 190, 1.5, 110, 12, 40) == pytest.approx(5.5)
+    assert calculator_dose(60, 190, 9.0, 110, 12, 40) == pytest.approx(5.0)
+    assert calculator_dose(60, 90, 0.0, 110, 12, 40) == pytest.approx(4.5)
+    assert calculator_dose(0, 70, 0.0, 110, 12, 40) == 0.0
+
+
+def test_a_well_known_person_gets_the_calculator_dose() -> None:
+    answer = advise(FakePerson(isf=30.0, spread=0.05), 60.0, POLICY, situation())
+    assert answer.refused is None
+    assert answer.dose_u == pytest.approx(math.floor(10 * (5.0 + 10 / 40)) / 10)
+    assert answer.p_below_70_bound <= 0.05
+    assert answer.p_below_54_bound <= 0.01
+    assert any("60 g" in reason for reason in answer.reasons)
+    assert NOT_A_DEVICE in answer.limits
+
+
+def test_a_more_sensitive_person_gets_less_and_the_bounds_hold_for_the_dose_given() -> None:
+    person = FakePerson(isf=70.0)
+    answer = advise(person, 60.0, POLICY, situation())
+    assert 0 < answer.dose_u < 5.0
+    assert any("Lowered" in reason for reason in answer.reasons)
+    lows = person.paths(60.0, answer.dose_u, POLICY.draws, POLICY.horizon_min).min(axis=1)
+    assert clopper_pearson_upper(int((lows < 70).sum()), POLICY.draws) <= 0.05
+    assert clopper_pearson_upper(int((lows < 54).sum()), POLICY.draws) <= 0.01
+    one_more = person.paths(60.0, answer.dose_u + 0.1, POLICY.draws, POLICY.horizon_min).min(axis=1)
+    assert (
+        clopper_pearson_upper(int((one_more < 70).sum()), POLICY.draws) > 0.05
+        or clopper_pearson_upper(int((one_more < 54).sum()), POLICY.draws) > 0.01
+    )
+
+
+def test_a_wider_posterior_never_gives_a_bolder_dose() -> None:
+    doses = [advise(FakePerson(spread=s), 80.0, POLICY, situation()).dose_u for s in (0.05, 0.2, 0.4, 0.8)]
+    assert doses == sorted(doses, reverse=True)
+    assert doses[-1] < doses[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    carbs=st.lists(st.floats(0, 300), min_size=2, max_size=5),
+    glucose=st.floats(70, 400),
+    isf=st.floats(10, 150),
+    spread=st.floats(0, 1),
+    iob=st.floats(0, 15),
+    ratio=st.floats(3, 40),
+)
+def test_more_carbohydrate_never_means_less_insulin_and_limits_hold(
+    carbs, glucose, isf, spread, iob, ratio
+) -> None:
+    policy = msgspec.structs.replace(POLICY, carb_ratio_g_per_u=ratio, draws=299)
+    person = FakePerson(glucose, isf, spread)
+    now = situation(glucose_mgdl=glucose, iob_u=iob)
+    doses = [advise(person, c, policy, now).dose_u for c in sorted(carbs)]
+    assert doses == sorted(doses)
+    for dose in doses:
+        assert 0 <= dose <= min(policy.max_dose_u, HARD_MAX_DOSE_U)
+        assert dose == 0 or dose + iob <= policy.max_iob_u + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(glucose=st.lists(st.floats(70, 400), min_size=2, max_size=4), carbs=st.floats(0, 150))
+def test_lower_glucose_never_means_more_insulin(glucose, carbs) -> None:
+    doses = [
+        advise(FakePerson(g, 60.0, 0.3), carbs, POLICY, situation(glucose_mgdl=g)).dose_u
+        for g in sorted(glucose)
+    ]
+    assert doses == sorted(doses)
+
+
+def test_glucose_expected_later_lowers_a_dose_but_never_raises_it() -> None:
+    now = situation(glucose_mgdl=180.0)
+    doses = [
+        advise(
+            FakePerson(180.0, 30.0, 0.05), 40.0, POLICY, msgspec.structs.replace(now, expected_mgdl=g)
+        ).dose_u
+        for g in (90.0, 140.0, 180.0, 300.0, math.nan)
+    ]
+    assert doses[0] < doses[1] < doses[2]
+    assert doses[2] == doses[3] == doses[4]
+
+
+def test_the_hard_limit_stands_above_any_policy() -> None:
+    policy = msgspec.structs.replace(POLICY, max_dose_u=500.0, max_iob_u=500.0)
+    answer = advise(FakePerson(400.0, 5.0, 0.01), 300.0, policy, situation(glucose_mgdl=400.0))
+    assert answer.dose_u == HARD_MAX_DOSE_U
+    assert any("program's own" in reason for reason in answer.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"data_time_us": NOW_US - 11 * US_PER_MIN}, "11 min old"),
+        ({"data_time_us": NOW_US + 5 * US_PER_MIN}, "future"),
+        ({"flagged": True}, "doubtful"),
+        ({"trend_mgdl_per_min": -2.1}, "falling"),
+        ({"trend_mgdl_per_min": math.nan}, "trend is unknown"),
+        ({"glucose_mgdl": 69.0}, "below 70"),
+        ({"glucose_mgdl": math.nan}, "no usable"),
+        ({"status": "warming_up"}, "enough data"),
+        ({"status": "diverged"}, "lost track"),
+        ({"status": "something new"}, "not ready"),
+        ({"misfit": True}, "does not fit"),
+    ],
+)
+def test_a_doubtful_situation_is_refused_with_its_reason_before_any_simulation(changes, why) -> None:
+    person = FakePerson()
+    answer = advise(person, 60.0, POLICY, situation(**changes))
+    assert answer.dose_u == 0
+    assert answer.refused is not None
+    assert why in answer.refused
+    assert person.calls == []
+
+
+def test_refused_when_a_low_is_coming_even_without_insulin() -> None:
+    answer = advise(FakePerson(glucose_mgdl=72.0), 0.0, POLICY, situation(glucose_mgdl=72.0))
+    assert answer.dose_u == 0
+    assert "even without insulin" in (answer.refused or "")
+
+
+def test_refused_when_the_simulation_is_not_finite() -> None:
+    class Broken(FakePerson):
+        def paths(self, *args: float) -> np.ndarray:
+            paths = super().paths(*args)
+            paths[0, -1] = math.nan
+            return paths
+
+    assert "finite" in (advise(Broken(), 50.0, POLICY, situation()).refused or "")
+
+
+def test_missing_ratios_are_estimated_and_said_so() -> None:
+    policy = Policy(draws=400)
+    ratio, correction = estimate_ratios(FakePerson(spread=0.1), policy)
+    assert correction == pytest.approx(40, rel=0.05)
+    assert ratio == pytest.approx(40 / 3, rel=0.05)
+    answer = advise(FakePerson(spread=0.1), 60.0, policy, situation())
+    assert answer.dose_u > 3
+    assert any("No prescribed ratios" in reason for reason in answer.reasons)
+
+
+def test_a_twin_that_shows_no_insulin_effect_is_not_used_for_ratios() -> None:
+    answer = advise(FakePerson(isf=0.0), 60.0, Policy(draws=400), situation())
+    assert "cannot yet tell" in (answer.refused or "")
+
+
+@pytest.mark.parametrize("carbs", [-1.0, 301.0, math.nan, math.inf])
+def test_absurd_carbohydrate_is_an_input_error(carbs) -> None:
+    with pytest.raises(InputError):
+        advise(FakePerson(), carbs, POLICY, situation())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_p_below_54": 0.02},
+        {"max_p_below_70": 0.2},
+        {"draws": 200},
+        {"carb_ratio_g_per_u": 0.0},
+        {"max_dose_u": math.nan},
+        {"dose_step_u": -1.0},
+        {"target_mgdl": 60.0},
+    ],
+)
+def test_a_policy_may_tighten_but_never_loosen_safety(changes) -> None:
+    with pytest.raises(InputError):
+        advise(FakePerson(), 50.0, msgspec.structs.replace(POLICY, **changes), situation())
+
+
+def test_answer_is_valid_json_with_the_contract_fields_also_when_refused() -> None:
+    for answer in (
+        advise(FakePerson(), 60.0, POLICY, situation()),
+        advise(FakePerson(), 60.0, POLICY, situation(flagged=True)),
+    ):
+        body = msgspec.json.decode(msgspec.json.encode(answer))
+        for name in (
+            "dose_u",
+            "p_below_70",
+            "p_below_54",
+            "horizon_min",
+            "draws",
+            "refused",
+            "reasons",
+            "limits",
+        ):
+            assert name in body
+        assert isinstance(body["p_below_70"], float)
