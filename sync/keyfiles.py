@@ -1,0 +1,53 @@
+"""Reads the key files that provision made. Every complaint names the file and how to mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from core.errors import ConfigError
+from sync.envelope import KEY_BYTES
+
+MEND: Final = "copy it from the folder that provision made"
+
+
+def read_envelope_key(path: Path) -> bytes:
+    """A hub's symmetric key."""
+    key = _read(path)
+    if len(key) != KEY_BYTES:
+        raise ConfigError(
+            f"is no envelope key: {len(key)} bytes, not {KEY_BYTES}", where=str(path), mend=MEND
+        )
+    return key
+
+
+def read_verify_key(path: Path) -> Ed25519PublicKey:
+    """The key that proves what the cloud signed."""
+    try:
+        key = load_pem_public_key(_read(path))
+    except ValueError:
+        raise ConfigError("is not a public key", where=str(path), mend=MEND) from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError("is not an Ed25519 key", where=str(path), mend=MEND)
+    return key
+
+
+def read_signing_key(path: Path) -> Ed25519PrivateKey:
+    """The key with which the cloud signs."""
+    try:
+        key = load_pem_private_key(_read(path), password=None)
+    except (ValueError, TypeError):
+        raise ConfigError("is not a private key", where=str(path), mend=MEND) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError("is not an Ed25519 key", where=str(path), mend=MEND)
+    return key
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise ConfigError(f"cannot be read: {err.strerror}", where=str(path), mend=MEND) from None
