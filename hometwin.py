@@ -1,6 +1,211 @@
-"""The one command."""
+"""The one command. Each subcommand parses, calls one function, prints; parts are imported only when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.process import process_clock, run_until_signal, with_one_line_errors
+
+app = typer.Typer(
+    name="hometwin",
+    help="A digital twin of one person that lives at home. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="HOMETWIN_CONFIG", help="The hub's TOML file.", show_envvar=True),
+]
+DEFAULT_CONFIG = Path("/etc/hometwin/hub.toml")
+
+
+@app.command()
+def hub(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the hub: radio, store, threshold alarms, sync."""
+    # The hub lives for months on a small machine, so it becomes a process of its own without this command
+    # line's libraries, which would stay in memory (12 MiB).
+    os.execv(sys.executable, [sys.executable, "-m", "edge.hub_main", str(config)])  # noqa: S606
+
+
+@app.command()
+def engine(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the engine: the twin's numerics, behind the hub's Unix socket."""
+    from edge.config import load_config
+    from edge.engine import serve_engine
+    from edge.logs import configure_logs
+
+    settings = load_config(config)
+    configure_logs("engine", settings.log_level)
+    run_until_signal(serve_engine(settings.engine_socket))
+
+
+@app.command()
+def cloud(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The cloud's TOML file.")] = Path(
+        "/etc/hometwin/cloud.toml"
+    ),
+) -> None:
+    """Run the cloud twin: ingest, prior, adviser, portal."""
+    from cloud.config import load_config
+    from cloud.process import run
+    from edge.logs import configure_logs
+
+    settings = load_config(config)
+    configure_logs("cloud")
+    run_until_signal(run(settings, process_clock()))
+
+
+@app.command()
+def demo(
+    recording: Annotated[
+        Path | None, typer.Option(help="Event file to play; without one a virtual person.")
+    ] = None,
+    speed: Annotated[float, typer.Option(help="How many times faster than life.", min=1, max=5000)] = 300.0,
+    for_: Annotated[
+        str, typer.Option("--for", help="How long to play, in the person's time: 6h, 2d.")
+    ] = "2d",
+    from_: Annotated[str, typer.Option("--from", help="Where to start, e.g. 2023-11-06T00:00.")] = "",
+    timezone: Annotated[str, typer.Option(help="Zone of the recording's clock.")] = "Europe/London",
+    seed: Annotated[int, typer.Option(help="Which virtual person.", min=0)] = 1,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Keep everything there (default: a new one).")
+    ] = None,
+    portal_port: Annotated[int, typer.Option(help="Port of the portal.", min=1, max=65535)] = 8080,
+) -> None:
+    """Start air, sensors, hub, engine, broker and cloud on this machine, and watch them live."""
+    from edge.demo.demo import DemoPlan, run_demo
+
+    plan = DemoPlan(
+        recording=recording,
+        speed=speed,
+        length=for_,
+        start=from_,
+        timezone=timezone,
+        seed=seed,
+        folder=folder,
+        portal_port=portal_port,
+    )
+    run_until_signal(run_demo(plan))
+
+
+@app.command()
+def pair(
+    config: ConfigOption = DEFAULT_CONFIG,
+    seconds: Annotated[float, typer.Option(help="How long to listen.", min=1, max=120)] = 10.0,
+) -> None:
+    """Listen for health devices and print what to add to the configuration to pair with them."""
+    from edge.config import load_config
+    from edge.pairing import print_nearby
+
+    run_until_signal(print_nearby(load_config(config), seconds))
+
+
+@app.command()
+def provision(
+    folder: Annotated[Path, typer.Argument(help="Where to put authority, broker, cloud and hub files.")],
+    hub_id: Annotated[list[str], typer.Option("--hub", help="A hub's name; may be given more than once.")],
+    host: Annotated[
+        str, typer.Option(help="Name or address under which hubs reach the broker.")
+    ] = "localhost",
+    port: Annotated[int, typer.Option(help="The broker's TLS port.", min=1, max=65535)] = 8883,
+) -> None:
+    """Make certificates and keys for broker, cloud and hubs. Running it again adds what is missing."""
+    from sync.provision import provision as make
+
+    made = make(folder, hub_id, host, port)
+    for path in made:
+        typer.echo(f"made {path}")
+    typer.echo(f"next: copy {folder}/hubs/HUB to each hub, start mosquitto -c {folder}/broker/mosquitto.conf")
+
+
+@app.command()
+def keys(
+    file: Annotated[Path, typer.Argument(help="The key file to make, or to look at.")],
+    new: Annotated[
+        bool, typer.Option("--new", help="Make a new key; an existing file is never replaced.")
+    ] = False,
+) -> None:
+    """Make or check the key of a hub's store."""
+    from edge.store.keys import create_key, load_key
+
+    if new:
+        create_key(file)
+        typer.echo(f"made {file} (keep a copy: without it the store cannot be read)")
+    else:
+        load_key(file)
+        typer.echo(f"{file} is a usable key")
+
+
+@app.command()
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Show how the running hub is."""
+    from edge.config import load_config
+    from edge.control import ask_hub
+    from edge.status_text import status_lines
+
+    answer = ask_hub(load_config(config).control_socket, {"do": "status"})
+    typer.echo(json.dumps(answer, indent=1) if as_json else "\n".join(status_lines(answer)))
+
+
+@app.command()
+def log(
+    what: Annotated[
+        str, typer.Argument(help="carbs, bolus, long-acting, fingerstick, weight, drug, or a kind.")
+    ],
+    value: Annotated[float | None, typer.Argument(help="Grams, units, mg/dL … as the kind says.")] = None,
+    at: Annotated[str, typer.Option(help="When: 12:30, or 2026-01-31T12:30. Default: now.")] = "",
+    unit: Annotated[str, typer.Option(help="mmol/L for a fingerstick in mmol/L.")] = "",
+    replace: Annotated[
+        str, typer.Option(help="Correct an older entry: its SOURCE:NUMBER, e.g. hand:12.")
+    ] = "",
+    delete: Annotated[str, typer.Option(help="Take an older entry back: its SOURCE:NUMBER.")] = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Enter a meal, dose or reading by hand. Corrections are new records; nothing is ever overwritten."""
+    from edge.config import load_config
+    from edge.control import ask_hub
+    from edge.hand_words import hand_request
+
+    settings = load_config(config)
+    request = hand_request(what, value, at, unit, replace, delete, settings.zone, process_clock().now_us())
+    answer = ask_hub(settings.control_socket, request)
+    typer.echo(f"stored as {answer['source']}:{answer['seq']}")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def sim(
+    context: typer.Context,
+    part: Annotated[str, typer.Argument(help="air or sensors; --help after it tells more.")],
+) -> None:
+    """Run one part of the virtual world: the air, or its sensors."""
+    import runpy
+
+    from core.errors import InputError
+
+    if part not in ("air", "sensors"):
+        raise InputError(f"unknown part {part[:40]!r}", where="hometwin sim", mend="use air or sensors")
+    sys.argv = [f"hometwin sim {part}", *context.args]
+    runpy.run_module(f"firmware_sim.{part}", run_name="__main__", alter_sys=True)
 
 
 def main() -> None:
-    """Entry point; commands arrive with the parts that they start."""
-    raise SystemExit("hometwin: no command is built yet")
+    """Run the command; errors of ours become one line and an exit code."""
+    with_one_line_errors(app)
+
+
+if __name__ == "__main__":
+    main()

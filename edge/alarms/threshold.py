@@ -1,0 +1,118 @@
+"""Threshold alarms on the sensor's own readings. Pure: readings and time in, alarms out.
+
+They do not need the engine: a hub whose twin is down still warns. Each alarm states the age of the reading
+that it rests on; an old reading raises nothing, for a warning about the past only teaches to ignore warnings.
+Lows and highs are separate alarms: silencing one never mutes the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from core.messages import Alarm, Forecast, Sample
+from core.units import US_PER_MIN, US_PER_S
+from edge.config import AlarmConfig
+
+NONE, MILD, HIGH = 0, 1, 2  # Alert Level 0x2A06
+
+LEVELS: Final = {
+    "urgent_low": HIGH,
+    "low": MILD,
+    "predicted_low": MILD,
+    "high": MILD,
+    "urgent_high": HIGH,
+    "signal_loss": MILD,
+}
+# A reading older than this neither raises nor clears a threshold alarm: two missed 5-min readings.
+MAX_READING_AGE_MIN: Final = 11.0
+# Cleared only this far on the safe side, so that noise of about 3 mg/dL at a threshold rings once.
+HYSTERESIS_MGDL: Final = 5.0
+PREDICTED_LOW_HORIZON_MIN: Final = 30.0
+
+
+@dataclass
+class ThresholdAlarms:
+    """Which alarms are active now. ``next_number`` gives durable, strictly rising alarm numbers."""
+
+    config: AlarmConfig
+    next_number: Callable[[], int]
+    active: dict[str, Alarm] = field(default_factory=dict)
+    newest: Sample | None = None
+    started_us: int | None = None
+
+    def on_samples(self, samples: tuple[Sample, ...], now_us: int) -> list[Alarm]:
+        """Alarms raised or cleared by new glucose readings, which may arrive late and out of order."""
+        for sample in samples:
+            is_reading = sample.kind == "cgm_mgdl" and sample.amends is None and not sample.deleted
+            if is_reading and (self.newest is None or sample.time_us > self.newest.time_us):
+                self.newest = sample
+        return self.on_time(now_us)
+
+    def on_time(self, now_us: int) -> list[Alarm]:
+        """Alarms raised or cleared because time has passed. Call at least once a minute."""
+        if self.started_us is None:
+            self.started_us = now_us
+        changes = self._signal(now_us)
+        if self.newest is None or self._age_s(now_us) > MAX_READING_AGE_MIN * 60:
+            return changes
+        glucose_mgdl = self.newest.value
+        c = self.config
+        low_side = (("urgent_low", c.urgent_low_mgdl), ("low", c.low_mgdl))
+        high_side = (("urgent_high", c.urgent_high_mgdl), ("high", c.high_mgdl))
+        for name, limit in low_side:
+            changes += self._judge(
+                name, glucose_mgdl < limit, glucose_mgdl >= limit + HYSTERESIS_MGDL, glucose_mgdl, now_us
+            )
+        for name, limit in high_side:
+            changes += self._judge(
+                name, glucose_mgdl > limit, glucose_mgdl <= limit - HYSTERESIS_MGDL, glucose_mgdl, now_us
+            )
+        return changes
+
+    def on_forecast(self, forecast: Forecast, now_us: int) -> list[Alarm]:
+        """A low that is coming, when none is there yet: the median 30 min ahead lies below the threshold."""
+        if not self.config.predicted_low or PREDICTED_LOW_HORIZON_MIN not in forecast.horizons_min:
+            return []
+        p50_mgdl = forecast.p50[forecast.horizons_min.index(PREDICTED_LOW_HORIZON_MIN)]
+        fresh = forecast.data_age_s <= MAX_READING_AGE_MIN * 60 and forecast.status == "ok"
+        already = "low" in self.active or "urgent_low" in self.active
+        coming = fresh and not already and p50_mgdl < self.config.low_mgdl
+        over = already or not fresh or p50_mgdl >= self.config.low_mgdl + HYSTERESIS_MGDL
+        return self._judge("predicted_low", coming, over, p50_mgdl, now_us)
+
+    @property
+    def level(self) -> int:
+        """The strongest active alarm's level: what a wearable should show now."""
+        return max((a.level for a in self.active.values()), default=NONE)
+
+    def _signal(self, now_us: int) -> list[Alarm]:
+        assert self.started_us is not None
+        since_us = self.newest.time_us if self.newest else self.started_us
+        silent_min = (now_us - since_us) / US_PER_MIN
+        lost = silent_min > self.config.signal_loss_min
+        return self._judge("signal_loss", lost, not lost, float("nan"), now_us)
+
+    def _judge(self, name: str, raised: bool, over: bool, value: float, now_us: int) -> list[Alarm]:
+        if raised and name not in self.active:
+            self.active[name] = self._alarm(name, True, value, now_us)
+            return [self.active[name]]
+        if over and name in self.active:
+            del self.active[name]
+            return [self._alarm(name, False, value, now_us)]
+        return []
+
+    def _alarm(self, name: str, raised: bool, value: float, now_us: int) -> Alarm:
+        return Alarm(
+            number=self.next_number(),
+            time_us=now_us,
+            name=name,
+            level=LEVELS[name],
+            raised=raised,
+            value=value,
+            data_age_s=self._age_s(now_us),
+        )
+
+    def _age_s(self, now_us: int) -> float:
+        return (now_us - self.newest.time_us) / US_PER_S if self.newest else float("inf")

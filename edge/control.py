@@ -1,0 +1,99 @@
+"""The hub's control socket: one JSON object per line asks, one per line answers. For the local owner only.
+
+The socket lies in the runtime folder with mode 0600: who may open it may read the twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from core.errors import EnvironmentMissing, HometwinError, InputError
+
+log = structlog.get_logger()
+
+MAX_LINE_BYTES: Final = 1 << 16
+CLIENT_TIMEOUT_S: Final = 10.0
+
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+async def serve_control(path: Path, handler: Handler) -> asyncio.Server:
+    """Answer requests on ``path``. An old socket file that nobody serves is replaced."""
+    remove_stale_socket(path)
+    old_umask = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(
+            lambda r, w: _serve_one(r, w, handler), str(path), limit=MAX_LINE_BYTES
+        )
+    finally:
+        os.umask(old_umask)
+    return server
+
+
+def remove_stale_socket(path: Path) -> None:
+    """Make room for a new socket; EnvironmentMissing when another process serves this one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise EnvironmentMissing(
+        "another process serves this socket", where=str(path), mend="stop it, or set another runtime_dir"
+    )
+
+
+async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler) -> None:
+    try:
+        while line := await reader.readline():
+            writer.write(json.dumps(await _answer(line, handler)).encode() + b"\n")
+            await writer.drain()
+    except (ConnectionError, ValueError):
+        pass  # the client left, or sent a line without end
+    finally:
+        writer.close()
+
+
+async def _answer(line: bytes, handler: Handler) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise InputError("a request is one JSON object per line")
+        return {"ok": True, **await handler(request)}
+    except (HometwinError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as err:
+        text = str(err) if isinstance(err, HometwinError) else "a request is one JSON object per line"
+        return {"ok": False, "error": text, "exit_code": getattr(err, "exit_code", 2)}
+
+
+def ask_hub(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask the running hub; EnvironmentMissing when there is none, InputError when it refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(CLIENT_TIMEOUT_S)
+        try:
+            client.connect(str(path))
+            client.sendall(json.dumps(request).encode() + b"\n")
+            with client.makefile("rb") as stream:
+                line = stream.readline()
+        except (OSError, TimeoutError) as err:
+            raise EnvironmentMissing(
+                f"no hub answers ({type(err).__name__})",
+                where=str(path),
+                mend="start it: hometwin hub --config hub.toml",
+            ) from err
+    if not line:
+        raise EnvironmentMissing("the hub closed without an answer", where=str(path), mend="try again")
+    answer: dict[str, Any] = json.loads(line)
+    if not answer.pop("ok"):
+        raise InputError(answer["error"])
+    return answer

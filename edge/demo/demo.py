@@ -1,0 +1,305 @@
+"""``hometwin demo``: the whole loop on one machine, every part a process of its own, watched live."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from rich.console import Console
+from rich.live import Live
+
+from core.clock import clock_from_text
+from core.errors import EnvironmentMissing, HometwinError, InputError
+from core.events import parse_event_time, parse_events
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
+from edge.control import ask_hub
+from edge.demo.layout import DemoLayout, make_layout, require_free
+from edge.demo.processes import Group, child_environ, this_command
+from edge.demo.view import Scene, age, render
+
+# Where a virtual person's demo begins: a Monday at midnight.
+PERSON_START: Final = "2026-01-05T00:00"
+# The clock starts this much after the first process, so that nothing happens before somebody listens.
+HEAD_START_S: Final = 6.0
+REFRESH_S: Final = 0.4
+PLAIN_EVERY_S: Final = 10.0
+DRAIN_TIMEOUT_S: Final = 60.0
+UNITS: Final = {"m": US_PER_MIN, "h": US_PER_H, "d": US_PER_DAY}
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """What to play, how fast, for how long, where."""
+
+    recording: Path | None
+    speed: float
+    length: str
+    start: str
+    timezone: str
+    seed: int
+    folder: Path | None
+    portal_port: int
+
+
+async def run_demo(plan: DemoPlan) -> None:
+    """Play until the end of the plan or Ctrl-C; then end every process and say what happened."""
+    length_us = parse_length(plan.length)
+    start_us = find_start(plan)
+    require_free(plan.portal_port, "--portal-port")
+    find_mosquitto()
+    kept = plan.folder is not None
+    root = plan.folder.resolve() if plan.folder else Path(tempfile.mkdtemp(prefix="hometwin-demo-"))
+    demo = Demo(plan, make_layout(root, plan.timezone, plan.portal_port), start_us, start_us + length_us)
+    try:
+        await demo.play()
+    finally:
+        await demo.end()
+        if kept:
+            demo.console.print(f"everything of this demo is kept in {root}")
+        else:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+class Demo:
+    """One running demo: its processes and its screen."""
+
+    def __init__(self, plan: DemoPlan, layout: DemoLayout, start_us: int, end_us: int) -> None:
+        self.plan = plan
+        self.layout = layout
+        self.start_us = start_us
+        self.end_us = end_us
+        self.console = Console()
+        real_epoch_us = time.time_ns() // 1000 + round(HEAD_START_S * US_PER_S)
+        clock_text = f"{plan.speed:g},{real_epoch_us},{start_us}"
+        self.clock = clock_from_text(clock_text, time.time_ns)
+        self.group = Group(layout.logs, child_environ(clock_text))
+        self.login = ""
+        self.last_status: dict[str, Any] | None = None
+        self.parts: tuple[str, ...] = ("broker", "cloud", "air", "sensors", "engine", "hub")
+
+    async def start(self) -> None:
+        """Broker, cloud, air, sensors, engine, hub: each waits until the one before is ready."""
+        self.console.print(
+            "starting the broker, the cloud twin, the virtual air with its sensors, the engine and the hub …"
+        )
+        layout = self.layout
+        commands: dict[str, tuple[list[str], Callable[[], bool]]] = {
+            "broker": (
+                [find_mosquitto(), "-c", str(layout.mosquitto_conf)],
+                lambda: port_open(layout.broker_port),
+            ),
+            "cloud": (
+                this_command("cloud", "--config", str(layout.cloud_toml)),
+                lambda: port_open(layout.portal_port),
+            ),
+            "air": (
+                this_command("sim", "air", "--port", str(layout.air_port)),
+                lambda: port_open(layout.air_port),
+            ),
+            "sensors": (self.sensors_command(), lambda: self._said("sensors", "sensors ready")),
+            "engine": (
+                this_command("engine", "--config", str(layout.hub_toml)),
+                layout.engine_socket.exists,
+            ),
+            "hub": (this_command("hub", "--config", str(layout.hub_toml)), layout.hub_socket.exists),
+        }
+        for name in self.parts:
+            command, ready = commands[name]
+            await self.group.start(name, command, ready)
+
+    def sensors_command(self) -> list[str]:
+        """The virtual sensors, playing the recording or a virtual person."""
+        layout, plan = self.layout, self.plan
+        what = ["--recording", str(plan.recording)] if plan.recording else ["--person", str(plan.seed)]
+        start = datetime.fromtimestamp(self.start_us / 1e6, UTC).isoformat()
+        return this_command(
+            "sim",
+            "sensors",
+            "--air",
+            f"127.0.0.1:{layout.air_port}",
+            *what,
+            "--from",
+            start,
+            "--for",
+            plan.length,
+            "--timezone",
+            plan.timezone,
+            "--control",
+            str(layout.sensor_control),
+            "--state",
+            str(layout.sensor_state),
+        )
+
+    async def play(self) -> None:
+        """Start everything and show it until the end of the plan."""
+        await self.start()
+        if self.console.is_terminal:
+            with Live(console=self.console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
+                while await self._step():
+                    size = self.console.size
+                    live.update(render(self.last_status, self.scene(), size.width, size.height), refresh=True)
+                    await asyncio.sleep(REFRESH_S)
+        else:
+            await self._play_plainly()
+        await self._drain()
+        self._summary()
+
+    async def _play_plainly(self) -> None:
+        """Without a terminal: one line now and then."""
+        self.console.print(f"portal {self.scene().portal}  {self.scene().login}")
+        next_line_s = 0.0
+        while await self._step():
+            if time.monotonic() >= next_line_s and self.last_status is not None:
+                next_line_s = time.monotonic() + PLAIN_EVERY_S
+                self.console.print(plain_line(self.last_status, self.plan.timezone), highlight=False)
+            await asyncio.sleep(REFRESH_S)
+
+    async def _step(self) -> bool:
+        """Look at the hub; False at the end of the plan."""
+        if self.group.failed.is_set():
+            name = self.group.failed_name
+            raise EnvironmentMissing(f"{name} ended: {self.group.last_words(name)}", where=name)
+        try:
+            self.last_status = await asyncio.to_thread(ask_hub, self.layout.hub_socket, {"do": "status"})
+        except HometwinError:
+            self.last_status = None
+        return self.clock.now_us() < self.end_us
+
+    async def _drain(self) -> None:
+        """Give the hub time to hand everything over before it is asked to stop."""
+        deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            await self._step()
+            status = self.last_status
+            if (
+                status
+                and status["sync"]["pending"] == 0
+                and status["sync"]["sent_through_row"] >= status["engine"]["rows"]
+            ):
+                return
+            await asyncio.sleep(REFRESH_S)
+
+    def scene(self) -> Scene:
+        """What the screen shows beside the hub's own status."""
+        if not self.login:
+            self.login = self._find_login()
+        return Scene(
+            portal=f"http://127.0.0.1:{self.layout.portal_port}",
+            login=self.login,
+            speed=self.plan.speed,
+            start_us=self.start_us,
+            end_us=self.end_us,
+            processes={n: (c.alive, c.restarts) for n, c in self.group.children.items()},
+            hint=f"Ctrl-C ends · hometwin log carbs 45 --config {self.layout.hub_toml}",
+        )
+
+    def _find_login(self) -> str:
+        """The password that the cloud made at its first start."""
+        path = self.layout.cloud_toml.parent / "portal.password"
+        try:
+            return f"name clinician, password {path.read_text().strip()}"
+        except OSError:
+            return ""
+
+    def _said(self, name: str, words: str) -> bool:
+        try:
+            return words in self.group.children[name].log_path.read_text(errors="replace")
+        except OSError:
+            return False
+
+    def _summary(self) -> None:
+        status = self.last_status
+        if status is None:
+            return
+        counters = status["counters"]
+        alarms = [a for a in status["alarms"]["recent"] if a["raised"]]
+        self.console.print(
+            f"played {age((self.end_us - self.start_us) / 1e6)}: {counters.get('samples.stored', 0)} records stored, "
+            f"{status['sync']['pending']} messages still to be sent, {len(alarms)} recent alarms, "
+            f"{counters.get('alarm.shown', 0)} shown on the watch",
+            highlight=False,
+        )
+
+    async def end(self) -> None:
+        """End every process, last started first."""
+        await self.group.stop()
+
+
+def parse_length(text: str) -> int:
+    """Microseconds of ``90m``, ``6h`` or ``2d``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
+    if not match or float(match.group(1)) <= 0:
+        raise InputError(f"cannot read the length {text[:20]!r}", where="--for", mend="use 90m, 6h or 2d")
+    return round(float(match.group(1)) * UNITS[match.group(2)])
+
+
+def find_start(plan: DemoPlan) -> int:
+    """Where to begin: as asked, else at midnight of the first day with glucose readings."""
+    try:
+        zone = ZoneInfo(plan.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise InputError(f"unknown timezone {plan.timezone[:40]!r}", where="--timezone") from None
+    if plan.recording is None:
+        return parse_event_time(plan.start or PERSON_START, zone, "--from")
+    try:
+        opener = gzip.open if plan.recording.suffix == ".gz" else open
+        with opener(plan.recording, "rt", encoding="utf-8", newline="") as lines:
+            samples = parse_events(lines, zone, str(plan.recording))
+    except FileNotFoundError:
+        raise InputError(
+            "no such file", where=str(plan.recording), mend="check the path after --recording"
+        ) from None
+    except (OSError, EOFError, UnicodeDecodeError) as err:
+        raise InputError(f"cannot be read: {type(err).__name__}", where=str(plan.recording)) from None
+    if plan.start:
+        return parse_event_time(plan.start, zone, "--from")
+    first_us = next((s.time_us for s in samples if s.kind == "cgm_mgdl"), samples[0].time_us)
+    midnight = datetime.fromtimestamp(first_us / 1e6, zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    return round(midnight.timestamp() * 1e6)
+
+
+def find_mosquitto() -> str:
+    """The broker's program; Debian puts it where ordinary users' PATH does not look."""
+    found = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if found is None:
+        raise EnvironmentMissing("mosquitto is not installed", mend="apt install mosquitto, or: make setup")
+    return found
+
+
+def port_open(port: int) -> bool:
+    """Somebody listens on this port of loopback."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def plain_line(status: dict[str, Any], timezone: str) -> str:
+    """The state of things in one line, for logs and pipes."""
+    now = datetime.fromtimestamp(status["now_us"] / 1e6, ZoneInfo(timezone))
+    parts = [f"{now:%a %H:%M}"]
+    reading, forecast = status["readings"].get("cgm_mgdl"), status["forecast"]
+    parts.append(
+        f"glucose {reading['value']:.0f} mg/dL {age(reading['age_s'])} ago" if reading else "no reading yet"
+    )
+    if forecast and None not in forecast["mean"]:
+        parts.append(f"30 min {forecast['mean'][0]:.0f} ({forecast['p05'][0]:.0f}–{forecast['p95'][0]:.0f})")
+    active = [a["name"].replace("_", " ") for a in status["alarms"]["active"]]
+    parts.append("alarms: " + (", ".join(active) or "none"))
+    parts.append(
+        f"links {sum(d['state'] == 'live' for d in status['devices'].values())}/{len(status['devices'])}"
+    )
+    sync = status["sync"]
+    parts.append(f"cloud {'connected' if sync['connected'] else 'offline'}, {sync['pending']} waiting")
+    return " · ".join(parts)

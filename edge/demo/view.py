@@ -1,0 +1,269 @@
+"""The live terminal view of a running hub: what a person would want to see at one glance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from rich.console import Group as Stack
+from rich.console import RenderableType
+from rich.layout import Layout
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from edge.demo.plot import plot_glucose
+
+MGDL_PER_MMOLL: Final = 18.0156
+STALE_S: Final = 660.0
+# Log-parameters that people can make sense of, as multiples of the person's nominal value.
+PARAMETERS: Final = {
+    "ln_s": "insulin sensitivity",
+    "ln_egp0": "glucose from the liver",
+    "ln_tg": "time meals take",
+    "ln_ag": "carbs absorbed",
+    "ln_ti": "time insulin takes",
+}
+STATE_STYLES: Final = {
+    "live": "green",
+    "syncing": "cyan",
+    "connecting": "yellow",
+    "pairing": "yellow",
+    "backing_off": "yellow",
+    "quarantined": "red",
+    "absent": "red",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the demo itself knows beside the hub's status."""
+
+    portal: str
+    login: str
+    speed: float
+    start_us: int
+    end_us: int | None
+    processes: dict[str, tuple[bool, int]]  # name -> (alive, restarts)
+    hint: str
+
+
+def age(seconds: float | None) -> str:
+    """An age in the largest unit that a person would use."""
+    if seconds is None:
+        return "never"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int) -> RenderableType:
+    """The whole screen."""
+    layout = Layout()
+    layout.split_column(Layout(name="head", size=3), Layout(name="body"), Layout(name="foot", size=4))
+    layout["head"].update(_head(status, scene))
+    layout["foot"].update(_foot(scene))
+    if status is None:
+        layout["body"].update(Panel(Text("the hub is starting …", "yellow"), border_style="dim"))
+        return layout
+    layout["body"].split_row(Layout(name="left", ratio=3), Layout(name="right", ratio=2))
+    plot_height = max(8, height - 7 - 12)
+    layout["left"].split_column(Layout(name="now", size=5), Layout(name="plot"), Layout(name="ahead", size=9))
+    layout["now"].update(_now(status))
+    plot = plot_glucose(
+        status["trace"],
+        status["forecast"],
+        status["estimate"],
+        status["now_us"],
+        int(width * 0.6) - 4,
+        plot_height - 4,
+    )
+    layout["plot"].update(Panel(plot, title="last 6 h and next 2 h, mg/dL (band: 90 %)", border_style="dim"))
+    layout["ahead"].update(_ahead(status))
+    layout["right"].split_column(
+        Layout(_devices(status), name="devices", size=len(status["devices"]) + 3),
+        Layout(_alarms(status), name="alarms"),
+        Layout(_twin(status), name="twin", size=9),
+        Layout(_sync(status), name="sync", size=7),
+    )
+    return layout
+
+
+def _head(status: dict[str, Any] | None, scene: Scene) -> RenderableType:
+    if status is None:
+        return Panel(Text("Hometwin", "bold"), border_style="dim")
+    line = Table.grid(expand=True)
+    line.add_column(ratio=1)
+    line.add_column(justify="right", width=56)
+    zone = ZoneInfo(status["timezone"])
+    now = datetime.fromtimestamp(status["now_us"] / 1e6, UTC).astimezone(zone)
+    right: RenderableType = Text(f"{now:%a %d %b %Y %H:%M} · {scene.speed:g}x")
+    if scene.end_us is not None:
+        total, done = scene.end_us - scene.start_us, status["now_us"] - scene.start_us
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(right, ProgressBar(total=total, completed=max(0, min(done, total)), width=24))
+        right = bar
+    line.add_row(Text.assemble(("Hometwin", "bold"), f"  hub {status['hub_id']}"), right)
+    return Panel(line, border_style="dim")
+
+
+def _now(status: dict[str, Any]) -> RenderableType:
+    reading = status["readings"].get("cgm_mgdl")
+    if reading is None:
+        return Panel(Text("no glucose reading yet", "yellow"), title="now", border_style="dim")
+    value, old = reading["value"], reading["age_s"] > STALE_S
+    style = "dim" if old else "bold red" if value < 70 else "bold yellow" if value > 180 else "bold green"
+    text = Text.assemble(
+        (f"{value:.0f} mg/dL {_arrow(status['trace'])}", style),
+        f"  ({value / MGDL_PER_MMOLL:.1f} mmol/L)   ",
+        (f"measured {age(reading['age_s'])} ago", "red" if old else "dim"),
+    )
+    others = []
+    for kind, label in (
+        ("heart_rate_bpm", "heart {:.0f} bpm"),
+        ("basal_uph", "basal {:.2f} U/h"),
+        ("bolus_u", "bolus {:g} U"),
+        ("long_acting_u", "long-acting {:g} U"),
+        ("carbs_g", "meal {:.0f} g"),
+    ):
+        other = status["readings"].get(kind)
+        if other is not None:
+            others.append(f"{label.format(other['value'])} {age(other['age_s'])} ago")
+    return Panel(Stack(text, Text(" · ".join(others), "dim")), title="now", border_style="dim")
+
+
+def _arrow(trace: list[list[float]]) -> str:
+    """The trend over the last quarter of an hour; nothing when a gap hides it."""
+    if len(trace) < 2:
+        return ""
+    (t1, v1) = trace[-1]
+    earlier = [(t, v) for t, v in trace if 8 * 60e6 <= t1 - t <= 17 * 60e6]
+    if not earlier:
+        return ""
+    t0, v0 = earlier[0]
+    slope = (v1 - v0) / ((t1 - t0) / 60e6)
+    for limit, sign in ((2, "↑"), (1, "↗"), (-1, "→"), (-2, "↘")):
+        if slope > limit:
+            return sign
+    return "↓"
+
+
+def _ahead(status: dict[str, Any]) -> RenderableType:
+    table = Table(expand=True, box=None, header_style="dim")
+    for name in ("in", "expected", "90 % between", "state of the forecast"):
+        table.add_column(name)
+    forecast = status["forecast"]
+    if forecast is None:
+        return Panel(
+            Text("no forecast yet: the twin is warming up", "yellow"), title="forecast", border_style="dim"
+        )
+    for index, horizon in enumerate(forecast["horizons_min"][:5]):
+        mean, low, high = (forecast[k][index] for k in ("mean", "p05", "p95"))
+        if mean is None or low is None or high is None:
+            continue
+        colour = "red" if low < 70 else "green"
+        note = f"{forecast['status']}, data {age(forecast['data_age_s'])} old" if index == 0 else ""
+        table.add_row(
+            f"{horizon:.0f} min",
+            f"{mean:.0f} mg/dL",
+            Text(f"{low:.0f} – {high:.0f}", colour),
+            Text(note, "dim"),
+        )
+    return Panel(table, title="forecast", border_style="dim")
+
+
+def _devices(status: dict[str, Any]) -> RenderableType:
+    table = Table(expand=True, box=None, show_header=False)
+    for source, device in status["devices"].items():
+        battery = device["facts"].get("battery_pct")
+        table.add_row(
+            source,
+            Text(device["state"].replace("_", " "), STATE_STYLES.get(device["state"], "")),
+            Text(f"battery {battery:.0f} %" if battery is not None else "", "dim"),
+        )
+    return Panel(table, title="Bluetooth", border_style="dim")
+
+
+def _alarms(status: dict[str, Any]) -> RenderableType:
+    lines: list[Text] = []
+    zone = ZoneInfo(status["timezone"])
+    active = {a["number"] for a in status["alarms"]["active"]}
+    for alarm in reversed(status["alarms"]["recent"][-8:]):
+        when = datetime.fromtimestamp(alarm["time_us"] / 1e6, UTC).astimezone(zone)
+        name = alarm["name"].replace("_", " ")
+        if alarm["raised"]:
+            style = "bold red" if alarm["number"] in active else "red"
+            end = " → on the watch" if alarm["delivered"] else ""
+        else:
+            style, name, end = "dim", f"{name} over", ""
+        value = f" {alarm['value']:.0f}" if alarm["value"] is not None else ""
+        lines.append(Text(f"{when:%H:%M} {name}{value}{end}", style))
+    return Panel(Stack(*(lines or [Text("none", "dim")])), title="alarms", border_style="dim")
+
+
+def _twin(status: dict[str, Any]) -> RenderableType:
+    estimate, engine = status["estimate"], status["engine"]
+    if not engine["up"]:
+        return Panel(
+            Text("the engine is away; readings and threshold alarms go on", "yellow"),
+            title="twin",
+            border_style="dim",
+        )
+    if estimate is None:
+        return Panel(Text("warming up", "yellow"), title="twin", border_style="dim")
+    table = Table(expand=True, box=None, show_header=False)
+    mean, sd = estimate["output_mean"], estimate["output_sd"]
+    if mean is not None and sd is not None:
+        table.add_row("glucose", f"{mean:.0f} ± {1.645 * sd:.0f} mg/dL")
+    index = 0
+    for row, name in enumerate(estimate["names"]):
+        variance = estimate["covariance"][index + row]
+        index += row + 1
+        if name not in PARAMETERS or estimate["mean"][row] is None or variance is None:
+            continue
+        middle, spread = estimate["mean"][row], 1.645 * max(variance, 0.0) ** 0.5
+        low, high = math.exp(middle - spread), math.exp(middle + spread)
+        table.add_row(
+            Text(PARAMETERS[name], "dim"), Text(f"×{math.exp(middle):.2f}  ({low:.2f}–{high:.2f})", "dim")
+        )
+    return Panel(table, title=f"twin ({estimate['model']}, {estimate['status']}), 90 %", border_style="dim")
+
+
+def _sync(status: dict[str, Any]) -> RenderableType:
+    sync = status["sync"]
+    table = Table(expand=True, box=None, show_header=False)
+    state = (
+        Text("connected", "green")
+        if sync["connected"]
+        else Text(sync["problem"] or "offline, storing", "yellow")
+    )
+    table.add_row("cloud", state)
+    table.add_row("waiting to be sent", f"{sync['pending']}")
+    prior = status["prior"]
+    table.add_row(
+        "prior", f"version {prior['version']} ({prior['stratum']})" if prior else Text("own default", "dim")
+    )
+    if status["advice"]:
+        advice = status["advice"][-1]
+        text = advice["refused"] or f"{advice['dose_u']:g} U for {advice['carbs_g']:.0f} g"
+        table.add_row("advice", Text(text, "cyan"))
+        table.add_row("", Text(f"approved by {advice['approved_by']}", "dim"))
+    return Panel(table, title="cloud twin", border_style="dim")
+
+
+def _foot(scene: Scene) -> RenderableType:
+    parts = Text.assemble(
+        "portal ", (scene.portal, "bold underline"), f"  {scene.login}\n", (scene.hint, "dim")
+    )
+    for name, (alive, restarts) in scene.processes.items():
+        mark = "●" if alive else "○"
+        parts.append(f"  {mark} {name}", "green" if alive else "red")
+        if restarts:
+            parts.append(f"×{restarts + 1}", "yellow")
+    return Panel(parts, border_style="dim")

@@ -1,0 +1,142 @@
+"""The engine process: the twin's numerics behind one Unix socket. No network, no radio, no disk of its own.
+
+It answers one hub at a time, frame by frame. It may crash, be killed, or take long to compile: the hub keeps
+every sample and feeds it again from the row that its last snapshot reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from core.errors import EngineError, HometwinError, InputError
+from core.messages import Contribution, Sample, encode
+from core.twin import Patient, Twin
+from edge.control import remove_stale_socket
+from edge.engine_messages import (
+    Answer,
+    Ask,
+    Done,
+    FromEngine,
+    Hello,
+    Observe,
+    Ready,
+    SetPrior,
+    Snapshot,
+    ToEngine,
+)
+from edge.frames import read_frame, write_frame
+from edge.notify import notify_systemd
+
+log = structlog.get_logger()
+
+
+class EngineSession:
+    """One hub's twin. Pure apart from the twin it holds: a question in, an answer out."""
+
+    def __init__(self) -> None:
+        self._twin: Twin | None = None
+        self._row = 0
+
+    def answer(self, question: ToEngine) -> FromEngine:
+        """The answer to one question; EngineError when a question comes before Hello."""
+        if isinstance(question, Hello):
+            return self._hello(question)
+        if self._twin is None:
+            raise EngineError("asked before Hello")
+        if isinstance(question, Observe):
+            refused = self._observe(self._twin, question.samples)
+            self._row = question.row
+            return Done(self._row, refused)
+        if isinstance(question, Ask):
+            return self._ask(self._twin, question)
+        if isinstance(question, SetPrior):
+            self._twin.set_prior(question.prior)
+            return Done(self._row)
+        return Snapshot(self._row, self._twin.snapshot(), self._contribution(self._twin, question.now_us))
+
+    def _hello(self, hello: Hello) -> Ready:
+        patient = Patient.from_toml(hello.patient_toml)
+        note = ""
+        if hello.snapshot is not None:
+            try:
+                self._twin, self._row = Twin.restore(hello.snapshot), hello.row
+                return Ready(self._row, restored=True)
+            except HometwinError as err:
+                note = f"snapshot not used: {err.what}"
+        self._twin, self._row = Twin(patient, prior=hello.prior), 0
+        return Ready(0, restored=False, note=note)
+
+    @staticmethod
+    def _observe(twin: Twin, samples: tuple[Sample, ...]) -> int:
+        """Feed samples; those that the twin refuses are counted and skipped, the others go in."""
+        try:
+            twin.observe(samples)
+            return 0
+        except InputError:
+            refused = 0
+        for sample in samples:
+            try:
+                twin.observe((sample,))
+            except InputError as err:
+                refused += 1
+                log.warning("sample.refused", kind=sample.kind, reason=err.what)
+        return refused
+
+    @staticmethod
+    def _ask(twin: Twin, question: Ask) -> Answer:
+        try:
+            estimate = twin.estimate(question.now_us)
+            forecast = twin.forecast(question.now_us, question.horizons_min).forecast
+        except HometwinError as err:
+            return Answer(None, None, note=err.what)
+        return Answer(estimate, forecast)
+
+    @staticmethod
+    def _contribution(twin: Twin, now_us: int) -> Contribution | None:
+        try:
+            return twin.contribution(now_us)
+        except HometwinError:
+            return None
+
+
+async def serve_engine(socket: Path) -> None:
+    """Answer hubs on ``socket`` until cancelled."""
+    remove_stale_socket(socket)
+    old_umask = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(_serve_hub, str(socket), limit=1 << 20)
+    finally:
+        os.umask(old_umask)
+    log.info("engine.started")
+    notify_systemd("READY=1")
+    try:
+        async with server:
+            await _ping_watchdog()
+    finally:
+        socket.unlink(missing_ok=True)
+
+
+async def _ping_watchdog() -> None:
+    """An engine stuck in a kernel stops pinging, and systemd starts it anew."""
+    while True:
+        notify_systemd("WATCHDOG=1")
+        await asyncio.sleep(5.0)
+
+
+async def _serve_hub(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    session = EngineSession()
+    decoder = msgspec.msgpack.Decoder(ToEngine)
+    try:
+        while (data := await read_frame(reader)) is not None:
+            question = decoder.decode(data)
+            await write_frame(writer, encode(session.answer(question)))
+    except (HometwinError, msgspec.MsgspecError, ConnectionError) as err:
+        reason = err.what if isinstance(err, HometwinError) else type(err).__name__
+        log.error("engine.session_failed", error=type(err).__name__, reason=reason)
+    finally:
+        writer.close()

@@ -1,0 +1,209 @@
+"""The hub's end of the engine's socket: feeds the backlog, asks for estimates, keeps snapshots.
+
+The engine may be absent, slow to compile, killed or replaced at any time. The store's row number is the only
+cursor: whatever the engine's snapshot does not hold is fed again, in the store's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+
+from core.clock import Clock
+from core.errors import DecodeError, EngineError, HometwinError
+from core.messages import Contribution, Prior, decode, encode
+from core.units import US_PER_MIN
+from edge.engine_messages import (
+    Answer,
+    Ask,
+    AskSnapshot,
+    Done,
+    FromEngine,
+    Hello,
+    Observe,
+    Ready,
+    SetPrior,
+    Snapshot,
+    ToEngine,
+)
+from edge.frames import read_frame, write_frame
+from edge.store.store import Store
+from edge.store_thread import StoreThread
+
+log = structlog.get_logger()
+
+# Compiling the kernels on a Pi 4 takes up to a minute; an answer later than this means the engine is stuck.
+ANSWER_TIMEOUT_S: Final = 120.0
+RECONNECT_PAUSE_S: Final = 0.5
+BATCH_ROWS: Final = 256
+ASK_EVERY_US: Final = 5 * US_PER_MIN  # the pace of a CGM
+# A snapshot saves replaying after a restart; a minute of real time keeps the card's wear low.
+SNAPSHOT_EVERY_S: Final = 60.0
+SNAPSHOT_BLOB: Final = "engine"
+
+A = TypeVar("A", Ready, Done, Answer, Snapshot)
+
+
+class SavedTwin(msgspec.Struct, frozen=True):
+    """What the store keeps of the engine between runs."""
+
+    row: int
+    data: bytes
+
+
+class EngineLink:
+    """Keeps one engine fed. ``up`` and ``row`` tell how far it is."""
+
+    def __init__(
+        self,
+        socket: Path,
+        store: Store,
+        thread: StoreThread,
+        clock: Clock,
+        patient_toml: str,
+        counters: Counter[str],
+        on_answer: Callable[[Answer], Awaitable[None]],
+        on_contribution: Callable[[Contribution], Awaitable[None]],
+        on_up: Callable[[bool], None],
+    ) -> None:
+        self._socket = socket
+        self._store = store
+        self._thread = thread
+        self._clock = clock
+        self._patient_toml = patient_toml
+        self._counters = counters
+        self._on_answer = on_answer
+        self._on_contribution = on_contribution
+        self._on_up = on_up
+        self._news = asyncio.Event()
+        self._prior: Prior | None = None
+        self._prior_pending = False
+        self._asked_us = 0
+        self._news_since_ask = False
+        self._saved_s = 0.0
+        self._saved_row = 0
+        self.up = False
+        self.row = 0
+
+    def wake(self) -> None:
+        """New samples are in the store."""
+        self._news.set()
+
+    def set_prior(self, prior: Prior, *, is_new: bool) -> None:
+        """Give the engine this prior: at once when it is new, else with the next Hello."""
+        self._prior = prior
+        self._prior_pending = self._prior_pending or is_new
+        self.wake()
+
+    async def run(self) -> None:
+        """Until cancelled: connect, feed, ask; on any failure start again from the store."""
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=1 << 20)
+            except OSError:
+                await asyncio.sleep(RECONNECT_PAUSE_S)
+                continue
+            try:
+                await self._talk(reader, writer)
+            except (HometwinError, OSError, TimeoutError) as err:
+                self._counters["engine.lost"] += 1
+                log.warning("engine.lost", error=type(err).__name__, reason=str(err))
+            finally:
+                self._set_up(False)
+                writer.close()
+            await asyncio.sleep(RECONNECT_PAUSE_S)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def ask(question: ToEngine, kind: type[A]) -> A:
+            await write_frame(writer, encode(question))
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                data = await read_frame(reader)
+            if data is None:
+                raise EngineError("closed its socket")
+            answer = _decode_answer(data)
+            if not isinstance(answer, kind):
+                raise EngineError(f"answered {type(answer).__name__}, expected {kind.__name__}")
+            return answer
+
+        saved = await self._load_snapshot()
+        ready = await ask(
+            Hello(self._patient_toml, saved.data if saved else None, saved.row if saved else 0, self._prior),
+            Ready,
+        )
+        self.row = ready.row
+        self._saved_row, self._saved_s = ready.row, time.monotonic()
+        log.info("engine.ready", row=ready.row, restored=ready.restored, note=ready.note)
+        while True:
+            self._news.clear()
+            if await self._feed(ask):
+                continue
+            self._set_up(True)
+            if self._prior_pending and self._prior is not None:
+                await ask(SetPrior(self._prior), Done)
+                self._prior_pending = False
+            now_us = self._clock.now_us()
+            if self._news_since_ask or now_us - self._asked_us >= ASK_EVERY_US:
+                self._asked_us, self._news_since_ask = now_us, False
+                await self._on_answer(await ask(Ask(now_us), Answer))
+            if self.row > self._saved_row and time.monotonic() - self._saved_s >= SNAPSHOT_EVERY_S:
+                await self._save(await ask(AskSnapshot(now_us), Snapshot))
+            pause_s = self._clock.wait_s(self._asked_us + ASK_EVERY_US - self._clock.now_us())
+            # An idle engine may have died without closing: the next Ask finds out.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.02, min(pause_s, SNAPSHOT_EVERY_S))):
+                    await self._news.wait()
+
+    async def _feed(self, ask: Callable[..., Awaitable[Any]]) -> bool:
+        """Send the next rows; True when there may be more."""
+        rows = await self._thread(self._store.read, self.row, BATCH_ROWS)
+        if not rows:
+            return False
+        last = rows[-1][0]
+        done = await ask(Observe(last, tuple(sample for _, sample in rows)), Done)
+        if done.row != last:
+            raise EngineError("lost its place in the record")
+        if done.refused:
+            self._counters["engine.refused_samples"] += done.refused
+        self.row = last
+        self._news_since_ask = True
+        return len(rows) == BATCH_ROWS
+
+    async def _load_snapshot(self) -> SavedTwin | None:
+        data = await self._thread(self._store.get_blob, SNAPSHOT_BLOB)
+        if data is None:
+            return None
+        try:
+            saved = decode(data, SavedTwin)
+        except DecodeError:
+            self._counters["engine.bad_snapshot"] += 1
+            return None
+        return saved if saved.row <= self._store.last_row else None
+
+    async def _save(self, snapshot: Snapshot) -> None:
+        saved = encode(SavedTwin(snapshot.row, snapshot.data))
+        await self._thread(self._store.put_blob, SNAPSHOT_BLOB, saved)
+        self._saved_row, self._saved_s = snapshot.row, time.monotonic()
+        if snapshot.contribution is not None:
+            await self._on_contribution(snapshot.contribution)
+
+    def _set_up(self, up: bool) -> None:
+        if up != self.up:
+            self.up = up
+            self._on_up(up)
+
+
+def _decode_answer(data: bytes) -> FromEngine:
+    """The engine is ours, but a cut or foreign answer must still end in our own error."""
+    try:
+        answer: FromEngine = msgspec.msgpack.decode(data, type=FromEngine)
+        return answer
+    except (msgspec.MsgspecError, ValueError) as err:
+        raise EngineError(f"sent an unreadable answer: {type(err).__name__}") from None

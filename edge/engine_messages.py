@@ -1,0 +1,81 @@
+"""What hub and engine say to each other over their Unix socket. The hub asks, the engine answers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from core.messages import Contribution, Estimate, Forecast, Prior, Sample
+
+HORIZONS_MIN = (30.0, 60.0, 120.0, 240.0, 360.0)
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """First word of the hub: whom the twin is of, and where it stood."""
+
+    patient_toml: str
+    snapshot: bytes | None
+    row: int  # last store row inside the snapshot
+    prior: Prior | None = None
+
+
+class Observe(msgspec.Struct, frozen=True, tag=True):
+    """Samples in store order, up to and including store row ``row``."""
+
+    row: int
+    samples: tuple[Sample, ...]
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """What do you think now?"""
+
+    now_us: int
+    horizons_min: tuple[float, ...] = HORIZONS_MIN
+
+
+class SetPrior(msgspec.Struct, frozen=True, tag=True):
+    """A new population prior from the cloud, verified by the hub."""
+
+    prior: Prior
+
+
+class AskSnapshot(msgspec.Struct, frozen=True, tag=True):
+    """Hand over everything that you know."""
+
+    now_us: int
+
+
+ToEngine = Hello | Observe | Ask | SetPrior | AskSnapshot
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Answer to Hello. ``row`` is what the twin holds: 0 when the snapshot was absent or unusable."""
+
+    row: int
+    restored: bool
+    note: str = ""
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """Answer to Observe and SetPrior. ``refused`` counts samples that the twin could not use."""
+
+    row: int
+    refused: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True, tag=True):
+    """Answer to Ask. None: the twin has nothing that it could say honestly yet."""
+
+    estimate: Estimate | None
+    forecast: Forecast | None
+    note: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, tag=True):
+    """Answer to AskSnapshot: the twin's bytes, the row they reach, and what was learned beyond the prior."""
+
+    row: int
+    data: bytes
+    contribution: Contribution | None
+
+
+FromEngine = Ready | Done | Answer | Snapshot

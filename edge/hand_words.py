@@ -1,0 +1,98 @@
+"""From the words of ``hometwin log`` to a request that the hub understands."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from core.errors import InputError
+from core.units import KINDS, mgdl_from_mmoll
+
+WORDS: Final = {
+    "carbs": "carbs_g",
+    "meal": "carbs_g",
+    "bolus": "bolus_u",
+    "basal": "basal_uph",
+    "long-acting": "long_acting_u",
+    "fingerstick": "smbg_mgdl",
+    "weight": "weight_kg",
+    "drug": "drug_mg",
+}
+
+
+def hand_request(
+    what: str,
+    value: float | None,
+    at: str,
+    unit: str,
+    replace: str,
+    delete: str,
+    zone: ZoneInfo,
+    now_us: int,
+) -> dict[str, Any]:
+    """The request for the control socket; InputError names the word that cannot be used."""
+    kind = WORDS.get(what, what)
+    if kind not in KINDS:
+        raise InputError(
+            f"unknown word {what[:40]!r}",
+            where="hometwin log",
+            mend="use one of " + " ".join([*WORDS, *KINDS]),
+        )
+    if replace and delete:
+        raise InputError("--replace and --delete exclude each other", where="hometwin log")
+    request: dict[str, Any] = {"do": "log", "kind": kind}
+    if delete:
+        if value is not None:
+            raise InputError("--delete takes no value", where="hometwin log")
+        request |= {"amends": _reference(delete), "deleted": True}
+    elif value is None:
+        raise InputError("a value is missing", where="hometwin log", mend=f"e.g. hometwin log {what} 45")
+    else:
+        request["value"] = _in_unit(kind, value, unit)
+        if replace:
+            request["amends"] = _reference(replace)
+    if at:
+        request["time_us"] = parse_time(at, zone, now_us)
+    return request
+
+
+def parse_time(text: str, zone: ZoneInfo, now_us: int) -> int:
+    """Microseconds UTC of ``12:30`` (the last one that has passed) or of an ISO date and time."""
+    now = datetime.fromtimestamp(now_us / 1e6, UTC).astimezone(zone)
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}", text):
+            hour, minute = text.split(":")
+            when = datetime.combine(now.date(), time(int(hour), int(minute)), zone)
+            if when > now + timedelta(minutes=5):
+                when -= timedelta(days=1)
+        else:
+            when = datetime.fromisoformat(text)
+            if when.tzinfo is None:
+                when = when.replace(tzinfo=zone)
+    except ValueError:
+        raise InputError(
+            f"cannot read the time {text[:40]!r}", where="--at", mend="use 12:30 or 2026-01-31T12:30"
+        ) from None
+    return round(when.timestamp() * 1e6)
+
+
+def _in_unit(kind: str, value: float, unit: str) -> float:
+    own = KINDS[kind].unit
+    if unit in ("", own):
+        return value
+    if own == "mg/dL" and unit.lower() == "mmol/l":
+        return mgdl_from_mmoll(value)
+    raise InputError(f"{kind} is not given in {unit[:20]!r}", where="--unit", mend=f"use {own}")
+
+
+def _reference(text: str) -> list[Any]:
+    match = re.fullmatch(r"([a-z][a-z0-9_-]{0,31}):(\d{1,18})", text)
+    if not match:
+        raise InputError(
+            f"cannot read the entry {text[:40]!r}",
+            where="hometwin log",
+            mend="use SOURCE:NUMBER, e.g. hand:12",
+        )
+    return [match.group(1), int(match.group(2))]

@@ -1,0 +1,337 @@
+"""The hub: radio, store, threshold alarms, sync. It parses hostile bytes and imports no numerics.
+
+This file only connects parts: samples go to the store first and everything else learns of them after they
+are durable. Each part runs as its own task; a part that fails is logged, counted and started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+
+from core.clock import Clock
+from core.errors import HometwinError, InputError, StoreError
+from core.messages import (
+    Alarm,
+    Contribution,
+    DoseAdvice,
+    Downlink,
+    HubStatus,
+    Prior,
+    Sample,
+    SampleBatch,
+    Up,
+    encode,
+)
+from core.units import US_PER_MIN
+from edge.alarms.threshold import ThresholdAlarms
+from edge.ble.radio import make_radio
+from edge.ble.supervisor import Supervisor
+from edge.config import HubConfig
+from edge.control import serve_control
+from edge.engine_link import EngineLink
+from edge.engine_messages import Answer
+from edge.hand import hand_sample
+from edge.hub_state import AlarmState, CommandState, DownState, load_state, save_state
+from edge.hub_view import HubView
+from edge.notify import notify_systemd
+from edge.store.store import Store
+from edge.store_thread import StoreThread
+from sync.hub_link import HubLink
+
+log = structlog.get_logger()
+
+VERSION: Final = "0.1.0"
+BATCH_SAMPLES: Final = 200  # about 8 kB sealed: one MQTT message that any broker takes
+# Beyond this many unsent messages only samples and alarms queue up: estimates can be made again, readings not.
+OUTBOX_SOFT_LIMIT: Final = 2000
+STATUS_EVERY_US: Final = 15 * US_PER_MIN
+STATUS_FLOOR_S: Final = 2.0
+ALARM_TICK_US: Final = US_PER_MIN
+ALARM_TICK_FLOOR_S: Final = 0.1
+RING_RETRY_S: Final = 1.0
+RESTART_PAUSE_S: Final = 1.0
+
+
+class Hub:
+    """All parts of one running hub. ``run`` returns when cancelled, with links closed and the store shut."""
+
+    def __init__(
+        self, config: HubConfig, store: Store, clock: Clock, link: HubLink | None, patient: str
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.store = store
+        self.thread = StoreThread()
+        self.counters: Counter[str] = Counter()
+        self.view = HubView(config, clock)
+        self.down = load_state(store, "down", DownState)
+        self.link = link
+        self._rows_news = asyncio.Event()
+        self._ring_news = asyncio.Event()
+        self._status_due = asyncio.Event()
+        self._pending_alarms: list[Alarm] = []
+        self.engine = EngineLink(
+            config.engine_socket,
+            store,
+            self.thread,
+            clock,
+            patient,
+            self.counters,
+            self._on_answer,
+            self._on_contribution,
+            self._on_engine,
+        )
+        if self.down.prior is not None:
+            self.engine.set_prior(self.down.prior, is_new=False)
+        self.alarms = ThresholdAlarms(config.alarms, lambda: store.next_number("alarm"))
+        self._load_alarms()
+        self.radio = make_radio(
+            config.radio.adapter,
+            load=lambda: store.get_blob("bonds"),
+            save=lambda data: store.put_blob("bonds", data),
+        )
+        self.supervisor = Supervisor(
+            self.radio,
+            config.device,
+            self.take,
+            store.cursors,
+            clock,
+            config.zone,
+            self.counters,
+            self._on_facts,
+        )
+        if link is not None:
+            link.bind(
+                outbox=store,
+                in_thread=self.thread,
+                on_down=self.on_down,
+                on_command=self.on_command,
+                last_number=self.down.last_number,
+                seen_commands=load_state(store, "commands", CommandState).seen,
+                counters=self.counters,
+            )
+
+    async def run(self) -> None:
+        """Until cancelled. StoreError of opening has been raised before; here nothing stops the hub."""
+        server = await serve_control(self.config.control_socket, self.on_request)
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "radio": self.supervisor.run,
+            "engine": self.engine.run,
+            "alarms": self._run_alarms,
+            "ring": self._run_ring,
+            "status": self._run_status,
+        }
+        if self.link is not None:
+            parts["outbox"] = self._run_outbox
+            parts["sync"] = self.link.run
+        log.info("hub.started", devices=len(self.config.device), sync=self.link is not None)
+        notify_systemd("READY=1")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, part in parts.items():
+                    group.create_task(self._keep(name, part), name=name)
+        finally:
+            server.close()
+            self.config.control_socket.unlink(missing_ok=True)
+            self.thread.close()
+            self.store.close()
+            log.info("hub.stopped")
+
+    async def take(self, samples: tuple[Sample, ...]) -> None:
+        """Store samples durably; returning is the acknowledgement. Then tell the other parts."""
+        new = await self.thread(self.store.append, samples)
+        self.counters["samples.duplicate"] += len(samples) - len(new)
+        if not new:
+            return
+        self.counters["samples.stored"] += len(new)
+        self.view.on_samples(new)
+        await self._act_on(self.alarms.on_samples(new, self.clock.now_us()))
+        self._rows_news.set()
+        self.engine.wake()
+
+    async def on_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request on the control socket."""
+        match request.get("do"):
+            case "status":
+                self.view.active_alarms = tuple(self.alarms.active.values())
+                return self.view.status(self)
+            case "log":
+                return await self.log_by_hand(request)
+            case "advice":
+                return {"advice": [self.view.advice_row(a) for a in self.down.advice]}
+            case other:
+                raise InputError(
+                    f"unknown request {str(other)[:40]!r}", mend="use one of: status, log, advice"
+                )
+
+    async def log_by_hand(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A meal, dose or reading that a person typed; amendments are new records."""
+        number = await self.thread(self.store.next_number, "hand")
+        sample = hand_sample(request, number, self.clock.now_us())
+        await self.take((sample,))
+        self.counters["hand.entries"] += 1
+        return {"source": sample.source, "seq": sample.seq, "kind": sample.kind, "time_us": sample.time_us}
+
+    async def on_command(self, request: dict[str, Any]) -> None:
+        """A hand entry that came over MQTT. A bad one is counted and named, never fatal."""
+        assert self.link is not None
+        try:
+            await self.log_by_hand(request)
+        except InputError as err:
+            self.counters["command.refused"] += 1
+            log.warning("command.refused", reason=err.what)
+        seen = CommandState(self.link.commands.seen)
+        await self.thread(save_state, self.store, "commands", seen)
+
+    async def on_down(self, message: Downlink) -> None:
+        """A verified message of the cloud. Its number and its effect become durable together."""
+        body = message.body
+        if isinstance(body, Prior):
+            self.down = self.down.with_prior(message.number, body)
+        elif isinstance(body, DoseAdvice):
+            self.down = self.down.with_advice(message.number, body)
+        else:
+            return
+        await self.thread(save_state, self.store, "down", self.down)
+        self.counters[f"down.{type(body).__name__.lower()}"] += 1
+        log.info("down.accepted", kind=type(body).__name__, number=message.number)
+        if isinstance(body, Prior):
+            self.engine.set_prior(body, is_new=True)
+
+    async def _on_answer(self, answer: Answer) -> None:
+        self.view.on_answer(answer)
+        if answer.forecast is not None:
+            await self._act_on(self.alarms.on_forecast(answer.forecast, self.clock.now_us()))
+        if self.link is None or self.view.outbox_pending > OUTBOX_SOFT_LIMIT:
+            return
+        for body in (answer.estimate, answer.forecast):
+            if body is not None:
+                await self._send(body)
+
+    async def _on_contribution(self, contribution: Contribution) -> None:
+        if self.link is not None:
+            await self._send(contribution)
+
+    def _on_engine(self, up: bool) -> None:
+        log.info("engine.up" if up else "engine.down")
+        self._status_due.set()
+
+    def _on_facts(self, source: str, facts: dict[str, Any]) -> None:
+        self.view.on_facts(source, facts)
+
+    async def _act_on(self, changes: list[Alarm]) -> None:
+        if not changes:
+            return
+        for alarm in changes:
+            log.info(
+                "alarm.raised" if alarm.raised else "alarm.cleared", name=alarm.name, number=alarm.number
+            )
+            self.view.on_alarm(alarm)
+            if alarm.raised:
+                self._pending_alarms.append(alarm)
+            if self.link is not None:
+                await self._send(alarm)
+        state = AlarmState(tuple(self.alarms.active.values()))
+        await self.thread(save_state, self.store, "alarms", state)
+        self._ring_news.set()
+
+    async def _send(self, body: Up) -> None:
+        await self.thread(self.store.enqueue, encode(body))
+        if self.link is not None:
+            self.link.wake()
+
+    async def _run_alarms(self) -> None:
+        while True:
+            await self._act_on(self.alarms.on_time(self.clock.now_us()))
+            notify_systemd("WATCHDOG=1")
+            await asyncio.sleep(max(ALARM_TICK_FLOOR_S, min(5.0, self.clock.wait_s(ALARM_TICK_US))))
+
+    async def _run_ring(self) -> None:
+        """Keep the wearable showing the strongest active alarm, for as long as it takes to reach it."""
+        shown = 0
+        while True:
+            self._ring_news.clear()
+            level = self.alarms.level
+            if level != shown and await self.supervisor.alert(level):
+                shown = level
+                self.counters["alarm.shown" if level else "alarm.unshown"] += 1
+                await self._mark_delivered()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if level == shown else RING_RETRY_S):
+                    await self._ring_news.wait()
+
+    async def _mark_delivered(self) -> None:
+        delivered, self._pending_alarms = self._pending_alarms, []
+        for alarm in delivered:
+            sent = self.view.mark_delivered(alarm)
+            if self.link is not None:
+                await self._send(sent)
+
+    async def _run_outbox(self) -> None:
+        """Turn stored rows into outbox messages; the pointer moves in the same transaction."""
+        while True:
+            self._rows_news.clear()
+            pointer = self.store.sample_pointer
+            rows = await self.thread(self.store.read, pointer, BATCH_SAMPLES)
+            if rows:
+                batch = SampleBatch(tuple(sample for _, sample in rows))
+                await self.thread(self.store.enqueue, encode(batch), sample_row=rows[-1][0])
+                assert self.link is not None
+                self.link.wake()
+            else:
+                await self._rows_news.wait()
+
+    async def _run_status(self) -> None:
+        while True:
+            self._status_due.clear()
+            self.view.outbox_pending = await self.thread(self.store.pending_count)
+            if self.link is not None and self.view.outbox_pending <= OUTBOX_SOFT_LIMIT:
+                await self._send(self._status())
+            # Never slower than every 15 s of real time, so that the soft limit sees the outbox grow.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    max(STATUS_FLOOR_S, min(15.0, self.clock.wait_s(STATUS_EVERY_US)))
+                ):
+                    await self._status_due.wait()
+
+    def _status(self) -> HubStatus:
+        return HubStatus(
+            time_us=self.clock.now_us(),
+            version=VERSION,
+            engine_up=self.engine.up,
+            devices=dict(self.supervisor.states),
+            counters=dict(self.counters),
+            outbox_pending=self.view.outbox_pending,
+        )
+
+    def _load_alarms(self) -> None:
+        """Alarms that were active before a restart stay active: no second raise, and they can be cleared."""
+        for alarm in load_state(self.store, "alarms", AlarmState).active:
+            self.alarms.active[alarm.name] = alarm
+
+    async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run one part for ever. Only a broken store or a missing radio at start ends the hub."""
+        while True:
+            started_s = time.monotonic()
+            try:
+                await part()
+            except StoreError:
+                raise
+            except HometwinError as err:
+                if err.exit_code == 2 and name == "radio" and self.counters["part.radio"] == 0:
+                    raise  # no Bluetooth at start: the person must mend it
+                self.counters[f"part.{name}"] += 1
+                log.error("part.failed", part=name, error=type(err).__name__, reason=str(err))
+            except Exception as err:
+                self.counters[f"part.{name}"] += 1
+                log.error("part.failed", part=name, error=type(err).__name__)
+                log.debug("part.failed", part=name, exc_info=True)
+            if time.monotonic() - started_s < RESTART_PAUSE_S:
+                await asyncio.sleep(RESTART_PAUSE_S)

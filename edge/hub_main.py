@@ -1,0 +1,98 @@
+"""The hub's own process: opens what it needs (keys, store, broker credentials) and runs it.
+
+``hometwin hub`` becomes ``python -m edge.hub_main``: a process that carries nothing but the hub.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# structlog loads rich only to draw coloured tracebacks, which a service never shows: 4 MiB for as long as the
+# hub lives. Its own code treats rich as optional, and None here reads as "not installed".
+if __name__ == "__main__":
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+
+from core.clock import Clock
+from core.errors import ConfigError, TamperedError
+from core.patient import Patient
+from edge.config import HubConfig, load_config
+from edge.hub import Hub
+from edge.logs import configure_logs
+from edge.process import process_clock, run_until_signal, with_one_line_errors
+from edge.store.keys import load_key
+from edge.store.store import Store, audit
+from sync.hub_link import HubLink, link_from_files
+
+
+async def run_hub(config: HubConfig, clock: Clock) -> None:
+    """Run the hub until cancelled."""
+    patient = read_patient(config)
+    key = load_key(config.path(config.store.key_file))
+    link = make_link(config, clock)
+    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = open_store(config, key, clock)
+    await Hub(config, store, clock, link, patient).run()
+
+
+def open_store(config: HubConfig, key: bytes, clock: Clock) -> Store:
+    """The replay buffer. A tampered one is not used: the error counts what is good and what is not."""
+    path = config.state / config.store.path
+    try:
+        return Store.open(path, key, hub_id=config.hub_id, clock=clock)
+    except TamperedError as err:
+        report = audit(path, key, hub_id=config.hub_id)
+        bad, records = sum(report.bad.values()), sum(report.records.values())
+        raise TamperedError(
+            f"{err}; {bad} of {records} records are refused, {report.samples} samples are good",
+            where=str(path),
+            mend="move the file away or restore a copy: the sensors' memories refill a new one",
+        ) from None
+
+
+def read_patient(config: HubConfig) -> str:
+    """The patient file's text, once it is known to be good: the engine parses it again. Empty without one."""
+    if config.patient is None:
+        return ""
+    path = config.path(config.patient)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(
+            f"cannot be read: {type(err).__name__}", where=str(path), mend="see 'patient'"
+        ) from None
+    try:
+        Patient.from_toml(text)
+    except ConfigError as err:
+        raise ConfigError(f"{err.where}: {err.what}", where=str(path), mend=err.mend) from None
+    return text
+
+
+def make_link(config: HubConfig, clock: Clock) -> HubLink | None:
+    """The link to the cloud, when the configuration has one. Missing or wrong files are named now, not later."""
+    sync = config.sync
+    if sync is None:
+        return None
+    return link_from_files(
+        config.hub_id,
+        sync.host,
+        sync.port,
+        config.path(sync.ca),
+        config.path(sync.cert),
+        config.path(sync.key),
+        config.path(sync.envelope_key),
+        config.path(sync.cloud_key),
+        clock,
+        allow_clear_commands=config.commands.allow_clear,
+    )
+
+
+def main() -> None:
+    """Run the hub whose configuration is the first argument."""
+    settings = load_config(Path(sys.argv[1]))
+    configure_logs("hub", settings.log_level)
+    run_until_signal(run_hub(settings, process_clock()))
+
+
+if __name__ == "__main__":
+    with_one_line_errors(main)

@@ -1,0 +1,52 @@
+"""What the hub must remember of itself between runs: sealed blobs in the store."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from core.messages import Alarm, DoseAdvice, Prior, decode, encode
+from edge.store.store import Store
+
+KEPT_ADVICE = 20
+
+
+class DownState(msgspec.Struct, frozen=True):
+    """The last message accepted from the cloud, and what it brought."""
+
+    last_number: int = 0
+    prior: Prior | None = None
+    advice: tuple[DoseAdvice, ...] = ()
+
+    def with_prior(self, number: int, prior: Prior) -> DownState:
+        return DownState(number, prior, self.advice)
+
+    def with_advice(self, number: int, advice: DoseAdvice) -> DownState:
+        return DownState(number, self.prior, (*self.advice, advice)[-KEPT_ADVICE:])
+
+
+class AlarmState(msgspec.Struct, frozen=True):
+    """Alarms that were active."""
+
+    active: tuple[Alarm, ...] = ()
+
+
+class CommandState(msgspec.Struct, frozen=True):
+    """Hand entries that came over MQTT lately, as (id, time): a repeated one does nothing."""
+
+    seen: tuple[tuple[int, int], ...] = ()
+
+
+S = TypeVar("S", DownState, AlarmState, CommandState)
+
+
+def load_state(store: Store, name: str, kind: type[S]) -> S:
+    """The stored state, or a fresh one."""
+    data = store.get_blob(name)
+    return kind() if data is None else decode(data, kind)
+
+
+def save_state(store: Store, name: str, state: DownState | AlarmState | CommandState) -> None:
+    """Replace the stored state; durable on return."""
+    store.put_blob(name, encode(state))

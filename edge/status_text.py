@@ -1,0 +1,40 @@
+"""The hub's status as a few plain lines, for ``hometwin status``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge.demo.view import age
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """One line per thing that a person asks first."""
+    lines = [f"hub {status['hub_id']}"]
+    reading = status["readings"].get("cgm_mgdl")
+    if reading:
+        lines.append(f"glucose   {reading['value']:.0f} mg/dL, measured {age(reading['age_s'])} ago")
+    else:
+        lines.append("glucose   no reading yet")
+    forecast = status["forecast"]
+    if forecast and None not in forecast["mean"]:
+        for horizon in (30.0, 60.0):
+            if horizon in forecast["horizons_min"]:
+                i = forecast["horizons_min"].index(horizon)
+                lines.append(
+                    f"in {horizon:.0f} min {forecast['mean'][i]:.0f} mg/dL "
+                    f"(90 % between {forecast['p05'][i]:.0f} and {forecast['p95'][i]:.0f}; {forecast['status']}, "
+                    f"from data {age(forecast['data_age_s'])} old)"
+                )
+    engine = status["engine"]
+    behind = engine["rows"] - engine["row"]
+    lines.append(f"engine    {'up' if engine['up'] else 'down'}, {behind} records behind")
+    active = ", ".join(a["name"].replace("_", " ") for a in status["alarms"]["active"])
+    lines.append(f"alarms    {active or 'none'}")
+    lines += [f"{source:<9} {d['state'].replace('_', ' ')}" for source, d in status["devices"].items()]
+    sync = status["sync"]
+    if sync["configured"]:
+        state = "connected" if sync["connected"] else sync["problem"] or "offline, storing"
+        lines.append(f"cloud     {state}, {sync['pending']} messages waiting")
+    else:
+        lines.append("cloud     not configured")
+    return lines

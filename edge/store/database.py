@@ -1,0 +1,220 @@
+"""The SQLite file: one writer, durable commits, every failure a StoreError that says how to mend it.
+
+Nothing here knows what a record means. Order of opening: lock, then look at the version, then migrate, then
+connect for good with the file held exclusively (so there is no shared-memory file beside it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from core.errors import (
+    InputError,
+    NewerVersionError,
+    StoreBusyError,
+    StoreError,
+    TamperedError,
+)
+from edge.store.migrations import (
+    APPLICATION_ID,
+    SCHEMA_OBJECTS,
+    SCHEMA_VERSION,
+    SET_NAME,
+    STEP_NAMES,
+    migrate,
+)
+
+# 1 MiB of pages: a fold touches about twenty; the hub as a whole lives within 60 MiB.
+_CACHE_KIB: Final = 1024
+# Pages in the write-ahead log before it is copied into the file: 4 MiB. Larger saves writes (a page that
+# changes often is copied once), smaller saves space and the time to open after a power cut.
+_CHECKPOINT_PAGES: Final = 1000
+# CONSTRAINT and MISMATCH: a row lies where none of ours can be.
+_DAMAGE: Final = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+)
+
+
+class WriterLock:
+    """The right to be the one process with this store; the kernel takes it back when the process dies."""
+
+    def __init__(self, path: Path) -> None:
+        name = path.with_name(path.name + ".lock")
+        try:
+            self._handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as err:
+            raise InputError(
+                f"store cannot be locked: {err.strerror}",
+                where=str(name),
+                mend="check the folder and its owner",
+            ) from None
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._handle, 20, 0).decode("ascii", "replace").strip()
+            os.close(self._handle)
+            raise StoreBusyError(
+                f"another process{f' ({holder})' if holder.isdigit() else ''} holds this store",
+                where=str(path),
+                mend="stop that one first",
+            ) from None
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others open the store."""
+        os.close(self._handle)
+
+
+@contextlib.contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours. Their texts hold no data: all values are bound parameters."""
+    try:
+        yield
+    except sqlite3.Error as err:
+        code = getattr(err, "sqlite_errorcode", 0) & 0xFF
+        name = getattr(err, "sqlite_errorname", type(err).__name__)
+        where = str(path)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreBusyError(
+                "another process uses the file", where=where, mend="stop that one first"
+            ) from None
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreError("no space left", where=where, mend="free some space on that disk") from None
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            raise InputError(
+                f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
+            ) from None
+        if code in _DAMAGE:
+            raise TamperedError(
+                f"file is damaged ({name})", where=where, mend="keep it aside and restore a copy"
+            ) from None
+        if code == sqlite3.SQLITE_ERROR:
+            # A statement that fits our schema does not fit this file's.
+            raise TamperedError(
+                "tables are not as we made them", where=where, mend="keep it aside and restore a copy"
+            ) from None
+        raise StoreError(
+            f"disk refuses ({name})", where=where, mend="check the disk and its rights"
+        ) from None
+
+
+def open_database(path: Path, fill: Callable[[sqlite3.Connection], None]) -> tuple[sqlite3.Connection, bool]:
+    """The store's file, held exclusively, of the current schema; True when it had to be made.
+
+    ``fill`` writes the first records of a new store. A new file gets its name only when it is whole, so a cut
+    in between leaves nothing, and an empty file under that name is damage, not a beginning.
+    """
+    beside = path.with_name(path.name + "-wal")
+    made = not path.exists()
+    if made:
+        if beside.exists() and beside.stat().st_size:
+            raise TamperedError(
+                "write-ahead log without its store", where=str(beside), mend="put the store file back"
+            )
+        with reported(path):
+            _create(path, fill)
+    if path.stat().st_size == 0:
+        raise TamperedError("file is empty", where=str(path), mend="restore a copy, or move it away")
+    with reported(path):
+        db = _attach(path)
+        try:
+            if _version(db, path) < SCHEMA_VERSION:
+                db.close()
+                migrate(path)
+                db = _attach(path)
+                if _version(db, path) != SCHEMA_VERSION:
+                    raise TamperedError("version does not match the steps recorded", where=str(path))
+            _settle(db, path)
+            _check_schema(db, path)
+        except BaseException:
+            db.close()
+            raise
+        return db, made
+
+
+def _attach(path: Path) -> sqlite3.Connection:
+    """The file as it is, locked; nothing in it changes yet, it might be somebody else's."""
+    # One thread at a time calls (the store has its own lock), but not always the same thread.
+    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    # We store no text in cells of our own; a hostile file may, in any bytes. It must not raise while fetched.
+    db.text_factory = lambda data: data.decode("utf-8", "replace")
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
+        if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise TamperedError("file is not a store", where=str(path), mend="check store.path")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise NewerVersionError(
+            f"store has schema {version}, this program knows {SCHEMA_VERSION}",
+            where=str(path),
+            mend="install the newer version again",
+        )
+    return version
+
+
+def _settle(db: sqlite3.Connection, path: Path) -> None:
+    """From now on every commit is on the disk before it returns."""
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    db.execute("PRAGMA temp_store = MEMORY")
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StoreError("disk does not support write-ahead logging", where=str(path))
+    # FULL: in WAL mode NORMAL would lose the last commits at a power cut.
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    db.execute("BEGIN IMMEDIATE")  # takes the exclusive lock now, not at the first write
+    db.execute("COMMIT")
+
+
+def _check_schema(db: sqlite3.Connection, path: Path) -> None:
+    """TamperedError when the file holds tables, triggers or steps that are not ours."""
+    found = {(kind, name) for kind, name in db.execute("SELECT type, name FROM sqlite_master")}
+    # Fetched whole: a cursor left half-way would keep the file locked after its connection is closed.
+    query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id"
+    steps = db.execute(query, (SET_NAME,)).fetchall()
+    if found != SCHEMA_OBJECTS or tuple(name for (name,) in steps) != STEP_NAMES:
+        raise TamperedError(
+            "tables are not as we made them", where=str(path), mend="keep it aside and restore a copy"
+        )
+
+
+def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+    fresh = path.with_name(path.name + ".new")
+    try:
+        for suffix in ("", "-wal", "-shm", "-journal"):  # of an attempt that was cut
+            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as err:
+        raise InputError(
+            f"store cannot be made: {err.strerror}", where=str(path), mend="check the folder and its owner"
+        ) from None
+    migrate(fresh)
+    with contextlib.closing(_attach(fresh)) as db:
+        _settle(db, fresh)
+        db.execute("BEGIN IMMEDIATE")
+        fill(db)
+        db.execute("COMMIT")
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

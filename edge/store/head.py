@@ -1,0 +1,115 @@
+"""The head: one sealed record, written in every transaction, that commits to everything else in the store.
+
+For each table it holds the number of records and the sum modulo 2**256 of a keyed hash of every live record's
+place, nonce and tag (MSet-Add-Hash of Clarke et al., ASIACRYPT 2003). A record that is changed, dropped,
+doubled, put back, or taken from an older copy of the file makes a sum differ. Adding or removing a record
+costs one hash, whatever the size of the store. What it cannot see: the whole store, head included, put back
+to an older state. ``generation`` rises with every transaction, so whoever remembers one can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from core.errors import DecodeError, TamperedError
+from core.messages import decode, encode
+from edge.store.sealing import Sealer, Table
+
+# The head lies in the tail's tree after the newest sample, so both share a page: one page per commit in the
+# write-ahead log, not two (bench/store.py).
+HEAD_ROW: Final = 1 << 62
+_SUM_BYTES: Final = 32
+_MODULUS: Final = 1 << (8 * _SUM_BYTES)
+_IDENT: Final = b"head"
+COMMITTED: Final = (Table.KEYRING, Table.TAIL, Table.SEGMENTS, Table.OUTBOX, Table.BLOBS)
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    """What is sealed. New fields go to the end, with a default."""
+
+    generation: int
+    last_row: int
+    last_outbox: int
+    sample_pointer: int
+    counters: dict[str, int]
+    counts: tuple[int, ...]  # in the order of COMMITTED
+    sums: tuple[bytes, ...]
+
+
+class Head:
+    """A state of the store. A transaction works on a copy and keeps it only once it is durable."""
+
+    def __init__(self, commitment_key: bytes) -> None:
+        self._key = commitment_key
+        self.generation = 0
+        self.last_row = 0
+        self.last_outbox = 0
+        self.sample_pointer = 0
+        self.counters: dict[str, int] = {}
+        self.counts = dict.fromkeys(COMMITTED, 0)
+        self._sums = dict.fromkeys(COMMITTED, 0)
+
+    def copy(self) -> Head:
+        """An independent copy, one generation later."""
+        other = Head(self._key)
+        other.generation = self.generation + 1
+        other.last_row, other.last_outbox = self.last_row, self.last_outbox
+        other.sample_pointer = self.sample_pointer
+        other.counters = dict(self.counters)
+        other.counts, other._sums = dict(self.counts), dict(self._sums)
+        return other
+
+    def add(self, table: Table, ident: bytes, sealed_marks: bytes) -> None:
+        """The record with these marks (sealing.marks) now lives at ``ident``."""
+        self.counts[table] += 1
+        self._sums[table] = (self._sums[table] + self._element(table, ident, sealed_marks)) % _MODULUS
+
+    def remove(self, table: Table, ident: bytes, sealed_marks: bytes) -> None:
+        """It lives no more."""
+        self.counts[table] -= 1
+        self._sums[table] = (self._sums[table] - self._element(table, ident, sealed_marks)) % _MODULUS
+
+    def clear(self, table: Table) -> None:
+        """No record of ``table`` lives any more."""
+        self.counts[table] = self._sums[table] = 0
+
+    def agrees(self, other: Head, table: Table) -> bool:
+        """Both commit to the same records of ``table``."""
+        return (self.counts[table], self._sums[table]) == (other.counts[table], other._sums[table])
+
+    def seal(self, sealer: Sealer) -> bytes:
+        """The record to write."""
+        stored = _Stored(
+            self.generation,
+            self.last_row,
+            self.last_outbox,
+            self.sample_pointer,
+            self.counters,
+            tuple(self.counts[table] for table in COMMITTED),
+            tuple(self._sums[table].to_bytes(_SUM_BYTES, "big") for table in COMMITTED),
+        )
+        return sealer.seal(Table.HEAD, _IDENT, encode(stored))
+
+    @staticmethod
+    def open(sealer: Sealer, sealed: object) -> Head:
+        """The head in a record; TamperedError when it is not one of ours."""
+        plain = sealer.open(Table.HEAD, _IDENT, sealed)
+        try:
+            stored = decode(plain, _Stored)
+        except DecodeError as err:
+            raise TamperedError(err.what, where="head") from None
+        head = Head(sealer.commitment_key)
+        head.generation, head.last_row = stored.generation, stored.last_row
+        head.last_outbox, head.sample_pointer = stored.last_outbox, stored.sample_pointer
+        head.counters = dict(stored.counters)
+        # A head of before a table existed is shorter: that table was empty.
+        head.counts.update(zip(COMMITTED, stored.counts, strict=False))
+        head._sums.update(zip(COMMITTED, (int.from_bytes(s, "big") for s in stored.sums), strict=False))
+        return head
+
+    def _element(self, table: Table, ident: bytes, sealed_marks: bytes) -> int:
+        place = bytes((table, len(ident))) + ident + sealed_marks
+        return int.from_bytes(hashlib.blake2b(place, key=self._key, digest_size=_SUM_BYTES).digest(), "big")

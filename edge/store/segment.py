@@ -1,0 +1,315 @@
+"""A segment: up to a few hundred samples in store order, as columns, compressed. Its bytes are sealed later.
+
+Samples of one series (source and kind) resemble each other, so every field is packed per series; the order
+across series is one small column. Nothing is rounded: what comes out equals what went in, bit for bit.
+The bytes are a contract: docs/store-format.md, tests/vectors/store_segment.json.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from core.errors import DecodeError
+from core.messages import Sample
+from edge.store.columns import ColumnReader, ColumnWriter, column_bits
+
+SEGMENT_FORMAT: Final = 1
+MAX_SAMPLES: Final = 4096  # far above the 256 of a fold; bounds what reading may allocate
+_MAX_HEAD_BYTES: Final = 1 << 20
+_US_PER_MIN: Final = 60_000_000
+
+# Names that most stores use, so that they cost two bytes each. Part of the format: never edit, only by a new
+# segment format.
+_DICTIONARY: Final = (
+    b"plasma_ngmldrug_mgstepstemp_cweight_kgspo2_pctdbp_mmhgsbp_mmhglong_acting_usmbg_mgdlcarbs_gbolus_u"
+    b"basal_uphheart_rate_bpmcgm_mgdlhandwatchmeterstrappumpcgm"
+)
+
+_SEQ_PLAIN, _SEQ_TIME, _SEQ_MINUTES = range(3)  # what a sequence number is predicted from
+_MAX_DECIMALS: Final = 6
+_RAW: Final = 7  # values that are no short decimals: eight bytes each
+_HAS_AMENDS, _IS_DELETED = 1, 2
+
+
+class SeriesSpan(NamedTuple):
+    """What one segment holds of one series; enough to know whether to look inside."""
+
+    source: str
+    kind: str
+    size: int
+    seq_min: int
+    seq_max: int
+    time_min_us: int
+    time_max_us: int
+
+
+class Amendment(NamedTuple):
+    """The sample at ``position`` (0 is the segment's first) replaces the one with key ``target``."""
+
+    position: int
+    target: tuple[str, str, int]
+
+
+class Summary(NamedTuple):
+    """The head of a segment, readable without unpacking its columns."""
+
+    size: int  # samples
+    spans: tuple[SeriesSpan, ...]
+    amendments: tuple[Amendment, ...]
+
+
+class _Mark(NamedTuple):
+    position: int
+    amends: tuple[str, int] | None
+    deleted: bool
+
+
+def encode_segment(samples: Sequence[Sample]) -> bytes:
+    """The samples' bytes. 1..4096 of them."""
+    if not 0 < len(samples) <= MAX_SAMPLES:
+        raise ValueError(f"a segment holds 1..{MAX_SAMPLES} samples, not {len(samples)}")
+    order: dict[tuple[str, str], int] = {}
+    places = [order.setdefault((s.source, s.kind), len(order)) for s in samples]
+    series: list[list[Sample]] = [[] for _ in order]
+    for sample, place in zip(samples, places, strict=True):
+        series[place].append(sample)
+    head = ColumnWriter()
+    head.number(len(samples))
+    head.number(len(series))
+    base_us = 0
+    modes = []
+    for members in series:
+        modes.append(_best_seq_mode(members))
+        base_us = _write_span(head, members, modes[-1], base_us)
+    _write_marks(head, samples, places)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=_DICTIONARY)
+    packed_head = packer.compress(bytes(head)) + packer.flush()
+    out = ColumnWriter()
+    out.column(places)
+    for members, mode in zip(series, modes, strict=True):
+        times_us = [s.time_us for s in members]
+        first_us = min(times_us)
+        unit_us = math.gcd(*(t - first_us for t in times_us)) or 1
+        out.number(unit_us)
+        out.column([(t - first_us) // unit_us for t in times_us])
+        low = min(s.seq for s in members)
+        out.column([s.seq - _predicted(mode, s.time_us, low) for s in members])
+        out.column([s.quality for s in members])
+        _write_values(out, [s.value for s in members])
+    _write_received(out, samples, series)
+    return bytes((SEGMENT_FORMAT,)) + packed_head + bytes(out)
+
+
+def read_summary(data: bytes) -> Summary:
+    """Only the head of ``encode_segment``'s bytes; DecodeError for any other bytes."""
+    return _read_head(data)[0]
+
+
+def decode_segment(data: bytes) -> list[Sample]:
+    """The samples, in the order in which they were stored; DecodeError for any other bytes."""
+    summary, marks, modes, reader = _read_head(data)
+    places = reader.column(summary.size)
+    counts = [0] * len(summary.spans)
+    for place in places:
+        if not 0 <= place < len(counts):
+            raise DecodeError("segment names a series that it does not hold")
+        counts[place] += 1
+    if counts != [span.size for span in summary.spans]:
+        raise DecodeError("segment contradicts its own head")
+    columns = []
+    for span, mode in zip(summary.spans, modes, strict=True):
+        unit_us = reader.number()
+        times_us = [span.time_min_us + unit_us * step for step in reader.column(span.size)]
+        residuals = reader.column(span.size)
+        seqs = [r + _predicted(mode, t, span.seq_min) for r, t in zip(residuals, times_us, strict=True)]
+        qualities = reader.column(span.size)
+        columns.append((times_us, _read_values(reader, span.size), seqs, qualities))
+    received_us = _read_received(reader, places, [column[0] for column in columns])
+    reader.end()
+    mark_at = {mark.position: mark for mark in marks}
+    cursor = [0] * len(columns)
+    samples = []
+    for position, place in enumerate(places):
+        at = cursor[place]
+        cursor[place] = at + 1
+        times_us, values, seqs, qualities = columns[place]
+        span, mark = summary.spans[place], mark_at.get(position)
+        samples.append(
+            Sample(
+                times_us[at],
+                span.kind,
+                values[at],
+                span.source,
+                seqs[at],
+                qualities[at],
+                received_us[position],
+                mark.amends if mark else None,
+                mark.deleted if mark else False,
+            )
+        )
+    return samples
+
+
+def _inflated_head(data: bytes) -> tuple[bytes, bytes]:
+    """The head, and the columns that follow it."""
+    if not data or data[0] != SEGMENT_FORMAT:
+        raise DecodeError("segment has an unknown format")
+    try:
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS, zdict=_DICTIONARY)
+        head = unpacker.decompress(data[1:], _MAX_HEAD_BYTES)
+    except zlib.error:
+        raise DecodeError("segment cannot be inflated") from None
+    if not unpacker.eof:
+        raise DecodeError("segment ends too early")
+    return head, unpacker.unused_data
+
+
+def _predicted(mode: int, time_us: int, lowest: int) -> int:
+    """What a sequence number is expected to be: many sensors count minutes, live values use their time."""
+    if mode == _SEQ_TIME:
+        return time_us
+    return time_us // _US_PER_MIN if mode == _SEQ_MINUTES else lowest
+
+
+def _best_seq_mode(members: Sequence[Sample]) -> int:
+    if all(s.seq == s.time_us for s in members):
+        return _SEQ_TIME
+    from_minutes = [s.seq - s.time_us // _US_PER_MIN for s in members]
+    plain = [s.seq for s in members]
+    return _SEQ_MINUTES if column_bits(from_minutes) < column_bits(plain) else _SEQ_PLAIN
+
+
+def _write_span(out: ColumnWriter, members: Sequence[Sample], mode: int, base_us: int) -> int:
+    first = members[0]
+    out.text(first.source)
+    out.text(first.kind)
+    out.number(len(members))
+    low_us, high_us = min(s.time_us for s in members), max(s.time_us for s in members)
+    out.number(low_us - base_us)
+    out.number(high_us - low_us)
+    low, high = min(s.seq for s in members), max(s.seq for s in members)
+    out.number(mode)
+    out.number(low - _predicted(mode, low_us, 0))
+    out.number(high - _predicted(mode, high_us, low))
+    return low_us
+
+
+def _read_head(data: bytes) -> tuple[Summary, list[_Mark], list[int], ColumnReader]:
+    """Summary, marks, sequence modes, and a reader that stands before the columns."""
+    head, columns = _inflated_head(data)
+    reader = ColumnReader(head)
+    count = reader.size(MAX_SAMPLES)
+    spans, modes, base_us = [], [], 0
+    for _ in range(reader.size(count)):
+        source, kind, members = reader.text(), reader.text(), reader.size(count)
+        base_us += reader.number()
+        high_us = base_us + reader.number()
+        mode = reader.number()
+        if mode not in (_SEQ_PLAIN, _SEQ_TIME, _SEQ_MINUTES):
+            raise DecodeError("segment names an unknown packing")
+        low = reader.number() + _predicted(mode, base_us, 0)
+        high = reader.number() + _predicted(mode, high_us, low)
+        modes.append(mode)
+        spans.append(SeriesSpan(source, kind, members, low, high, base_us, high_us))
+    marks = _read_marks(reader, count)
+    kinds = reader.column(len(marks))
+    amendments = []
+    for mark, place in zip(marks, kinds, strict=True):
+        if not 0 <= place < len(spans):
+            raise DecodeError("segment names a series that it does not hold")
+        if mark.amends:
+            source, seq = mark.amends
+            amendments.append(Amendment(mark.position, (source, spans[place].kind, seq)))
+    reader.end()
+    return Summary(count, tuple(spans), tuple(amendments)), marks, modes, ColumnReader(columns)
+
+
+def _write_marks(out: ColumnWriter, samples: Sequence[Sample], places: Sequence[int]) -> None:
+    """Amendments and deletions are rare: a list in the head, with the series of each."""
+    marked = [(i, s) for i, s in enumerate(samples) if s.amends is not None or s.deleted]
+    out.number(len(marked))
+    for position, sample in marked:
+        out.number(position)
+        out.number(_HAS_AMENDS * (sample.amends is not None) | _IS_DELETED * sample.deleted)
+        if sample.amends is not None:
+            out.text(sample.amends[0])
+            out.number(sample.amends[1])
+    out.column([places[position] for position, _ in marked])
+
+
+def _read_marks(reader: ColumnReader, count: int) -> list[_Mark]:
+    marks = []
+    for _ in range(reader.size(count)):
+        position, flags = reader.size(count - 1), reader.size(_HAS_AMENDS | _IS_DELETED)
+        amends = (reader.text(), reader.number()) if flags & _HAS_AMENDS else None
+        marks.append(_Mark(position, amends, bool(flags & _IS_DELETED)))
+    return marks
+
+
+def _decimals(values: Iterable[float]) -> tuple[int, list[int]]:
+    """The fewest decimals that hold every value exactly, with the values as integers; _RAW when none does."""
+    values = list(values)
+    if all(math.isfinite(v) and abs(v) < 1e9 and not (v == 0 and math.copysign(1, v) < 0) for v in values):
+        for decimals in range(_MAX_DECIMALS + 1):
+            scale = 10**decimals
+            whole = [round(v * scale) for v in values]
+            # The very division that reading does, so equality here means equality there.
+            if all(w / scale == v for w, v in zip(whole, values, strict=True)):
+                return decimals, whole
+    return _RAW, []
+
+
+def _write_values(out: ColumnWriter, values: Sequence[float]) -> None:
+    decimals, whole = _decimals(values)
+    out.number(decimals)
+    if decimals == _RAW:
+        rows = b"".join(struct.pack(">d", v) for v in values)
+        # Byte planes: signs and exponents lie side by side, which deflate likes.
+        out.raw(b"".join(rows[plane::8] for plane in range(8)))
+    else:
+        out.column(whole)
+
+
+def _read_values(reader: ColumnReader, count: int) -> list[float]:
+    decimals = reader.number()
+    if decimals == _RAW:
+        planes = reader.raw(8 * count)
+        rows = bytes(planes[count * plane + i] for i in range(count) for plane in range(8))
+        return list(struct.unpack(f">{count}d", rows))
+    if not 0 <= decimals <= _MAX_DECIMALS:
+        raise DecodeError("segment names an unknown packing")
+    scale = 10**decimals
+    try:
+        return [whole / scale for whole in reader.column(count)]
+    except OverflowError:
+        raise DecodeError("segment holds a value beyond all bounds") from None
+
+
+def _write_received(out: ColumnWriter, samples: Sequence[Sample], series: Sequence[Sequence[Sample]]) -> None:
+    """Live samples come shortly after their time; a backfill comes all at once. The way that packs better wins."""
+    unit_us = math.gcd(*(s.received_us for s in samples)) or 1
+    out.number(unit_us)
+    lateness = [s.received_us // unit_us - s.time_us // unit_us for members in series for s in members]
+    arrivals = [s.received_us // unit_us for s in samples]
+    by_lateness = column_bits(lateness) < column_bits(arrivals)
+    out.number(int(by_lateness))
+    out.column(lateness if by_lateness else arrivals)
+
+
+def _read_received(reader: ColumnReader, places: Sequence[int], times_us: Sequence[list[int]]) -> list[int]:
+    unit_us = reader.number()
+    if unit_us < 1:
+        raise DecodeError("segment names an unknown packing")
+    by_lateness = reader.number()
+    column = reader.column(len(places))
+    if not by_lateness:
+        return [unit_us * arrival for arrival in column]
+    late = iter(column)
+    by_series = [
+        iter([unit_us * (next(late) + t // unit_us) for t in series_times_us]) for series_times_us in times_us
+    ]
+    return [next(by_series[place]) for place in places]

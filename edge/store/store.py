@@ -1,0 +1,443 @@
+"""The replay buffer: what is acknowledged is on the disk, sealed, in order, once.
+
+Samples enter the tail, one sealed record each; every 256 of them are folded into one column-wise segment in
+the same transaction that adds the last. Everything is committed to by the head (head.py). The interface is
+synchronous and waits for the disk; one thread at a time is inside, any thread may call.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+
+from core.clock import Clock
+from core.errors import DecodeError, InputError, StoreError, TamperedError
+from core.messages import Sample, encode
+from edge.store.database import WriterLock, reported
+from edge.store.examine import CheckReport, Examination
+from edge.store.head import HEAD_ROW, Head
+from edge.store.index import Index
+from edge.store.opening import audit, examined, open_file
+from edge.store.sealing import OuterKey, Sealer, Table, marks, row_ident
+from edge.store.segment import decode_segment, encode_segment, read_summary
+
+__all__ = ["CheckReport", "Store", "audit"]
+
+log = structlog.get_logger()
+
+# Larger folds pack better (1,024: some 10% less) but lengthen the transaction that folds and the tail that
+# is read and written in full records; 256 is under a day of a CGM.
+FOLD_SAMPLES: Final = 256
+# received_us is rounded up to this: finer tells nothing about a reading and would cost a byte of four.
+RECEIVED_STEP_US: Final = 100_000
+# Unpacked segments kept for the next question: 8 x 256 samples are under 1 MiB.
+_KEPT_SEGMENTS: Final = 8
+_INT64: Final = 1 << 63
+_MAX_NAME_BYTES: Final = 200  # of sources, kinds and blobs
+
+
+class Store:
+    """One person's samples, outbox, blobs and counters in one file. Open it with ``Store.open``."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        lock: WriterLock,
+        db: sqlite3.Connection,
+        keys: tuple[OuterKey, Sealer],
+    ) -> None:
+        """Takes over ``lock`` and ``db``; TamperedError when any record is not what was written."""
+        self._path, self._clock, self._writer, self._db = path, clock, lock, db
+        self._outer, self._sealer = keys
+        self._mutex = threading.RLock()
+        self._index = Index()
+        self._unpacked: OrderedDict[int, list[Sample]] = OrderedDict()
+        self._closed = False
+        # True while disk and memory may differ; stays so after a failure whose outcome is unknown.
+        self._in_doubt = False
+        seen = Examination(db, path, self._outer, self._sealer)
+        seen.run(self._index.add_segment, self._index.add_tail, deep=False)
+        if seen.first_error is not None:
+            raise seen.first_error
+        self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
+
+    @classmethod
+    def open(cls, path: Path | str, key: bytes, *, hub_id: str, clock: Clock) -> Store:
+        """The store at ``path``, made when there is none.
+
+        StoreBusyError: another process has it. NewerVersionError: a newer program wrote it. WrongKeyError:
+        ``key`` (32 bytes) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
+        """
+        path = Path(path).absolute()
+        lock, db, keys = open_file(path, key, hub_id)
+        try:
+            store = cls(path, clock, lock, db, keys)
+        except BaseException:
+            db.close()
+            lock.release()
+            raise
+        log.info("store.opened", rows=store.last_row, generation=store.generation)
+        return store
+
+    # --- samples
+
+    def append(self, samples: Iterable[Sample]) -> tuple[Sample, ...]:
+        """Store samples; those whose key is there already are ignored. Durable on return.
+
+        Returns what was new, in order, with ``received_us`` set. InputError (and nothing stored) when a
+        sample cannot be kept: a number beyond 64 bits, a name beyond 200 bytes, an amendment of itself.
+        """
+        with self._mutex:
+            self._check_usable()
+            received_us = -(-self._clock.now_us() // RECEIVED_STEP_US) * RECEIVED_STEP_US
+            fresh: dict[tuple[str, str, int], Sample] = {}
+            for sample in samples:
+                kept = _normal(sample, received_us)
+                if kept.key not in fresh and not self._has(kept.key):
+                    fresh[kept.key] = kept
+            new = tuple(fresh.values())
+            if new:
+                self._append_new(new)
+            return new
+
+    def cursors(self, source: str) -> dict[str, int]:
+        """Greatest sequence number by kind of one source."""
+        with self._mutex:
+            return self._index.cursors(source)
+
+    @property
+    def last_row(self) -> int:
+        """Row of the newest sample; 0 when there is none."""
+        return self._head.last_row
+
+    def read(self, after_row: int, limit: int) -> list[tuple[int, Sample]]:
+        """At most ``limit`` samples after row ``after_row`` with their rows, as they were stored."""
+        with self._mutex:
+            self._check_usable()
+            row = max(0, after_row) + 1
+            last = min(self._index.last_row, row + limit - 1)
+            found: list[tuple[int, Sample]] = []
+            while row <= last:
+                if row >= self._index.tail_first_row:
+                    first, samples = self._index.tail_first_row, self._index.tail
+                else:
+                    place = self._index.place_of(row)
+                    first, samples = self._index.first_rows[place], self._segment(place)
+                part = samples[row - first : last - first + 1]
+                found.extend(enumerate(part, row))
+                row += len(part)
+            return found
+
+    def between(self, start_us: int, end_us: int, kinds: Iterable[str] = ()) -> list[Sample]:
+        """Samples with start <= time < end in time order, of these kinds (all when empty).
+
+        Amendments are applied: what was replaced or deleted is absent, its last replacement is present.
+        """
+        with self._mutex:
+            self._check_usable()
+            wanted = frozenset(kinds)
+            parts = [
+                (self._index.first_rows[place], self._segment(place))
+                for place in self._index.overlapping(start_us, end_us, wanted)
+            ]
+            parts.append((self._index.tail_first_row, self._index.tail))
+            found = [
+                (sample.time_us, row, sample)
+                for first, samples in parts
+                for row, sample in enumerate(samples, first)
+                if start_us <= sample.time_us < end_us
+                and (not wanted or sample.kind in wanted)
+                and self._index.is_live(row, sample)
+            ]
+            found.sort(key=lambda item: item[:2])
+            return [sample for _, _, sample in found]
+
+    # --- blobs
+
+    def put_blob(self, name: str, data: bytes) -> None:
+        """Keep ``data`` under ``name`` in place of what was there. Durable and whole, or not at all."""
+        encoded = _name(name, "blob")
+        with self._mutex:
+            ident = self._sealer.name_hash(name)
+            sealed = self._sealer.seal(Table.BLOBS, ident, bytes((len(encoded),)) + encoded + data)
+            old = self._blob_marks.get(ident)
+
+            def write(head: Head) -> None:
+                if old is not None:
+                    head.remove(Table.BLOBS, ident, old)
+                head.add(Table.BLOBS, ident, marks(sealed))
+                self._db.execute("INSERT OR REPLACE INTO blobs VALUES (?, ?)", (ident, sealed))
+
+            self._change(write, lambda: self._blob_marks.update({ident: marks(sealed)}))
+
+    def get_blob(self, name: str) -> bytes | None:
+        """What was put last under ``name``; None when nothing was."""
+        with self._mutex:
+            self._check_usable()
+            ident = self._sealer.name_hash(name)
+            expected = self._blob_marks.get(ident)
+            if expected is None:
+                return None
+            sealed = self._sealed("SELECT sealed FROM blobs WHERE name_hash = ?", ident, "blobs")
+            plain = self._sealer.open(Table.BLOBS, ident, sealed)
+            if marks(sealed) != expected:
+                raise TamperedError("record is older than the one written last", where="blobs")
+            return plain[1 + plain[0] :]
+
+    # --- outbox and counters
+
+    def enqueue(self, payload: bytes, *, sample_row: int | None = None) -> int:
+        """Put ``payload`` into the outbox; its number is greater than every one before.
+
+        ``sample_row``: the payload holds the samples up to this row; the pointer moves with it or not at all.
+        """
+        with self._mutex:
+            pointer = self._head.sample_pointer if sample_row is None else sample_row
+            if not self._head.sample_pointer <= pointer <= self._head.last_row:
+                raise InputError(
+                    "sample_row must not go back, nor beyond the last row", where="store.enqueue"
+                )
+            number = self._head.last_outbox + 1
+            sealed = self._sealer.seal(Table.OUTBOX, row_ident(number), payload)
+
+            def write(head: Head) -> None:
+                head.last_outbox, head.sample_pointer = number, pointer
+                head.add(Table.OUTBOX, row_ident(number), marks(sealed))
+                self._db.execute("INSERT INTO outbox VALUES (?, ?)", (number, sealed))
+
+            self._change(write)
+            return number
+
+    @property
+    def sample_pointer(self) -> int:
+        """The greatest sample row that an outbox message already holds."""
+        return self._head.sample_pointer
+
+    def pending(self, limit: int) -> list[tuple[int, bytes]]:
+        """The oldest messages that are not done, with their numbers."""
+        with self._mutex:
+            self._check_usable()
+            with reported(self._path):
+                rows = self._db.execute(
+                    "SELECT number, sealed FROM outbox ORDER BY number LIMIT ?", (max(0, limit),)
+                ).fetchall()
+            return [(n, self._sealer.open(Table.OUTBOX, row_ident(n), sealed)) for n, sealed in rows]
+
+    def pending_count(self) -> int:
+        """How many messages are not done."""
+        return self._head.counts[Table.OUTBOX]
+
+    def done(self, numbers: Iterable[int]) -> None:
+        """Forget these messages: the cloud has them. Unknown numbers are ignored."""
+        with self._mutex:
+            self._check_usable()
+            known: list[tuple[int, bytes]] = []
+            with reported(self._path):
+                for number in sorted({n for n in numbers if 0 < n <= self._head.last_outbox}):
+                    row = self._db.execute("SELECT sealed FROM outbox WHERE number = ?", (number,)).fetchone()
+                    if row is not None and isinstance(row[0], bytes):
+                        known.append((number, row[0]))
+
+            def write(head: Head) -> None:
+                for number, sealed in known:
+                    head.remove(Table.OUTBOX, row_ident(number), marks(sealed))
+                    self._db.execute("DELETE FROM outbox WHERE number = ?", (number,))
+
+            if known:
+                self._change(write)
+
+    def next_number(self, name: str) -> int:
+        """1, 2, 3 … per name, across restarts, never twice."""
+        _name(name, "counter")
+        with self._mutex:
+            number = self._head.counters.get(name, 0) + 1
+
+            def write(head: Head) -> None:
+                head.counters[name] = number
+
+            self._change(write)
+            return number
+
+    # --- the store as a whole
+
+    @property
+    def generation(self) -> int:
+        """Rises with every transaction. Remembered elsewhere, it reveals a store put back as a whole."""
+        return self._head.generation
+
+    def check(self) -> CheckReport:
+        """Read and authenticate everything that is on the disk now."""
+        with self._mutex:
+            self._check_usable()
+            return examined(self._db, self._path, self._outer, self._sealer)
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let others open it. Closing twice is harmless."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                with reported(self._path):
+                    self._db.close()
+            finally:
+                self._writer.release()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- inside
+
+    def _has(self, key: tuple[str, str, int]) -> bool:
+        new = self._index.is_new(key)
+        if new is not None:
+            return not new
+        return any(
+            sample.key == key for place in self._index.suspects(key) for sample in self._segment(place)
+        )
+
+    def _append_new(self, new: Sequence[Sample]) -> None:
+        index, seal = self._index, self._sealer.seal
+        rows = [*index.tail, *new]
+        whole = len(rows) - len(rows) % FOLD_SAMPLES
+        first = index.tail_first_row
+        folds = [
+            (first + at, encode_segment(rows[at : at + FOLD_SAMPLES])) for at in range(0, whole, FOLD_SAMPLES)
+        ]
+        kept = rows[whole:] if folds else new
+        kept_row = first + len(rows) - len(kept)
+
+        def write(head: Head) -> None:
+            if folds:
+                self._db.execute("DELETE FROM tail WHERE number < ?", (HEAD_ROW,))
+                head.clear(Table.TAIL)
+            self._insert(
+                head,
+                Table.SEGMENTS,
+                [(row, seal(Table.SEGMENTS, row_ident(row), plain)) for row, plain in folds],
+            )
+            self._insert(
+                head,
+                Table.TAIL,
+                [(row, seal(Table.TAIL, row_ident(row), encode(s))) for row, s in enumerate(kept, kept_row)],
+            )
+            head.last_row += len(new)
+
+        def remember() -> None:
+            for sample in new:
+                index.add_tail(sample)
+            for _, plain in folds:
+                index.add_segment(read_summary(plain))
+
+        self._change(write, remember)
+
+    def _insert(self, head: Head, table: Table, records: Sequence[tuple[int, bytes]]) -> None:
+        for row, sealed in records:
+            head.add(table, row_ident(row), marks(sealed))
+        self._db.executemany(f"INSERT INTO {table.name.lower()} VALUES (?, ?)", records)  # noqa: S608 - constants
+
+    def _change(self, write: Callable[[Head], None], remember: Callable[[], None] = lambda: None) -> None:
+        """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory."""
+        self._check_usable()
+        self._in_doubt = True
+        try:
+            with reported(self._path):
+                draft = self._head.copy()
+                self._db.execute("BEGIN IMMEDIATE")
+                write(draft)
+                sealed = draft.seal(self._sealer)
+                done = self._db.execute("UPDATE tail SET sealed = ? WHERE number = ?", (sealed, HEAD_ROW))
+                if done.rowcount != 1:
+                    raise TamperedError("head is missing", where=str(self._path))
+                self._db.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
+        self._head, self._head_sealed = draft, sealed
+        remember()
+        self._in_doubt = False
+
+    def _undo(self) -> None:
+        """After a failure: back to the last commit. In doubt when the disk does not say that it is there."""
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            row = self._db.execute("SELECT sealed FROM tail WHERE number = ?", (HEAD_ROW,)).fetchone()
+        except sqlite3.Error:
+            return
+        self._in_doubt = row != (self._head_sealed,)
+
+    def _segment(self, place: int) -> list[Sample]:
+        samples = self._unpacked.get(place)
+        if samples is None:
+            row = self._index.first_rows[place]
+            sealed = self._sealed("SELECT sealed FROM segments WHERE number = ?", row, f"segments {row}")
+            plain = self._sealer.open(Table.SEGMENTS, row_ident(row), sealed)
+            try:
+                samples = decode_segment(plain)
+            except DecodeError as err:
+                raise TamperedError(err.what, where=f"segments {row}") from None
+            self._unpacked[place] = samples
+            if len(self._unpacked) > _KEPT_SEGMENTS:
+                self._unpacked.popitem(last=False)
+        self._unpacked.move_to_end(place)
+        return samples
+
+    def _sealed(self, query: str, ident: Any, where: str) -> bytes:
+        with reported(self._path):
+            row = self._db.execute(query, (ident,)).fetchone()
+        if row is None or not isinstance(row[0], bytes):
+            raise TamperedError("record is missing", where=where)
+        return row[0]
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StoreError("store is closed", where=str(self._path))
+        if self._in_doubt:
+            raise StoreError(
+                "the last write ended in doubt",
+                where=str(self._path),
+                mend="restart: opening tells what is there",
+            )
+
+
+def _name(name: str, what: str) -> bytes:
+    encoded = name.encode(errors="replace")
+    if not 0 < len(encoded) <= _MAX_NAME_BYTES or encoded.decode() != name:
+        raise InputError(f"name of a {what} must be text of 1..{_MAX_NAME_BYTES} bytes", where="store")
+    return encoded
+
+
+def _normal(sample: Sample, received_us: int) -> Sample:
+    """The sample as the store keeps it: plain types, within 64 bits."""
+    numbers = (sample.time_us, sample.seq, *(sample.amends or ("", 0))[1:])
+    if not all(-_INT64 <= number < _INT64 for number in numbers) or not 0 <= sample.quality < 1 << 31:
+        raise InputError("a sample's number does not fit 64 bits", where="store.append")
+    for name in (sample.source, sample.kind, *(sample.amends or ())[:1]):
+        _name(str(name), "source or kind")
+    if sample.amends == (sample.source, sample.seq):
+        raise InputError("a sample cannot amend itself", where="store.append")
+    return Sample(
+        sample.time_us,
+        sample.kind,
+        float(sample.value),
+        sample.source,
+        sample.seq,
+        int(sample.quality),
+        received_us,
+        sample.amends,
+        bool(sample.deleted),
+    )

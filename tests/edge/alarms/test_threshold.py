@@ -1,0 +1,105 @@
+"""Threshold alarms: raised once, cleared with hysteresis, silent about the past."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from core.messages import Alarm, Forecast, Quality, Sample
+from core.units import US_PER_MIN
+from edge.alarms.threshold import HIGH, MILD, ThresholdAlarms
+from edge.config import AlarmConfig
+
+T0_US = 1_700_000_000_000_000
+
+
+@pytest.fixture
+def alarms() -> ThresholdAlarms:
+    numbers = count(1)
+    return ThresholdAlarms(AlarmConfig(), lambda: next(numbers))
+
+
+def reading(minute: float, mgdl: float) -> Sample:
+    t_us = T0_US + round(minute * US_PER_MIN)
+    return Sample(t_us, "cgm_mgdl", mgdl, "cgm", t_us // US_PER_MIN)
+
+
+def feed(
+    alarms: ThresholdAlarms, minute: float, mgdl: float, late_min: float = 0.0
+) -> list[tuple[str, bool]]:
+    now_us = T0_US + round((minute + late_min) * US_PER_MIN)
+    return names(alarms.on_samples((reading(minute, mgdl),), now_us))
+
+
+def names(changes: list[Alarm]) -> list[tuple[str, bool]]:
+    return [(a.name, a.raised) for a in changes]
+
+
+def forecast(p50_mgdl: float, age_s: float = 60.0, status: str = "ok") -> Forecast:
+    one = (p50_mgdl,)
+    return Forecast(T0_US, "glucose/1", (30.0,), one, (9.0,), one, one, one, age_s, status)
+
+
+def test_a_low_rings_once_and_clears_only_on_the_safe_side(alarms: ThresholdAlarms) -> None:
+    assert feed(alarms, 0, 69) == [("low", True)]
+    assert feed(alarms, 5, 68) == []
+    assert feed(alarms, 10, 72) == []
+    assert feed(alarms, 15, 75) == [("low", False)]
+
+
+def test_an_urgent_low_is_stronger_and_separate(alarms: ThresholdAlarms) -> None:
+    assert feed(alarms, 0, 53) == [("urgent_low", True), ("low", True)]
+    assert alarms.level == HIGH
+    assert feed(alarms, 5, 60) == [("urgent_low", False)]
+    assert alarms.level == MILD
+
+
+def test_the_threshold_itself_is_not_low(alarms: ThresholdAlarms) -> None:
+    assert feed(alarms, 0, 70) == []
+    assert feed(alarms, 5, 250) == []
+    assert feed(alarms, 10, 250.1) == [("high", True)]
+
+
+def test_a_reading_from_the_past_raises_nothing(alarms: ThresholdAlarms) -> None:
+    assert feed(alarms, 0, 50, late_min=12) == []
+
+
+def test_a_backfilled_older_reading_does_not_hide_the_newest(alarms: ThresholdAlarms) -> None:
+    feed(alarms, 20, 65)
+    now_us = T0_US + 21 * US_PER_MIN
+    assert alarms.on_samples((reading(5, 200),), now_us) == []
+    assert set(alarms.active) == {"low"}
+
+
+def test_silence_is_an_alarm_and_keeps_the_low_standing(alarms: ThresholdAlarms) -> None:
+    feed(alarms, 0, 65)
+    assert names(alarms.on_time(T0_US + 21 * US_PER_MIN)) == [("signal_loss", True)]
+    assert set(alarms.active) == {"low", "signal_loss"}
+    assert feed(alarms, 22, 90) == [("signal_loss", False), ("low", False)]
+
+
+def test_silence_counts_from_the_start_when_no_reading_ever_came(alarms: ThresholdAlarms) -> None:
+    assert alarms.on_time(T0_US) == []
+    assert names(alarms.on_time(T0_US + 21 * US_PER_MIN)) == [("signal_loss", True)]
+
+
+def test_a_predicted_low_needs_fresh_data_and_yields_to_a_real_one(alarms: ThresholdAlarms) -> None:
+    assert alarms.on_forecast(forecast(65, age_s=900), T0_US) == []
+    assert alarms.on_forecast(forecast(65, status="warming_up"), T0_US) == []
+    assert names(alarms.on_forecast(forecast(65), T0_US)) == [("predicted_low", True)]
+    feed(alarms, 0, 69)
+    assert names(alarms.on_forecast(forecast(60), T0_US)) == [("predicted_low", False)]
+
+
+def test_an_amended_or_deleted_reading_rings_nothing(alarms: ThresholdAlarms) -> None:
+    gone = Sample(T0_US, "cgm_mgdl", 0.0, "hand", 1, int(Quality.BY_HAND), amends=("cgm", 5), deleted=True)
+    assert alarms.on_samples((gone,), T0_US) == []
+
+
+def test_every_change_has_its_own_rising_number_and_the_age_of_its_reading(alarms: ThresholdAlarms) -> None:
+    raised = alarms.on_samples((reading(0, 50),), T0_US + 2 * US_PER_MIN)
+    cleared = alarms.on_samples((reading(5, 120),), T0_US + 5 * US_PER_MIN)
+    numbers = [a.number for a in raised + cleared]
+    assert numbers == sorted(set(numbers))
+    assert raised[0].data_age_s == 120.0

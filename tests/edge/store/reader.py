@@ -1,0 +1,196 @@
+"""Reads a store from docs/store-format.md alone: nothing of edge.store is imported. Slow, plain, complete.
+
+When this reader and the store disagree, either the page or the code is wrong, and people's data is at stake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+PAGE = Path(__file__).parents[3] / "docs" / "store-format.md"
+DICTIONARY = re.search(r"^plasma\S+$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)[0].encode()  # type: ignore[index]
+TABLES = {"keyring": 1, "head": 2, "tail": 3, "segments": 4, "outbox": 5, "blobs": 6}
+HEAD_ROW = 2**62
+
+
+def hkdf(key: bytes, salt: bytes, purpose: str) -> bytes:
+    return HKDF(SHA256(), 32, salt, f"hometwin/store/1/{purpose}".encode()).derive(key)
+
+
+def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
+    """Samples (as lists, in store order), messages, blobs and the head's fields."""
+    db = sqlite3.connect(path)
+    [(store_id,)] = db.execute("SELECT store_id FROM identity")
+
+    def opened(key: bytes, table: str, place: bytes, record: bytes) -> bytes:
+        assert record[0] >> 4 == 1
+        hub = hub_id.encode()
+        data = (
+            record[:2]
+            + b"hometwin/store\0"
+            + store_id
+            + bytes([len(hub)])
+            + hub
+            + bytes([TABLES[table]])
+            + place
+        )
+        if record[0] & 15 == 1:
+            return AESGCM(key).decrypt(record[2:14], record[14:], data)
+        key = hashlib.sha256(b"hometwin chacha20" + key).digest()
+        return ChaCha20Poly1305(key).decrypt(record[2:14], record[14:], data)
+
+    def row(number: int) -> bytes:
+        return struct.pack(">Q", number)
+
+    ring = {
+        n: opened(hkdf(outer, store_id, "wrap"), "keyring", row(n), sealed)
+        for n, sealed in db.execute("SELECT number, sealed FROM keyring")
+    }
+
+    def plain(table: str, place: bytes, record: bytes) -> bytes:
+        return opened(hkdf(ring[record[1]], store_id, "seal"), table, place, record)
+
+    found: dict[str, Any] = {"samples": [], "messages": {}, "blobs": {}}
+    for first, sealed in db.execute("SELECT number, sealed FROM segments ORDER BY number"):
+        assert first == len(found["samples"]) + 1
+        found["samples"] += segment(plain("segments", row(first), sealed))
+    for n, sealed in db.execute("SELECT number, sealed FROM tail ORDER BY number"):
+        if n == HEAD_ROW:
+            found["head"] = msgspec.msgpack.decode(plain("head", b"head", sealed))
+        else:
+            assert n == len(found["samples"]) + 1
+            found["samples"].append(msgspec.msgpack.decode(plain("tail", row(n), sealed)))
+    for n, sealed in db.execute("SELECT number, sealed FROM outbox"):
+        found["messages"][n] = plain("outbox", row(n), sealed)
+    for name_hash, sealed in db.execute("SELECT name_hash, sealed FROM blobs"):
+        content = plain("blobs", name_hash, sealed)
+        name = content[1 : 1 + content[0]]
+        names = hkdf(ring[1], store_id, "names")
+        assert hashlib.blake2b(name, key=names, digest_size=16).digest() == name_hash
+        found["blobs"][name.decode()] = content[1 + content[0] :]
+    db.close()
+    return found
+
+
+class Bytes:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, n: int) -> bytes:
+        self.at += n
+        assert self.at <= len(self.data)
+        return self.data[self.at - n : self.at]
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            [byte] = self.take(1)
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return zigzag(value)
+
+    def text(self) -> str:
+        return self.take(self.varint()).decode()
+
+    def column(self, n: int) -> list[int]:
+        if n == 0:
+            return []
+        [head] = self.take(1)
+        order, packing = head >> 4, head & 15
+        if packing == 0:
+            return [self.varint()] * n
+        if packing == 2:
+            inner = Bytes(zlib.decompress(self.take(self.varint()), wbits=-15))
+            return [inner.varint() for _ in range(n)]
+        [width] = self.take(1)
+        firsts = [self.varint() for _ in range(order)]
+        bits = iter("".join(f"{byte:08b}" for byte in self.take(self.varint())))
+
+        def number(size: int) -> int:
+            return int("0" + "".join(next(bits) for _ in range(size)), 2)
+
+        values = []
+        for _ in range(n - order):
+            ones = 0
+            while ones < 24 and next(bits) == "1":
+                ones += 1
+            values.append(zigzag(number(number(7)) if ones == 24 else ones << width | number(width)))
+        for first in reversed(firsts):
+            sums = [first]
+            for value in values:
+                sums.append(sums[-1] + value)
+            values = sums
+        return values
+
+
+def zigzag(value: int) -> int:
+    return -(value + 1) // 2 if value % 2 else value // 2
+
+
+def predicted(mode: int, time_us: int, other: int) -> int:
+    return (other, time_us, time_us // 60_000_000)[mode]
+
+
+def segment(data: bytes) -> list[list[Any]]:
+    """The samples of a segment, as lists of their nine fields."""
+    assert data[0] == 1
+    inflater = zlib.decompressobj(-15, zdict=DICTIONARY)
+    head = Bytes(inflater.decompress(data[1:]))
+    body = Bytes(inflater.unused_data)
+    count, series, low_us = head.varint(), [], 0
+    for _ in range(head.varint()):
+        source, kind, size = head.text(), head.text(), head.varint()
+        low_us += head.varint()
+        high_us = low_us + head.varint()
+        mode = head.varint()
+        low = head.varint() + predicted(mode, low_us, 0)
+        high = head.varint() + predicted(mode, high_us, low)
+        series.append((source, kind, size, low_us, high_us, mode, low, high))
+    marks: dict[int, tuple[list[Any] | None, bool]] = {}
+    marked = head.varint()
+    for _ in range(marked):
+        position, flags = head.varint(), head.varint()
+        marks[position] = ([head.text(), head.varint()] if flags & 1 else None, bool(flags & 2))
+    assert len(head.column(marked)) == marked
+    order = body.column(count)
+    columns = []
+    for _, _, size, first_us, _, mode, low, _ in series:
+        unit = body.varint()
+        times = [first_us + unit * step for step in body.column(size)]
+        seqs = [r + predicted(mode, t, low) for r, t in zip(body.column(size), times, strict=True)]
+        qualities = body.column(size)
+        decimals = body.varint()
+        if decimals == 7:
+            planes = body.take(8 * size)
+            values = [struct.unpack(">d", planes[i::size])[0] for i in range(size)]
+        else:
+            values = [whole / 10**decimals for whole in body.column(size)]
+        columns.append((times, seqs, qualities, values))
+    unit, flag = body.varint(), body.varint()
+    arrivals = iter(body.column(count))
+    if flag:
+        late = [iter([unit * (next(arrivals) + t // unit) for t in times]) for times, *_ in columns]
+        received = [next(late[place]) for place in order]
+    else:
+        received = [unit * arrival for arrival in arrivals]
+    assert body.at == len(body.data)
+    samples, used = [], [0] * len(series)
+    for position, place in enumerate(order):
+        times, seqs, qualities, values = (column[used[place]] for column in columns[place])
+        used[place] += 1
+        amends, deleted = marks.get(position, (None, False))
+        source, kind = series[place][:2]
+        samples.append([times, kind, values, source, seqs, qualities, received[position], amends, deleted])
+    return samples

@@ -1,0 +1,112 @@
+"""The terminal view says what is known, with ages, and draws gaps as gaps; nothing missing breaks it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from core.errors import InputError
+from core.units import US_PER_DAY, US_PER_MIN
+from edge.demo.demo import parse_length, plain_line
+from edge.demo.plot import plot_glucose
+from edge.demo.view import Scene, age, render
+from edge.status_text import status_lines
+
+NOW_US = 1_767_600_000_000_000
+SCENE = Scene(
+    "http://127.0.0.1:8080", "name x", 300, NOW_US - US_PER_DAY, NOW_US + US_PER_DAY, {"hub": (True, 2)}, ""
+)
+
+
+def status(**more: Any) -> dict[str, Any]:
+    """A hub that has just started: nothing is known."""
+    empty: dict[str, Any] = {
+        "hub_id": "demo",
+        "now_us": NOW_US,
+        "timezone": "Europe/London",
+        "readings": {},
+        "trace": [],
+        "estimate": None,
+        "forecast": None,
+        "engine": {"up": False, "row": 0, "rows": 0},
+        "alarms": {"active": [], "recent": []},
+        "devices": {"cgm": {"profile": "cgm", "state": "absent", "reason": "", "facts": {}}},
+        "sync": {"configured": True, "connected": False, "pending": 3, "sent_through_row": 0, "problem": ""},
+        "prior": None,
+        "advice": [],
+        "counters": {},
+    }
+    return empty | more
+
+
+def forecast(value: float | None) -> dict[str, Any]:
+    one = [value, value]
+    return {
+        "made_at_us": NOW_US,
+        "horizons_min": [30.0, 60.0],
+        "mean": one,
+        "p05": one,
+        "p50": one,
+        "p95": one,
+        "status": "ok",
+        "data_age_s": None,
+    }
+
+
+def drawn(state: dict[str, Any] | None, width: int = 120, height: int = 40) -> str:
+    console = Console(width=width, height=height, file=io.StringIO(), force_terminal=False)
+    console.print(render(state, SCENE, width, height))
+    out = console.file
+    assert isinstance(out, io.StringIO)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_a_hub_that_knows_nothing_says_so(width: int) -> None:
+    text = drawn(status(), width)
+    assert "no glucose reading yet" in text
+    assert "engine is away" in " ".join(text.split()) or width == 60
+    assert "starting" in drawn(None, width)
+
+
+def test_an_old_reading_shows_its_age_and_an_unbounded_forecast_draws_nothing() -> None:
+    reading = {"value": 64.0, "time_us": NOW_US, "age_s": 7200.0, "source": "cgm", "quality": 0}
+    text = drawn(status(readings={"cgm_mgdl": reading}, forecast=forecast(None)))
+    assert "64 mg/dL" in text
+    assert "2.0 h ago" in text
+    assert "░" not in text
+
+
+def test_a_gap_in_the_readings_is_a_gap_in_the_picture() -> None:
+    trace = [(NOW_US - m * US_PER_MIN, 120.0) for m in (300, 295, 60, 55)]
+    row = next(
+        line for line in plot_glucose(trace, None, None, NOW_US, 100, 15).plain.splitlines() if "●" in line
+    )
+    first, last = row.index("●"), row.rindex("●")
+    between = row[first:last].strip("●")
+    assert len(between) > 20
+    assert "●" not in between
+
+
+def test_the_band_is_drawn_between_its_bounds() -> None:
+    band = forecast(100.0) | {"p05": [80.0, 60.0], "p95": [120.0, 160.0]}
+    assert "░" in plot_glucose([], band, None, NOW_US, 100, 20).plain
+
+
+def test_status_and_plain_line_need_no_reading() -> None:
+    assert "glucose   no reading yet" in status_lines(status())
+    assert "no reading yet" in plain_line(status(), "Europe/London")
+
+
+def test_ages_are_told_in_the_unit_that_people_use() -> None:
+    assert [age(s) for s in (None, 20, 600, 9000)] == ["never", "20 s", "10 min", "2.5 h"]
+
+
+@pytest.mark.parametrize("text", ["", "2", "d", "-1d", "0h", "1w", "1e9d", "nan"])
+def test_a_length_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_length(text)
+    assert parse_length("1.5h") == 90 * US_PER_MIN

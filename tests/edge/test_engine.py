@@ -1,0 +1,101 @@
+"""The engine behind its socket: feeds, answers, survives bad snapshots, garbage and being killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import EngineError
+from core.messages import Sample, decode, encode
+from core.units import US_PER_MIN
+from edge.engine import EngineSession, serve_engine
+from edge.engine_messages import Answer, Ask, AskSnapshot, Done, FromEngine, Hello, Observe, Ready, Snapshot
+from edge.frames import read_frame, write_frame
+
+T0_US = 1_767_600_000_000_000
+PATIENT = 'weight_kg = 75.0\ntimezone = "Europe/London"\n'
+
+
+def readings(first: int, count: int) -> tuple[Sample, ...]:
+    start = T0_US // US_PER_MIN
+    return tuple(
+        Sample(T0_US + 5 * i * US_PER_MIN, "cgm_mgdl", 120.0 + i % 7, "cgm", start + 5 * i)
+        for i in range(first, first + count)
+    )
+
+
+def now(count: int) -> int:
+    return T0_US + (5 * count - 4) * US_PER_MIN
+
+
+@pytest.fixture
+async def socket(tmp_path: Path) -> AsyncIterator[Path]:
+    path = tmp_path / "engine.sock"
+    task = asyncio.create_task(serve_engine(path))
+    async with asyncio.timeout(10):
+        while not path.exists():  # noqa: ASYNC110  # a file has no event
+            await asyncio.sleep(0.01)
+    yield path
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def test_a_restored_engine_answers_as_the_one_that_was_killed() -> None:
+    first, whole = EngineSession(), EngineSession()
+    for session in (first, whole):
+        assert session.answer(Hello(PATIENT, None, 0)) == Ready(0, restored=False)
+        assert session.answer(Observe(20, readings(0, 20))) == Done(20)
+    saved = first.answer(AskSnapshot(now(20)))
+    assert isinstance(saved, Snapshot)
+    second = EngineSession()
+    assert second.answer(Hello(PATIENT, saved.data, saved.row)) == Ready(20, restored=True)
+    for session in (second, whole):
+        session.answer(Observe(40, readings(20, 20)))
+    assert second.answer(Ask(now(40))) == whole.answer(Ask(now(40)))
+
+
+def test_a_damaged_snapshot_means_starting_from_the_record_not_failing() -> None:
+    ready = EngineSession().answer(Hello(PATIENT, b"not a snapshot", 99))
+    assert isinstance(ready, Ready)
+    assert (ready.row, ready.restored) == (0, False)
+    assert "snapshot not used" in ready.note
+
+
+def test_a_sample_that_cannot_be_meant_is_counted_and_the_others_go_in() -> None:
+    session = EngineSession()
+    session.answer(Hello(PATIENT, None, 0))
+    bad = Sample(T0_US, "cgm_mgdl", float("nan"), "cgm", 1)
+    done = session.answer(Observe(11, (*readings(0, 10), bad)))
+    assert done == Done(11, refused=1)
+    answer = session.answer(Ask(now(10)))
+    assert isinstance(answer, Answer)
+    assert answer.estimate is not None
+    assert answer.estimate.data_age_s == 60.0
+
+
+def test_a_question_before_hello_is_an_error() -> None:
+    with pytest.raises(EngineError):
+        EngineSession().answer(Ask(T0_US))
+
+
+async def test_the_socket_is_private_and_garbage_ends_only_its_own_session(socket: Path) -> None:
+    assert socket.stat().st_mode & 0o777 == 0o600
+    for garbage in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x04abcd", b"\x00\x00\x00\x09ab"):
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+        writer.write(garbage)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    await write_frame(writer, encode(Hello(PATIENT, None, 0)))
+    async with asyncio.timeout(60):
+        frame = await read_frame(reader)
+    assert frame is not None
+    assert decode(frame, FromEngine) == Ready(0, restored=False)  # type: ignore[arg-type]
+    writer.close()
