@@ -1,0 +1,284 @@
+"""The cloud's way back to the person: a prior once there is data, and advice before usual meals.
+
+Nothing reaches a hub unapproved. With ``[advice] approval = "clinician"`` a proposal waits in the portal;
+with ``"demo"`` it is approved at once, by nobody, and every screen that shows it says so. The database is
+the queue: a restart loses and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cloud import decisions, habits, population, queries
+from cloud.advice_job import AdviceJob, JobResult
+from cloud.advice_worker import AdviceWorker
+from cloud.config import CloudConfig
+from cloud.db import AdviceRow, AuditRow, ContributionRow, Database, PriorRow
+from core.advice import Advice, Policy
+from core.clock import Clock
+from core.errors import ConfigError, HometwinError
+from core.messages import DoseAdvice, Down, Prior, encode
+from core.patient import Patient
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
+
+log = structlog.get_logger()
+
+PRIOR_AFTER_US: Final = US_PER_H  # of readings: by then the hub is really in use
+ADVICE_AFTER_US: Final = US_PER_DAY  # of readings: the twin's own warm-up
+LEAD_US: Final = 60 * US_PER_MIN  # look this far ahead for a usual meal
+# Before this the state may change too much, after it nobody has time to decide.
+LAST_CALL_US: Final = 20 * US_PER_MIN
+MEAL_GAP_US: Final = 150 * US_PER_MIN  # at most one advice per meal
+RECORD_US: Final = 14 * US_PER_DAY  # what the twin is shown; it forgets beyond 15 days itself
+LOOK_EVERY_US: Final = US_PER_MIN
+DECIDED_EVERY_S: Final = 1.0  # a clinician's click should not wait longer
+MIN_WAIT_S: Final = 0.5  # on a fast clock: never spin
+MAX_WAIT_S: Final = 30.0
+# Real seconds that a reading may spend between sensor and cloud, and an advice on its way back. On a clock
+# that runs 300 times faster they would look like half an hour of old data; on a true clock they are nothing.
+TRANSPORT_S: Final = 5.0
+DELIVERY_S: Final = 30.0
+TWIN_KINDS: Final = (
+    "cgm_mgdl",
+    "smbg_mgdl",
+    "bolus_u",
+    "basal_uph",
+    "long_acting_u",
+    "carbs_g",
+    "heart_rate_bpm",
+    "weight_kg",
+)
+
+
+class Sender(Protocol):
+    """The way down: signs, numbers and keeps a message until the hub confirms it or it expires."""
+
+    async def send(self, hub_id: str, body: Down, expires_us: int) -> int:
+        """The downlink number; the message is durable on return."""
+        ...
+
+
+class Runner(Protocol):
+    """Whoever computes advice."""
+
+    async def run(self, job: AdviceJob) -> JobResult: ...
+
+    async def close(self) -> None: ...
+
+
+class Adviser:
+    """One per cloud. Decisions are looked for every second, hubs once a minute of the clock."""
+
+    def __init__(
+        self, db: Database, config: CloudConfig, clock: Clock, sender: Sender, runner: Runner | None = None
+    ) -> None:
+        self._db, self._config, self._clock, self._sender = db, config, clock, sender
+        self._runner = runner if runner is not None else AdviceWorker()
+        self._looked_us: dict[str, int] = {}  # newest reading at the last look, per hub
+        self._prior_marks: dict[str, tuple[int, int]] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. A failing hub is logged and does not stop the others."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._send_decided())
+                tasks.create_task(self._look_around())
+        finally:
+            await self._runner.close()
+
+    async def _send_decided(self) -> None:
+        while True:
+            await self._guarded("decided", self.send_approved())
+            await asyncio.sleep(DECIDED_EVERY_S)
+
+    async def _look_around(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(min(max(self._clock.wait_s(LOOK_EVERY_US), MIN_WAIT_S), MAX_WAIT_S))
+
+    async def look(self) -> None:
+        """One look at every hub."""
+        for hub_id in await self._db.query(queries.hub_ids):
+            await self._guarded(hub_id, self._look_at(hub_id))
+
+    async def _guarded(self, what: str, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except HometwinError as err:
+            log.error("adviser.failed", about=what, error=type(err).__name__, reason=err.what)
+
+    async def _look_at(self, hub_id: str) -> None:
+        span = await self._db.query(queries.history_span_us, hub_id)
+        if span is None or span[1] - span[0] < PRIOR_AFTER_US:
+            return
+        await self._ensure_prior(hub_id)
+        if span[1] - span[0] < ADVICE_AFTER_US or self._looked_us.get(hub_id) == span[1]:
+            return
+        now_us = self._clock.now_us()
+        await self._propose(hub_id, now_us)
+        self._looked_us[hub_id] = span[1]
+
+    # ---- prior --------------------------------------------------------------------------------------
+
+    async def _ensure_prior(self, hub_id: str) -> None:
+        """Send a prior when the hub has none, when the population moved, or when the old one grows old."""
+        now_us = self._clock.now_us()
+        mark = (await self._db.query(_newest_contribution), now_us // US_PER_DAY)
+        if self._prior_marks.get(hub_id) == mark:
+            return
+        old = await self._db.query(queries.last_prior, hub_id)
+        contributions = await self._db.query(queries.contributions)
+        stratum = population.stratum_of(self._age_years(hub_id, now_us))
+        version = (old.version if old else 0) + 1
+        prior, refused = await asyncio.to_thread(
+            population.prior_for, hub_id, stratum, contributions, now_us, version
+        )
+        if refused:
+            log.warning("prior.contributions_refused", count=refused)
+        if population.worth_sending(prior, old, now_us):
+            # Sent first, recorded second: a crash between the two sends it once more, which harms nobody.
+            await self._sender.send(hub_id, prior, prior.expires_us)
+            await self._db.run(_keep_prior, hub_id, prior, now_us)
+            log.info("prior.sent", hub=hub_id, version=prior.version)
+        self._prior_marks[hub_id] = mark
+
+    def _span_us(self, real_s: float) -> int:
+        """The span of this clock's time that passes in ``real_s`` seconds."""
+        return int(real_s / max(self._clock.wait_s(US_PER_S), 1e-9) * US_PER_S)
+
+    def _age_years(self, hub_id: str, now_us: int) -> float | None:
+        patient = patient_of(self._config, hub_id)[0]
+        if patient.birth_year is None:
+            return None
+        return datetime.fromtimestamp(now_us / US_PER_S, UTC).year - patient.birth_year
+
+    # ---- advice -------------------------------------------------------------------------------------
+
+    async def _propose(self, hub_id: str, now_us: int) -> None:
+        """Advice for the next usual meal, if one is due and has none yet."""
+        zone = self._config.zone
+        carbs = await self._db.query(
+            queries.samples, hub_id, now_us - habits.LOOK_BACK_DAYS * US_PER_DAY, ("carbs_g",)
+        )
+        meal = habits.next_meal([s for s in carbs if s.time_us <= now_us], zone, now_us, LEAD_US)
+        if meal is None or await self._db.query(_has_advice_near, hub_id, meal.time_us):
+            return
+        patient, patient_toml = patient_of(self._config, hub_id)
+        record = await self._db.query(queries.samples, hub_id, now_us - RECORD_US, TWIN_KINDS)
+        newest_us = max((s.time_us for s in record if s.kind == "cgm_mgdl"), default=now_us)
+        as_of_us = now_us - min(max(0, now_us - newest_us), self._span_us(TRANSPORT_S))
+        job = AdviceJob(
+            samples=tuple(s for s in record if s.time_us <= as_of_us),
+            patient_toml=patient_toml,
+            policy=policy_of(patient),
+            now_us=as_of_us,
+            for_time_us=meal.time_us,
+            carbs_g=meal.carbs_g,
+        )
+        result = await self._runner.run(job)
+        if result.advice is None:
+            log.error("adviser.no_result", hub=hub_id, reason=result.problem)
+            return
+        if result.advice.refused and meal.time_us - now_us > LAST_CALL_US:
+            return  # the next reading may allow more
+        advice = self._message(hub_id, meal, result.advice)
+        made = await self._db.run(decisions.propose, hub_id, advice, now_us)
+        if not made:
+            return
+        log.info("advice.proposed", hub=hub_id, refused=advice.refused is not None, draws=advice.draws)
+        if self._config.advice.approval == "demo":
+            await self._db.run(
+                decisions.decide, advice.advice_id, approve=True, who=decisions.NOBODY, note="", now_us=now_us
+            )
+
+    def _message(self, hub_id: str, meal: habits.Meal, computed: Advice) -> DoseAdvice:
+        moment = datetime.fromtimestamp(meal.time_us / US_PER_S, UTC).astimezone(self._config.zone)
+        advice = computed.message(
+            advice_id=f"{hub_id}-{meal.time_us // US_PER_MIN}",
+            for_time_us=meal.time_us,
+            approved_by="",
+            approved_us=0,
+        )
+        meant = f"Meant for a meal at about {moment:%H:%M}. {meal.known_from}"
+        limits = ["If the meal, its size or the glucose then differ from this, do not use this dose."]
+        if self._config.advice.approval == "demo":
+            limits.insert(0, "Demo mode: no clinician has looked at this.")
+        return msgspec.structs.replace(
+            advice, reasons=(meant, *advice.reasons), limits=(*advice.limits, *limits)
+        )
+
+    async def send_approved(self) -> None:
+        """Hand every approved advice to the downlink."""
+        for hub_id, advice in await self._db.query(decisions.approved):
+            # Sent first, marked second: after a crash between the two the hub gets it twice under one
+            # advice_id; the other order could lose an approved advice.
+            now_us = self._clock.now_us()
+            expires_us = max(advice.for_time_us + queries.ADVICE_GRACE_US, now_us + self._span_us(DELIVERY_S))
+            await self._sender.send(hub_id, advice, expires_us)
+            await self._db.run(decisions.mark_sent, advice.advice_id, now_us)
+            log.info("advice.sent", hub=hub_id)
+
+
+async def run_adviser(
+    db: Database, config: CloudConfig, clock: Clock, downlink: Sender, runner: Runner | None = None
+) -> None:
+    """Run an adviser until cancelled."""
+    await Adviser(db, config, clock, downlink, runner).run()
+
+
+def patient_of(config: CloudConfig, hub_id: str) -> tuple[Patient, bytes]:
+    """The person's file ``<hubs_dir>/<hub>.patient.toml`` (parsed, and as text), or an empty one.
+
+    It holds what the clinician prescribes: ratios, target, maxima. ConfigError names what is wrong in it.
+    """
+    path = config.path(config.keys.hubs_dir) / f"{hub_id}.patient.toml"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        text = f'timezone = "{config.timezone}"\n'.encode()
+    except OSError as err:
+        raise ConfigError(f"cannot be read: {err.strerror}", where=str(path)) from None
+    try:
+        return Patient.from_toml(text), text
+    except ConfigError as err:
+        raise ConfigError(err.what, where=f"{path}: {err.where}", mend=err.mend) from None
+
+
+def policy_of(patient: Patient) -> Policy:
+    """The clinician's limits from the person's file; the cautious defaults where it is silent."""
+    therapy, default = patient.therapy, Policy()
+    return Policy(
+        target_mgdl=therapy.target_mgdl or default.target_mgdl,
+        carb_ratio_g_per_u=therapy.carb_ratio_g_per_u,
+        correction_mgdl_per_u=therapy.correction_mgdl_per_u,
+        max_dose_u=therapy.max_bolus_u or default.max_dose_u,
+        max_iob_u=therapy.max_iob_u or default.max_iob_u,
+    )
+
+
+def _newest_contribution(session: Session) -> int:
+    return session.scalar(select(func.max(ContributionRow.id))) or 0
+
+
+def _keep_prior(session: Session, hub_id: str, prior: Prior, now_us: int) -> None:
+    session.add(PriorRow(hub_id=hub_id, version=prior.version, created_us=now_us, body=encode(prior)))
+    session.add(AuditRow(time_us=now_us, who="population", what=f"sent prior {prior.version} to {hub_id}"))
+
+
+def _has_advice_near(session: Session, hub_id: str, time_us: int) -> bool:
+    """True when some advice for this hub is meant for the same meal."""
+    # Ids end in the meal's minute; created_us bounds the search to today's few rows.
+    recent = session.scalars(
+        select(AdviceRow.advice_id).where(
+            AdviceRow.hub_id == hub_id, AdviceRow.created_us >= time_us - MEAL_GAP_US - LEAD_US
+        )
+    )
+    return any(abs(int(i.rsplit("-", 1)[1]) * US_PER_MIN - time_us) < MEAL_GAP_US for i in recent)
