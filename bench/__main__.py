@@ -1,0 +1,53 @@
+"""``python -m bench [NAME ...] [--quick] [--no-write]``: run benches, print them, keep them in RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import Final
+
+from rich.console import Console
+
+from bench.report import Section, show, write
+from core.errors import HometwinError
+
+# Name -> what it measures. Each is a module of this folder with ``run(quick) -> Section``.
+BENCHES: Final = {
+    "forecast": "forecasts of real people beside persistence, ridge and boosting",
+    "store": "the store beside plain SQLite and rows sealed one by one",
+    "truth": "the twin against virtual people of another model",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; 0 when every target was met, 1 when one was missed, 2 when something is lacking."""
+    listing = "\n".join(f"  {name:10} {what}" for name, what in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", epilog=listing, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (all when none is named)")
+    parser.add_argument("--quick", action="store_true", help="a small part, to see that it runs; not written")
+    parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
+    given = parser.parse_args(argv)
+    console = Console()
+    unknown = [name for name in given.names if name not in BENCHES]
+    if unknown:
+        console.print(f"no bench named {unknown[0]!r} (there are: {', '.join(BENCHES)})")
+        return 2
+    missed = False
+    for name in given.names or BENCHES:
+        try:
+            section: Section = importlib.import_module(f"bench.{name}").run(quick=given.quick)
+        except HometwinError as err:
+            console.print(str(err))
+            return err.exit_code
+        show(section, console)
+        missed = missed or bool(section.failed)
+        if not given.quick and not given.no_write:
+            write(section, f"python -m bench {name}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
