@@ -173,7 +173,7 @@ from typing import Final
 
 import numpy as np
 
-from core.correction import H, K, N_BIN, N_PSI, Array, Population
+from core.correction import N_BIN, N_PSI, Array, H, K, Population
 
 
 def _load(text: str) -> Population:

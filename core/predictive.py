@@ -150,7 +150,7 @@ def _simulate(track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.G
     start = rng.standard_normal((model.N, draws))
     believed = np.maximum(1.0 + runner.tuning.sd_carbs * rng.standard_normal(draws), 0.0)
     shocks = rng.standard_normal((n_out, n_linear, draws))
-    points = np.ascontiguousarray(runner.mean[:, None] + runner.factor @ start)
+    points = np.ascontiguousarray(runner.mean[:, None] + runner.factor.T @ start)
     np.maximum(points[n_linear:], 0.0, out=points[n_linear:])
     phi, noise = np.zeros((n_linear, n_linear)), np.zeros((n_linear, n_linear))
     nodes, work = np.zeros((5, model.N_INPUT)), np.zeros(model.WORK_SIZE)

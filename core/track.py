@@ -147,7 +147,7 @@ class Track:
         sd[at + model.C] = 0.0
         np.fill_diagonal(self.factor, sd)
         # Interstitial follows plasma: same deviation, plus a little of its own.
-        self.factor[at + model.C, at + model.Q1] = mmoll_from_mgdl(60.0)
+        self.factor[at + model.Q1, at + model.C] = mmoll_from_mgdl(60.0)
         self.factor[at + model.C, at + model.C] = mmoll_from_mgdl(10.0)
 
     # ---- moving -------------------------------------------------------------------------------------
@@ -191,14 +191,14 @@ class Track:
     def _jump(self, left_min: float) -> None:
         """After a gap so long that the past has faded: prior state, parameters relaxed in closed form."""
         theta = self.mean[: model.N_THETA].copy()
-        cov = (self.factor @ self.factor.T)[: model.N_THETA, : model.N_THETA]
+        cov = (self.factor.T @ self.factor)[: model.N_THETA, : model.N_THETA]
         self.reset(self.nominal.fasting_mmoll)
         keep = np.exp(-left_min / self.nominal.dynamics[: model.N_THETA, 1])
         mu = self.nominal.dynamics[: model.N_THETA, 0]
         var0 = self.nominal.dynamics[: model.N_THETA, 2] ** 2
         self.mean[: model.N_THETA] = mu + keep * (theta - mu)
         cov = cov * np.outer(keep, keep) + np.diag(var0 * (1.0 - keep**2))
-        self.factor[: model.N_THETA, : model.N_THETA] = np.linalg.cholesky(cov + 1e-12 * np.eye(len(keep)))
+        self.factor[: model.N_THETA, : model.N_THETA] = np.linalg.cholesky(cov + 1e-12 * np.eye(len(keep))).T
         consts = self.nominal.consts
         decay = math.exp(-min(left_min * consts[model.K_LONG], 700.0))
         self.drivers[model.L2] *= decay
@@ -265,13 +265,13 @@ class Track:
             amount = model.meal_mmol_per_kg(self.nominal.consts, value, float(self.mean[model.LN_AG]))
             d1 = at + model.D1
             self.mean[d1] += amount
-            self.factor[d1, : d1 + 1] += amount * self.factor[model.LN_AG, : d1 + 1]
+            self.factor[: d1 + 1, d1] += amount * self.factor[: d1 + 1, model.LN_AG]
             spread = np.zeros(_N)
             spread[d1] = self.tuning.sd_carbs * amount
             srukf.add_noise(self.factor, spread)
             # A new meal has its own absorption: its speed and share are as uncertain as before any.
             for i in (model.LN_TG, model.LN_AG):
-                var = float(self.factor[i, : i + 1] @ self.factor[i, : i + 1])
+                var = float(self.factor[: i + 1, i] @ self.factor[: i + 1, i])
                 missing = self.nominal.dynamics[i, 2] ** 2 - var
                 if missing > 0.0:
                     spread = np.zeros(_N)

@@ -109,7 +109,7 @@ class Twin:
         """State, parameters and output at ``t`` (µs UTC) from events up to ``t``."""
         track = self._at(t)
         n = track.mean.size
-        cov = track.factor @ track.factor.T
+        cov = track.factor.T @ track.factor
         mean, sd = track.output()
         return Estimate(
             time_us=t,
@@ -172,7 +172,7 @@ class Twin:
         """Information on log-parameters that data added to the prior, as precision and Λm differences."""
         track = self._at(t)
         k = self.model.N_THETA
-        cov = (track.factor @ track.factor.T)[:k, :k]
+        cov = (track.factor.T @ track.factor)[:k, :k]
         precision = np.linalg.inv(cov)
         prior_precision = np.diag(track.nominal.dynamics[:k, 2] ** -2.0)
         delta = precision - prior_precision

@@ -28,7 +28,7 @@ from core.errors import InputError
 from core.filters.srukf import make_predict, workspace_size
 from core.jit import jit
 from core.solvers.coast import coast_size, make_coast
-from core.solvers.rk4 import make_sweep
+from core.solvers.rk4 import NARROW, WIDE, make_sweep
 from core.units import MGDL_PER_MMOLL
 
 Array = NDArray[np.float64]
@@ -71,9 +71,14 @@ N_DRIVER: Final = 4
 BASAL, HR_EXCESS, HR_REST, LOCAL_H = range(4)
 
 # Per-column parameters derived from θ once per column.
-P_KTI, P_SIT, P_SID, P_SIE, P_EGP, P_KTG, P_D = range(7)
+P_KTI, P_SIT, P_SID, P_SIE, P_EGP, P_KTG, P_D = range(7)  # P_D last
 P_CACHE: Final = 7
 N_PARAM: Final = P_CACHE + N_THETA
+# The solver's tile (core.solvers.rk4): how many columns at once, where slopes and parameters start. The
+# solver compiles ``load`` and ``rhs`` with values of its own.
+LANES = WIDE
+AT_SLOPE = N_STATE * LANES
+AT_PARAM = 4 * N_STATE * LANES
 
 # Ln-SDs of the population (sheet A), in the order of θ; ``ln s`` before and after a basal rate is known.
 PRIOR_SD: Final = (0.7, 0.15, 0.25, 0.2, 0.2)
@@ -109,70 +114,117 @@ def _capped(ln_multiple: float) -> float:
     return min(max(ln_multiple, -LN_CAP), LN_CAP)
 
 
-@jit
-def load(points: Any, j: int, consts: Any, p: Any) -> None:
-    """Per-column parameters; the five exponentials only when θ differs from the column before."""
-    same = p[P_KTI] > 0.0
-    for i in range(N_THETA):
-        if points[i, j] != p[P_CACHE + i]:
-            same = False
-    p[P_D] = points[DISTURBANCE, j]
+def load(points: Any, j: int, consts: Any, work: Any, lane: int) -> None:
+    """Parameters of column ``j``; the exponentials only when θ differs from the lane before."""
+    at = AT_PARAM + lane
+    work[at + P_D * LANES] = points[DISTURBANCE, j]
+    same = lane > 0
     if same:
-        return
+        for i in range(N_THETA):
+            if points[i, j] != work[at - 1 + (P_CACHE + i) * LANES]:
+                same = False
     for i in range(N_THETA):
-        p[P_CACHE + i] = points[i, j]
+        work[at + (P_CACHE + i) * LANES] = points[i, j]
+    if same:
+        for i in range(P_D):
+            work[at + i * LANES] = work[at - 1 + i * LANES]
+        return
     s = math.exp(_capped(points[LN_S, j]))
-    p[P_SIT] = s * consts[SIT]
-    p[P_SID] = s * consts[SID]
-    p[P_SIE] = s * consts[SIE]
-    p[P_EGP] = consts[EGP0] * math.exp(_capped(points[LN_EGP0, j]))
-    p[P_KTG] = math.exp(-_capped(points[LN_TG, j])) / consts[TG]
-    p[P_KTI] = math.exp(-_capped(points[LN_TI, j])) / consts[TI]
+    work[at + P_SIT * LANES] = s * consts[SIT]
+    work[at + P_SID * LANES] = s * consts[SID]
+    work[at + P_SIE * LANES] = s * consts[SIE]
+    work[at + P_EGP * LANES] = consts[EGP0] * math.exp(_capped(points[LN_EGP0, j]))
+    work[at + P_KTG * LANES] = math.exp(-_capped(points[LN_TG, j])) / consts[TG]
+    work[at + P_KTI * LANES] = math.exp(-_capped(points[LN_TI, j])) / consts[TI]
 
 
-@jit
-def rhs(x: Any, p: Any, consts: Any, nodes: Any, k: int, dx: Any) -> None:
-    """Time derivative of the state block (per minute) under the inputs of node ``k``."""
-    kti = p[P_KTI]
-    dx[S1] = nodes[k, U_INSULIN] - x[S1] * kti
-    dx[S2] = (x[S1] - x[S2]) * kti
-    dx[I] = x[S2] * kti / (consts[VI] * consts[BW]) - consts[KE] * x[I]
-    insulin = x[I] * nodes[k, U_SENS]
-    dx[X1] = consts[KA1] * (p[P_SIT] * insulin - x[X1])
-    dx[X2] = consts[KA2] * (p[P_SID] * insulin - x[X2])
-    dx[X3] = consts[KA3] * (p[P_SIE] * insulin - x[X3])
-    q1 = x[Q1]
-    glucose = q1 / consts[VG]
-    saturation = glucose / (glucose + 1.0)
-    above = (glucose - consts[RTH]) / SOFTPLUS_W
-    excretion = 0.0
-    if above > 30.0:
-        excretion = above
-    elif above > -40.0:
-        excretion = math.log1p(math.exp(above))
-    excretion *= consts[RCL] * consts[VG] * SOFTPLUS_W
+def rhs(work: Any, consts: Any, nodes: Any, k: int) -> None:
+    """Slopes (per minute) of all lanes of the tile under the inputs of node ``k``.
+
+    Everything in the loop is arithmetic: e^−x3 and ln(1 + e^−|z|) are written out (relative error below
+    1e-13 where they matter), because a call into the mathematics library would end vectorisation.
+    """
+    u = nodes[k, U_INSULIN]
+    sensitivity = nodes[k, U_SENS]
     boost = 1.0 + 0.3 * nodes[k, U_Z]
-    x1 = min(x[X1] * boost, X_CAP)
-    x2 = min(x[X2] * boost, X_CAP)
-    d = p[P_D] * nodes[k, U_D]
-    if d < 0.0:
-        d *= saturation
-    exchange = x1 * q1
-    dx[Q1] = (
-        p[P_EGP] * math.exp(-x[X3])
-        - consts[F01] / 0.85 * saturation
-        - excretion
-        - exchange
-        + consts[K12] * x[Q2]
-        + x[D2] * p[P_KTG]
-        + d
-        - 5e-5 * nodes[k, U_Y] * q1
-        - consts[K_REVERT] * (q1 - consts[VG] * consts[G_REVERT])
-    )
-    dx[Q2] = exchange - (consts[K12] + x2) * x[Q2]
-    dx[D1] = -x[D1] * p[P_KTG]
-    dx[D2] = (x[D1] - x[D2]) * p[P_KTG]
-    dx[C] = (glucose - x[C]) / consts[TS]
+    clearance = 5e-5 * nodes[k, U_Y]
+    weight = nodes[k, U_D]
+    per_volume = 1.0 / (consts[VI] * consts[BW])
+    ke, ka1, ka2, ka3, k12 = consts[KE], consts[KA1], consts[KA2], consts[KA3], consts[K12]
+    per_vg = 1.0 / consts[VG]
+    use = consts[F01] / 0.85
+    threshold = consts[RTH]
+    excretion = consts[RCL] * consts[VG] * SOFTPLUS_W
+    per_ts = 1.0 / consts[TS]
+    revert = consts[K_REVERT]
+    resting_q1 = consts[VG] * consts[G_REVERT]
+    for j in range(LANES):
+        kti = work[AT_PARAM + P_KTI * LANES + j]
+        ktg = work[AT_PARAM + P_KTG * LANES + j]
+        s1, s2 = work[S1 * LANES + j], work[S2 * LANES + j]
+        x1, x2, x3 = work[X1 * LANES + j], work[X2 * LANES + j], work[X3 * LANES + j]
+        q1, q2 = work[Q1 * LANES + j], work[Q2 * LANES + j]
+        d1, d2 = work[D1 * LANES + j], work[D2 * LANES + j]
+        plasma = work[I * LANES + j]
+        insulin = plasma * sensitivity
+        work[AT_SLOPE + S1 * LANES + j] = u - s1 * kti
+        work[AT_SLOPE + S2 * LANES + j] = (s1 - s2) * kti
+        work[AT_SLOPE + I * LANES + j] = s2 * kti * per_volume - ke * plasma
+        work[AT_SLOPE + X1 * LANES + j] = ka1 * (work[AT_PARAM + P_SIT * LANES + j] * insulin - x1)
+        work[AT_SLOPE + X2 * LANES + j] = ka2 * (work[AT_PARAM + P_SID * LANES + j] * insulin - x2)
+        work[AT_SLOPE + X3 * LANES + j] = ka3 * (work[AT_PARAM + P_SIE * LANES + j] * insulin - x3)
+        glucose = q1 * per_vg
+        saturation = glucose / (glucose + 1.0)
+        # e^−x3: Padé 4/4 at x3/32, squared five times; x3 is about .24 at rest, above 12 nothing is left.
+        y = min(x3, 12.0) * (1.0 / 32.0)
+        y2 = y * y
+        even = 1.0 + y2 * (3.0 / 28.0) + y2 * y2 * (1.0 / 1680.0)
+        odd = y * (0.5 + y2 * (1.0 / 84.0))
+        e = (even - odd) / (even + odd)
+        e = e * e
+        e = e * e
+        e = e * e
+        e = e * e
+        e = e * e
+        # softplus(z) = max(z, 0) + ln(1 + e^−|z|); ln(1 + t) = 2·artanh(t/(2 + t)), a fast series for t ≤ 1.
+        z = (glucose - threshold) * (1.0 / SOFTPLUS_W)
+        y = min(abs(z), 32.0) * (1.0 / 64.0)
+        y2 = y * y
+        even = 1.0 + y2 * (3.0 / 28.0) + y2 * y2 * (1.0 / 1680.0)
+        odd = y * (0.5 + y2 * (1.0 / 84.0))
+        t = (even - odd) / (even + odd)
+        t = t * t
+        t = t * t
+        t = t * t
+        t = t * t
+        t = t * t
+        t = t * t
+        r = t / (2.0 + t)
+        r2 = r * r
+        series = 1.0 / 17.0 + r2 * (1.0 / 19.0 + r2 * (1.0 / 21.0 + r2 * (1.0 / 23.0)))
+        series = 1.0 / 9.0 + r2 * (1.0 / 11.0 + r2 * (1.0 / 13.0 + r2 * (1.0 / 15.0 + r2 * series)))
+        series = 1.0 + r2 * (1.0 / 3.0 + r2 * (0.2 + r2 * (1.0 / 7.0 + r2 * series)))
+        soft = max(z, 0.0) + 2.0 * r * series
+        d = work[AT_PARAM + P_D * LANES + j] * weight
+        d = min(d, 0.0) * saturation + max(d, 0.0)
+        a1 = min(x1 * boost, X_CAP)
+        a2 = min(x2 * boost, X_CAP)
+        exchange = a1 * q1
+        work[AT_SLOPE + Q1 * LANES + j] = (
+            work[AT_PARAM + P_EGP * LANES + j] * e
+            - use * saturation
+            - excretion * soft
+            - exchange
+            + k12 * q2
+            + d2 * ktg
+            + d
+            - clearance * q1
+            - revert * (q1 - resting_q1)
+        )
+        work[AT_SLOPE + Q2 * LANES + j] = exchange - (k12 + a2) * q2
+        work[AT_SLOPE + D1 * LANES + j] = -d1 * ktg
+        work[AT_SLOPE + D2 * LANES + j] = (d1 - d2) * ktg
+        work[AT_SLOPE + C * LANES + j] = (glucose - work[C * LANES + j]) * per_ts
 
 
 @jit
@@ -245,8 +297,9 @@ def drive(drivers: Any, held: Any, consts: Any, dt_min: float, n_steps: int, nod
         nodes[node, U_D] = weight
 
 
-sweep = make_sweep("hovorka", load, rhs, N_LINEAR, N_STATE, N_PARAM)
-predict = make_predict("hovorka", sweep, transition, N_LINEAR, N_STATE, N_PARAM)
+sweep = make_sweep("hovorka", load, rhs, N_LINEAR, N_STATE)
+sweep_one = make_sweep("hovorka", load, rhs, N_LINEAR, N_STATE, NARROW)
+predict = make_predict("hovorka", sweep, transition, N_LINEAR, N_STATE)
 WORK_SIZE: Final = workspace_size(N_LINEAR, N_STATE, N_PARAM)
 
 
@@ -257,7 +310,7 @@ def observe(points: Any, j: int) -> float:
     return reading
 
 
-coast = make_coast("hovorka", drive, sweep, transition, observe, (N_LINEAR, N_STATE, N_INPUT, LOCAL_H))
+coast = make_coast("hovorka", drive, sweep_one, transition, observe, (N_LINEAR, N_STATE, N_INPUT, LOCAL_H))
 COAST_SIZE: Final = coast_size(N_LINEAR, N_STATE, N_PARAM, N_INPUT)
 
 

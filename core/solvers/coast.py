@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.jit import specialise
+from core.solvers.rk4 import tile_size
 
 # Names that ``make_coast`` replaces by a model's own.
 N_LINEAR = 0
@@ -39,7 +40,8 @@ def observe(points: Any, j: int) -> float:
 
 def coast_size(n_linear: int, n_state: int, n_param: int, n_input: int) -> int:
     """Length of the workspace."""
-    return n_linear + n_state + 2 * n_linear * n_linear + n_linear + 5 * n_input + 6 * n_state + n_param
+    own = n_linear + n_state + 2 * n_linear * n_linear + n_linear + 5 * n_input
+    return own + tile_size(n_state, n_param)
 
 
 def _coast(

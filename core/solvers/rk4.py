@@ -3,6 +3,9 @@
 The glucose model is not stiff (|λ| ≤ 0.14/min) and its inputs jump, so adaptive steps gain nothing; at
 2.5 min the error is about 2e-4 mmol/L (tests/core/solvers). Callers split steps at events, so within a step
 the inputs are smooth. They come sampled at the step's start, middle and end ("nodes"), which keeps order 4.
+
+The batch is worked off in tiles of ``LANES`` columns that lie in one flat array at distances known when
+compiling: only then does the compiler see that the lanes are independent and use the vector unit.
 """
 
 from __future__ import annotations
@@ -12,64 +15,82 @@ from typing import Any, Final
 
 from core.jit import specialise
 
-MAX_STEP_MIN: Final = 2.5  # longest RK4 step; halving it changes forecasts by < 1e-3 mg/dL
+MAX_STEP_MIN: Final = 2.5  # longest RK4 step; halving it changes forecasts by < 1e-2 mg/dL
+WIDE: Final = 40  # lanes for 38 sigma points of the glucose model: two idle, a multiple of any vector width
+NARROW: Final = 8  # for one trajectory: one or two vector registers cost as much as one number
 
 # Names that ``make_sweep`` replaces by a model's own.
+LANES = WIDE
 N_LINEAR = 0
 N_STATE = 0
-N_PARAM = 0
 
 
-def load(points: Any, j: int, consts: Any, p: Any) -> None:
-    """Model hook: parameters of column ``j`` from its linear block into ``p``."""
+def load(points: Any, j: int, consts: Any, work: Any, lane: int) -> None:
+    """Model hook: parameters of column ``j`` into the parameter rows of the tile, at ``lane``."""
     raise NotImplementedError
 
 
-def rhs(x: Any, p: Any, consts: Any, nodes: Any, k: int, dx: Any) -> None:
-    """Model hook: ``dx`` = time derivative of ``x`` under the inputs of node ``k``."""
+def rhs(work: Any, consts: Any, nodes: Any, k: int) -> None:
+    """Model hook: for all lanes, slope rows = time derivative at the stage rows, under inputs of node ``k``."""
     raise NotImplementedError
+
+
+def tile_size(n_state: int, n_param: int, lanes: int = WIDE) -> int:
+    """Length of the tile: stage, slope, start, sum and parameter rows."""
+    return (4 * n_state + n_param) * lanes
 
 
 def _sweep(points: Any, nodes: Any, consts: Any, h_min: float, n_steps: int, work: Any) -> None:
     """Advance the state rows of every column of ``points`` in place by ``n_steps`` steps of ``h_min``.
 
     points: float64[n_linear + n_state, n_batch], rows below ``n_linear`` are read only.
-    nodes: float64[≥ 2 n_steps + 1, n_inputs] at half-step spacing. work: float64[≥ 6 n_state + n_param].
-    States are clipped at zero first: amounts and concentrations have no negative meaning, and a sigma
-    point may ask for one.
+    nodes: float64[≥ 2 n_steps + 1, n_inputs] at half-step spacing. work: float64[≥ tile_size]; rows of the
+    tile are stage, slope, start, sum (n_state each), then parameters. States are clipped at zero: amounts
+    and concentrations have no negative meaning, and a sigma point may ask for one.
     """
-    x = work[0:N_STATE]
-    stage = work[N_STATE : 2 * N_STATE]
-    k1 = work[2 * N_STATE : 3 * N_STATE]
-    k2 = work[3 * N_STATE : 4 * N_STATE]
-    k3 = work[4 * N_STATE : 5 * N_STATE]
-    k4 = work[5 * N_STATE : 6 * N_STATE]
-    p = work[6 * N_STATE : 6 * N_STATE + N_PARAM]
-    for i in range(N_PARAM):
-        p[i] = 0.0
+    size = N_STATE * LANES
     half = 0.5 * h_min
     sixth = h_min / 6.0
-    for j in range(points.shape[1]):
-        load(points, j, consts, p)
+    third = h_min / 3.0
+    first = 0
+    while first < points.shape[1]:
+        used = min(LANES, points.shape[1] - first)
+        for lane in range(used):
+            load(points, first + lane, consts, work, lane)
+        for lane in range(used, LANES):
+            load(points, first, consts, work, lane)  # idle lanes repeat a good one: no NaN, no denormals
         for i in range(N_STATE):
-            x[i] = max(points[N_LINEAR + i, j], 0.0)
+            for lane in range(used):
+                work[i * LANES + lane] = max(points[N_LINEAR + i, first + lane], 0.0)
+            for lane in range(used, LANES):
+                work[i * LANES + lane] = max(points[N_LINEAR + i, first], 0.0)
         for step in range(n_steps):
             node = 2 * step
-            rhs(x, p, consts, nodes, node, k1)
-            for i in range(N_STATE):
-                stage[i] = x[i] + half * k1[i]
-            rhs(stage, p, consts, nodes, node + 1, k2)
-            for i in range(N_STATE):
-                stage[i] = x[i] + half * k2[i]
-            rhs(stage, p, consts, nodes, node + 1, k3)
-            for i in range(N_STATE):
-                stage[i] = x[i] + h_min * k3[i]
-            rhs(stage, p, consts, nodes, node + 2, k4)
-            for i in range(N_STATE):
+            rhs(work, consts, nodes, node)
+            for i in range(size):
+                x = work[i]
+                k = work[size + i]
+                work[2 * size + i] = x
+                work[3 * size + i] = x + sixth * k
+                work[i] = x + half * k
+            rhs(work, consts, nodes, node + 1)
+            for i in range(size):
+                k = work[size + i]
+                work[3 * size + i] += third * k
+                work[i] = work[2 * size + i] + half * k
+            rhs(work, consts, nodes, node + 1)
+            for i in range(size):
+                k = work[size + i]
+                work[3 * size + i] += third * k
+                work[i] = work[2 * size + i] + h_min * k
+            rhs(work, consts, nodes, node + 2)
+            for i in range(size):
                 # The exact solution never crosses zero; a step far from any therapy's size might.
-                x[i] = max(x[i] + sixth * (k1[i] + 2.0 * (k2[i] + k3[i]) + k4[i]), 0.0)
+                work[i] = max(work[3 * size + i] + sixth * work[size + i], 0.0)
         for i in range(N_STATE):
-            points[N_LINEAR + i, j] = x[i]
+            for lane in range(used):
+                points[N_LINEAR + i, first + lane] = work[i * LANES + lane]
+        first += LANES
 
 
 def make_sweep(
@@ -78,7 +99,20 @@ def make_sweep(
     rhs: Callable[..., None],
     n_linear: int,
     n_state: int,
-    n_param: int,
+    lanes: int = WIDE,
 ) -> Callable[..., None]:
-    """``_sweep`` compiled for one model. ``load`` and ``rhs`` must be compiled functions."""
-    return specialise(_sweep, name, load=load, rhs=rhs, N_LINEAR=n_linear, N_STATE=n_state, N_PARAM=n_param)
+    """``_sweep`` compiled for one model. ``load`` and ``rhs`` are plain functions that use these globals:
+
+    LANES, AT_SLOPE and AT_PARAM (where the slope and parameter rows of the tile start).
+    """
+    places = {"LANES": lanes, "AT_SLOPE": n_state * lanes, "AT_PARAM": 4 * n_state * lanes}
+    label = f"{name}_{lanes}"
+    return specialise(
+        _sweep,
+        label,
+        load=specialise(load, label, **places),
+        rhs=specialise(rhs, label, **places),
+        N_LINEAR=n_linear,
+        N_STATE=n_state,
+        LANES=lanes,
+    )

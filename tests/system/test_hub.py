@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
+import psutil
 import pytest
 
 from edge.demo.layout import HUB_ID
@@ -200,8 +201,10 @@ def test_ctrl_c_ends_the_demo_with_every_process(tmp_path: Path) -> None:
     text = "".join(said) + rest
     assert demo.returncode == 0, text
     assert "Traceback" not in text
-    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
-    assert left.stdout == "", left.stdout
+    left = [
+        p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(p.info["cmdline"])
+    ]
+    assert left == []
 
 
 def free() -> str:
