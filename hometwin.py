@@ -59,7 +59,7 @@ def cloud(
     from edge.logs import configure_logs
 
     settings = load_config(config)
-    configure_logs("cloud")
+    configure_logs("cloud", settings.log_level)
     run_until_signal(run(settings, process_clock()))
 
 
@@ -79,6 +79,9 @@ def demo(
         Path | None, typer.Option("--dir", help="Keep everything there (default: a new one).")
     ] = None,
     portal_port: Annotated[int, typer.Option(help="Port of the portal.", min=1, max=65535)] = 8080,
+    approval: Annotated[
+        str, typer.Option(help="demo: advice passes by itself; clinician: approve it in the portal.")
+    ] = "demo",
 ) -> None:
     """Start air, sensors, hub, engine, broker and cloud on this machine, and watch them live."""
     from edge.demo.demo import DemoPlan, run_demo
@@ -92,8 +95,30 @@ def demo(
         seed=seed,
         folder=folder,
         portal_port=portal_port,
+        approval=approval,
     )
     run_until_signal(run_demo(plan))
+
+
+@app.command()
+def replay(
+    events: Annotated[
+        Path,
+        typer.Argument(
+            help="A recording: our event CSV, or a Nightscout, Tidepool, Clarity or LibreView export."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the forecasts, figures and report.")],
+    patient: Annotated[Path | None, typer.Option(help="The patient file (TOML).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Which model; default: the patient file's, else glucose.")
+    ] = None,
+) -> None:
+    """Run the on-device pipeline over a recording, causally, and score it."""
+    from edge.replay.command import replay as run
+
+    for line in run(events, patient, model, out):
+        typer.echo(line)
 
 
 @app.command()
@@ -118,9 +143,10 @@ def provision(
     port: Annotated[int, typer.Option(help="The broker's TLS port.", min=1, max=65535)] = 8883,
 ) -> None:
     """Make certificates and keys for broker, cloud and hubs. Running it again adds what is missing."""
+    from edge.starter import write_starters
     from sync.provision import provision as make
 
-    made = make(folder, hub_id, host, port)
+    made = [*make(folder, hub_id, host, port), *write_starters(folder, hub_id, host, port)]
     for path in made:
         typer.echo(f"made {path}")
     typer.echo(f"next: copy {folder}/hubs/HUB to each hub, start mosquitto -c {folder}/broker/mosquitto.conf")
@@ -177,10 +203,19 @@ def log(
     from edge.control import ask_hub
     from edge.hand_words import hand_request
 
-    settings = load_config(config)
-    request = hand_request(what, value, at, unit, replace, delete, settings.zone, process_clock().now_us())
-    answer = ask_hub(settings.control_socket, request)
-    typer.echo(f"stored as {answer['source']}:{answer['seq']}")
+    request = hand_request(what, value, at, unit, replace, delete)
+    answer = ask_hub(load_config(config).control_socket, request)
+    typer.echo(answer["said"])
+
+
+@app.command()
+def entries(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """List what was entered by hand and what sensors reported of meals and doses in the last day."""
+    from edge.config import load_config
+    from edge.control import ask_hub
+
+    for line in ask_hub(load_config(config).control_socket, {"do": "entries"})["entries"]:
+        typer.echo(line)
 
 
 @app.command(
@@ -196,6 +231,9 @@ def sim(
 
     from core.errors import InputError
 
+    if part in ("--help", "-h"):
+        typer.echo("hometwin sim air --help\nhometwin sim sensors --help")
+        return
     if part not in ("air", "sensors"):
         raise InputError(f"unknown part {part[:40]!r}", where="hometwin sim", mend="use air or sensors")
     sys.argv = [f"hometwin sim {part}", *context.args]

@@ -1,0 +1,57 @@
+"""Starter configurations beside freshly made keys: complete, commented, and never overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+HUB: Final = """\
+hub_id = "{hub_id}"
+timezone = "Europe/London"      # where the person lives
+# patient = "patient.toml"      # weight, therapy: see docs/configuration.md
+
+[radio]
+adapter = "bluez"
+
+[sync]                          # remove the section to keep everything at home
+host = "{host}"
+port = {port}
+
+# hometwin pair prints a block like this for each health device in range
+# [[device]]
+# source = "cgm"
+# profile = "cgm"
+# address = "C0:00:00:00:00:01"
+# passkey = 123456
+"""
+CLOUD: Final = """\
+timezone = "Europe/London"      # of the portal's pages
+
+[mqtt]
+host = "{host}"
+port = {port}
+
+[web]
+host = "127.0.0.1"              # a reverse proxy with TLS stands before it for others
+port = 8080
+
+[advice]
+approval = "clinician"
+"""
+
+
+def write_starters(folder: Path, hub_ids: Sequence[str], host: str, port: int) -> list[Path]:
+    """Write hub.toml for each hub and cloud.toml where they are missing; returns what was written."""
+    wanted = {
+        folder / "hubs" / hub_id / "hub.toml": HUB.format(hub_id=hub_id, host=host, port=port)
+        for hub_id in hub_ids
+    }
+    wanted[folder / "cloud" / "cloud.toml"] = CLOUD.format(host=host, port=port)
+    made = []
+    for path, text in wanted.items():
+        if not path.exists():
+            path.write_text(text)
+            path.chmod(0o600)
+            made.append(path)
+    return made
