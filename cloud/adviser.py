@@ -248,6 +248,8 @@ def patient_of(config: CloudConfig, hub_id: str) -> tuple[Patient, bytes]:
         raise ConfigError(f"cannot be read: {err.strerror}", where=str(path)) from None
     try:
         return Patient.from_toml(text), text
+    except RecursionError:
+        raise ConfigError("nested too deeply", where=str(path)) from None
     except ConfigError as err:
         raise ConfigError(err.what, where=f"{path}: {err.where}", mend=err.mend) from None
 

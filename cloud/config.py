@@ -5,6 +5,7 @@ Relative paths (and a relative SQLite file in ``database.url``) are taken from t
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,10 +44,15 @@ class KeysConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the portal listens."""
+    """Where the portal listens, and whom it believes.
+
+    ``trusted_proxy``: the address of the reverse proxy that may say whom it speaks for (X-Forwarded-For,
+    X-Forwarded-Proto). Empty: nobody may.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    trusted_proxy: str = ""
 
 
 class AdviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +99,8 @@ def load_config(path: Path) -> CloudConfig:
         raise ConfigError("no such file", where=str(path), mend="check the path given") from None
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"cannot be read: {type(err).__name__}", where=str(path)) from err
+    except RecursionError:
+        raise ConfigError("nested too deeply", where=str(path), mend="see docs/configuration.md") from None
     except tomllib.TOMLDecodeError as err:
         raise ConfigError(f"not valid TOML: {err}", where=str(path), mend="mend that line") from err
     if "base" in document:
@@ -100,11 +108,20 @@ def load_config(path: Path) -> CloudConfig:
     config = _convert({**document, "base": str(path.resolve().parent)}, path)
     try:
         ZoneInfo(config.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder's name, or a very long one
         raise ConfigError(
-            f"unknown timezone {config.timezone!r}",
+            f"unknown timezone {config.timezone[:40]!r}",
             where=f"{path}: timezone",
             mend="use a name like Europe/London",
+        ) from None
+    try:
+        if config.web.trusted_proxy:
+            ipaddress.ip_address(config.web.trusted_proxy)
+    except ValueError:
+        raise ConfigError(
+            "not an address",
+            where=f"{path}: web.trusted_proxy",
+            mend='use one like "127.0.0.1", or remove it',
         ) from None
     return config
 
@@ -112,6 +129,8 @@ def load_config(path: Path) -> CloudConfig:
 def _convert(document: dict[str, Any], path: Path) -> CloudConfig:
     try:
         return msgspec.convert(document, type=CloudConfig)
+    except RecursionError:
+        raise ConfigError("nested too deeply", where=str(path), mend="see docs/configuration.md") from None
     except msgspec.ValidationError as err:
         # msgspec says "... - at `$.mqtt.port`"; a person reads mqtt.port
         what, _, place = str(err).partition(" - at `$")

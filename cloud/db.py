@@ -94,6 +94,8 @@ class Database:
         self._read = sessionmaker(engine, expire_on_commit=False)
         self._write = sessionmaker(engine.execution_options(writes=True), expire_on_commit=False)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+        self._file = _file_of(engine.url)
+        self._file_id = _file_id(self._file)
 
     @classmethod
     def open(cls, url: str, key: bytes) -> Database:
@@ -136,12 +138,15 @@ class Database:
     ) -> R:
         """``function(session, ...)`` in one write transaction, off the event loop; durable on return.
 
-        StoreError when the database cannot (disk full, server gone): nothing was changed then.
+        StoreError when the database cannot (disk full, server gone, file deleted): nothing was changed then,
+        or nothing that lasts.
         """
 
         def transact() -> R:
             with _database_trouble(), self.write() as session:
-                return function(session, *args, **kwargs)
+                result = function(session, *args, **kwargs)
+            self._check_file()  # after the commit: only then is it known to have been in that file
+            return result
 
         return await asyncio.wrap_future(self._thread.submit(transact))
 
@@ -151,10 +156,20 @@ class Database:
         """``function(session, ...)`` on a snapshot, in a thread of its own: it never delays the writer."""
 
         def look() -> R:
+            self._check_file()
             with _database_trouble(), self.read() as session:
                 return function(session, *args, **kwargs)
 
         return await asyncio.to_thread(look)
+
+    def _check_file(self) -> None:
+        """SQLite goes on writing into a file that somebody has deleted; nobody would ever read it again."""
+        if _file_id(self._file) != self._file_id:
+            raise StoreError(
+                "the database file was deleted or replaced while it was open",
+                where=str(self._file),
+                mend="put it back, then restart the cloud",
+            )
 
     def close(self) -> None:
         """Wait for the transaction under way and close all connections."""
@@ -186,8 +201,8 @@ def _parse(url: str) -> URL:
 
 def _make_engine(url: URL) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite and url.database and url.database != ":memory:":
-        _create_private(Path(url.database))
+    if (path := _file_of(url)) is not None:
+        _create_private(path)
     try:
         # hide_parameters: an error text must never quote a value
         engine = create_engine(url, hide_parameters=True)
@@ -201,6 +216,21 @@ def _make_engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _file_of(url: URL) -> Path | None:
+    """SQLite's file; None for a server or a database in memory."""
+    is_file = url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:"
+    return Path(str(url.database)) if is_file else None
+
+
+def _file_id(path: Path | None) -> tuple[int, int] | None:
+    """Device and inode; None without a file."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _create_private(path: Path) -> None:

@@ -8,22 +8,25 @@ uplink of a hub whose last number taken is L:
 - otherwise its records are added and L becomes its number: TAKEN.
 
 A known number with other content comes from a hub whose store began anew; its records count, and samples are
-unique by themselves. An authentic message that cannot be used (a newer hub's kind, a number beyond 64 bits)
-is kept sealed in ``rejected``, so it neither blocks what follows nor gets lost.
+unique by themselves. What is authentic but cannot be used (a newer hub's kind, an impossible time) and what
+contradicts a record that stands (the same key with another content) is kept sealed in ``rejected``, so it neither
+blocks what comes with it or after it nor gets lost. Of a batch only the samples concerned are kept aside.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
+import msgspec
 import structlog
 from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from cloud.checks import problem_of, sample_problem
 from cloud.db import Database
 from cloud.tables import (
     AlarmRow,
@@ -37,16 +40,18 @@ from cloud.tables import (
     UplinkRow,
 )
 from core.clock import Clock
-from core.errors import InputError
+from core.errors import DecodeError, InputError
 from core.messages import (
     Alarm,
     Contribution,
     Estimate,
     Forecast,
     HubStatus,
+    Quality,
     Sample,
     SampleBatch,
     Up,
+    decode,
     encode,
 )
 from sync.cloud_link import Outcome, Received
@@ -55,9 +60,18 @@ log = structlog.get_logger()
 
 SAMPLE_KEY: Final = ("hub_id", "source", "kind", "seq")
 # What a message can do to the database or its codecs that is the message's own fault.
-UNUSABLE: Final = (SQLAlchemyError, InputError, OverflowError)
+UNUSABLE: Final = (SQLAlchemyError, InputError, OverflowError, UnicodeError)
+KEYS_PER_QUERY: Final = 500  # SQLite binds at most 999 values on old machines
 
 Digest = Callable[[bytes], bytes]
+
+
+class Aside(NamedTuple):
+    """What of a message goes to ``rejected``: ``body`` is a message of its own."""
+
+    reason: str
+    body: bytes
+    is_all: bool  # nothing of the message was used
 
 
 class Ingest:
@@ -166,97 +180,163 @@ def _take(
     )
     hub.known[received.number] = fingerprint
     hub.row.last_number = received.number
-    if reason := _take_body(session, received, body, counters, careful):
+    asides = _take_body(session, received, body, counters, careful)
+    for aside in asides:
         session.add(
             RejectedRow(
-                hub_id=received.hub_id, number=received.number, received_us=now_us, reason=reason, body=body
+                hub_id=received.hub_id,
+                number=received.number,
+                received_us=now_us,
+                reason=aside.reason[:80],
+                body=aside.body,
             )
         )
-        log.error("uplink.rejected", hub=received.hub_id, number=received.number, reason=reason)
-        return Outcome.REJECTED
-    return Outcome.TAKEN
+        log.error("uplink.rejected", hub=received.hub_id, number=received.number, reason=aside.reason)
+    return Outcome.REJECTED if any(aside.is_all for aside in asides) else Outcome.TAKEN
 
 
 def _take_body(
     session: Session, received: Received, data: bytes, counters: Counter[str], careful: bool
-) -> str:
-    """Add the records; empty, or why this message cannot be used (then none of it was added)."""
+) -> list[Aside]:
+    """Add the records; returns what of the message could not be used."""
     if received.uplink is None:
-        return "not a message this version knows"
+        return [Aside("not a message this version knows", data, True)]
     body = received.uplink.body
+    if problem := problem_of(body):
+        return [Aside(problem, data, True)]
     if not careful:
-        _add(session, received.hub_id, received.number, body, data, counters)
-        return ""
+        return _add(session, received.hub_id, received.number, body, data, counters)
     try:
         with session.begin_nested():
-            _add(session, received.hub_id, received.number, body, data, counters)
+            return _add(session, received.hub_id, received.number, body, data, counters)
     except OperationalError:
         raise
     except UNUSABLE as err:
-        return f"cannot be stored: {type(err).__name__}"
-    return ""
+        return [Aside(f"cannot be stored: {type(err).__name__}", data, True)]
 
 
-def _add(session: Session, hub_id: str, number: int, body: Up, data: bytes, counters: Counter[str]) -> None:
+def _add(
+    session: Session, hub_id: str, number: int, body: Up, data: bytes, counters: Counter[str]
+) -> list[Aside]:
     """Statements rather than objects: one of them per message, and their order is that of the rows."""
+    asides: list[Aside] = []
     match body:
         case SampleBatch():
-            _add_samples(session, hub_id, number, body.samples, counters)
+            asides = _add_samples(session, hub_id, number, body.samples, counters)
         case Estimate():
             session.execute(insert(EstimateRow), [{"hub_id": hub_id, "time_us": body.time_us, "body": data}])
         case Forecast():
             row = {"hub_id": hub_id, "made_at_us": body.made_at_us, "body": data}
             session.execute(insert(ForecastRow), [row])
         case Alarm():
-            row = {"hub_id": hub_id, "number": body.number, "time_us": body.time_us, "body": data}
-            _upsert(session, AlarmRow, row, ("hub_id", "number"), ("time_us", "body"))
+            asides = _add_alarm(session, hub_id, body, data, counters)
         case HubStatus():
             session.execute(update(HubRow).where(HubRow.hub_id == hub_id).values(status=data))
         case Contribution():
-            row = {
-                "hub_id": hub_id,
-                "time_us": body.time_us,
-                "model": body.model,
-                "prior_version": body.prior_version,
-                "body": data,
-            }
-            _upsert(session, ContributionRow, row, ("hub_id", "time_us", "model"), ())
+            asides = _add_contribution(session, hub_id, body, data, counters)
     counters[f"ingested.{type(body).__name__.lower()}"] += 1
+    return asides
 
 
 def _add_samples(
     session: Session, hub_id: str, number: int, samples: Sequence[Sample], counters: Counter[str]
-) -> None:
-    for sample in samples:
-        if not sample.deleted:
-            sample.checked()
-    rows = [_sample_row(hub_id, number, sample) for sample in samples]
-    if not rows:
-        return
+) -> list[Aside]:
+    problems = [sample_problem(sample) for sample in samples]
+    good = [sample for sample, problem in zip(samples, problems, strict=True) if not problem]
+    asides: list[Aside] = []
+    if len(good) < len(samples):
+        bad = tuple(sample for sample, problem in zip(samples, problems, strict=True) if problem)
+        counters["samples.rejected"] += len(bad)
+        reason = "samples: " + ", ".join(sorted({problem for problem in problems if problem}))
+        asides.append(Aside(reason, encode(SampleBatch(bad)), not good))
+    if not good:
+        return asides
+    rows = [_sample_row(hub_id, number, sample) for sample in good]
     statement = _insert(session, SampleRow).on_conflict_do_nothing(index_elements=SAMPLE_KEY)
     added: int = session.connection().execute(statement, rows).rowcount
     counters["samples.added"] += added
     if added < len(rows):
-        counters["samples.repeated"] += len(rows) - added
-        _count_conflicts(session, hub_id, samples, counters)
+        other = tuple(_contradicting(session, hub_id, good))
+        counters["samples.repeated"] += len(rows) - added - len(other)
+        if other:
+            counters["samples.conflict"] += len(other)
+            log.warning("sample.conflict", hub=hub_id, number=number, samples=len(other))
+            asides.append(Aside("samples: contradict stored ones", encode(SampleBatch(other)), False))
+    return asides
 
 
-def _count_conflicts(
-    session: Session, hub_id: str, samples: Sequence[Sample], counters: Counter[str]
-) -> None:
-    """A repeated key with another value: the first stands, and somebody should look."""
+def _contradicting(session: Session, hub_id: str, samples: Sequence[Sample]) -> Iterable[Sample]:
+    """Those whose key stands in the database with another content. What stands, stays."""
+    groups: dict[tuple[str, str], list[int]] = {}
     for sample in samples:
-        row = session.scalars(
-            select(SampleRow).where(
-                SampleRow.hub_id == hub_id,
-                SampleRow.source == sample.source,
-                SampleRow.kind == sample.kind,
-                SampleRow.seq == sample.seq,
+        groups.setdefault((sample.source, sample.kind), []).append(sample.seq)
+    stored: dict[tuple[str, str, int], tuple[object, ...]] = {}
+    for (source, kind), seqs in groups.items():
+        for start in range(0, len(seqs), KEYS_PER_QUERY):
+            rows = session.scalars(
+                select(SampleRow).where(
+                    SampleRow.hub_id == hub_id,
+                    SampleRow.source == source,
+                    SampleRow.kind == kind,
+                    SampleRow.seq.in_(seqs[start : start + KEYS_PER_QUERY]),
+                )
             )
-        ).one()
-        if (row.time_us, row.value, row.deleted) != (sample.time_us, sample.value, sample.deleted):
-            counters["samples.conflict"] += 1
-            log.warning("sample.conflict", hub=hub_id, source=sample.source, kind=sample.kind)
+            for row in rows:
+                amends = None if row.amends_source is None else (row.amends_source, row.amends_seq)
+                stored[source, kind, row.seq] = _content(
+                    row.time_us, row.value, row.quality, amends, row.deleted
+                )
+    for s in samples:
+        if stored.get(s.key) != _content(s.time_us, s.value, s.quality, s.amends, s.deleted):
+            yield s
+
+
+def _content(
+    time_us: int, value: float, quality: int, amends: tuple[str, int | None] | None, deleted: bool
+) -> tuple[object, ...]:
+    """What makes two records of one key the same. When and on what way it reached the hub is left out."""
+    return (time_us, value, quality & ~Quality.BACKFILLED, amends, deleted)
+
+
+def _add_alarm(
+    session: Session, hub_id: str, alarm: Alarm, data: bytes, counters: Counter[str]
+) -> list[Aside]:
+    row = session.get(AlarmRow, (hub_id, alarm.number), populate_existing=True)
+    if row is None:
+        values = {"hub_id": hub_id, "number": alarm.number, "time_us": alarm.time_us, "body": data}
+        session.execute(insert(AlarmRow), [values])
+        return []
+    try:
+        known = decode(row.body, Alarm)
+    except DecodeError:  # written by another version: nothing can be said of it
+        return _conflict("alarm", hub_id, data, counters)
+    is_same = (known.name, known.time_us, known.raised) == (alarm.name, alarm.time_us, alarm.raised)
+    if is_same and alarm.delivered and not known.delivered:
+        known = msgspec.structs.replace(known, delivered=True)
+        row.body = encode(known)
+        session.flush()
+    # Compared as bytes: a value may be nan, which is equal to nothing.
+    if is_same and encode(msgspec.structs.replace(alarm, delivered=known.delivered)) == encode(known):
+        return []
+    return _conflict("alarm", hub_id, data, counters)
+
+
+def _add_contribution(
+    session: Session, hub_id: str, body: Contribution, data: bytes, counters: Counter[str]
+) -> list[Aside]:
+    key = {"hub_id": hub_id, "time_us": body.time_us, "model": body.model}
+    values = {**key, "prior_version": body.prior_version, "body": data}
+    statement = _insert(session, ContributionRow).on_conflict_do_nothing(index_elements=tuple(key))
+    if session.connection().execute(statement, [values]).rowcount:
+        return []
+    known = session.scalars(select(ContributionRow.body).filter_by(**key)).one()
+    return [] if known == data else _conflict("contribution", hub_id, data, counters)
+
+
+def _conflict(what: str, hub_id: str, data: bytes, counters: Counter[str]) -> list[Aside]:
+    counters[f"{what}s.conflict"] += 1
+    log.warning(f"{what}.conflict", hub=hub_id)
+    return [Aside(f"contradicts a stored {what}", data, True)]
 
 
 def _sample_row(hub_id: str, number: int, sample: Sample) -> dict[str, Any]:
@@ -292,9 +372,6 @@ def _upsert(
 ) -> None:
     """Insert ``row``, or replace the columns ``replaced`` of the row with the same key."""
     statement = _insert(session, table)
-    if replaced:
-        values = {name: statement.excluded[name] for name in replaced}
-        statement = statement.on_conflict_do_update(index_elements=key, set_=values)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=key)
+    values = {name: statement.excluded[name] for name in replaced}
+    statement = statement.on_conflict_do_update(index_elements=key, set_=values)
     session.connection().execute(statement, [row])

@@ -1,7 +1,8 @@
 """What the pages and the adviser read, typed. Every function takes a session of one snapshot.
 
 Amendments are applied here: a record that a later one replaces or deletes is absent, and so is a deletion
-itself. The original stays in the table.
+itself. The original stays in the table. What cannot be meant (cloud/checks.py) or read is absent too: a page
+without it is honest, a broken page helps nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session
 
+from cloud.checks import EARLIEST_US, LATEST_US, problem_of, sample_problem
 from cloud.db import (
     AdviceRow,
     AlarmRow,
@@ -22,6 +24,7 @@ from cloud.db import (
     ForecastRow,
     HubRow,
     PriorRow,
+    RejectedRow,
     SampleRow,
 )
 from cloud.trend import TREND_SPAN_US, trend
@@ -95,6 +98,7 @@ class PersonView(msgspec.Struct, frozen=True):
     alarms: tuple[Alarm, ...]  # newest first, within the window
     prior: Prior | None
     advice: tuple[AdviceCard, ...]  # newest first
+    set_aside: int = 0  # messages, whole or in part, that could not be used within the window
 
 
 def hub_ids(session: Session) -> list[str]:
@@ -121,6 +125,7 @@ def person(session: Session, hub_id: str, start_us: int, now_us: int) -> PersonV
         alarms=tuple(alarms(session, hub_id, start_us)),
         prior=last_prior(session, hub_id),
         advice=tuple(advice_cards(session, hub_id)),
+        set_aside=_set_aside(session, hub_id, start_us),
     )
 
 
@@ -135,7 +140,9 @@ def samples(session: Session, hub_id: str, start_us: int, kinds: Sequence[str] =
 def newest_reading(session: Session, hub_id: str) -> Reading | None:
     """The newest CGM reading and where it is heading."""
     newest_us = session.scalar(
-        select(func.max(SampleRow.time_us)).where(SampleRow.hub_id == hub_id, SampleRow.kind == GLUCOSE)
+        select(func.max(SampleRow.time_us)).where(
+            SampleRow.hub_id == hub_id, SampleRow.kind == GLUCOSE, SampleRow.time_us < LATEST_US
+        )
     )
     if newest_us is None:
         return None
@@ -150,7 +157,10 @@ def history_span_us(session: Session, hub_id: str) -> tuple[int, int] | None:
     """Times of the first and last CGM reading; None without one."""
     first, last = session.execute(
         select(func.min(SampleRow.time_us), func.max(SampleRow.time_us)).where(
-            SampleRow.hub_id == hub_id, SampleRow.kind == GLUCOSE
+            SampleRow.hub_id == hub_id,
+            SampleRow.kind == GLUCOSE,
+            SampleRow.time_us >= EARLIEST_US,
+            SampleRow.time_us < LATEST_US,
         )
     ).one()
     return None if first is None or last is None else (first, last)
@@ -182,7 +192,7 @@ def alarms(session: Session, hub_id: str, start_us: int, limit: int = 200) -> li
         .order_by(AlarmRow.number.desc())
         .limit(limit)
     )
-    return [decode(body, Alarm) for body in session.scalars(wanted)]
+    return [alarm for body in session.scalars(wanted) if (alarm := _usable(body, Alarm)) is not None]
 
 
 def active_alarms(session: Session, hub_id: str, now_us: int) -> tuple[Alarm, ...]:
@@ -203,7 +213,7 @@ def advice_cards(session: Session, hub_id: str, limit: int = 8) -> list[AdviceCa
     )
     return [
         AdviceCard(
-            decode(row.body, DoseAdvice),
+            advice,
             row.hub_id,
             row.created_us,
             row.state,
@@ -212,6 +222,7 @@ def advice_cards(session: Session, hub_id: str, limit: int = 8) -> list[AdviceCa
             row.note,
         )
         for row in rows
+        if (advice := _usable(row.body, DoseAdvice)) is not None
     ]
 
 
@@ -226,7 +237,11 @@ def contributions(session: Session) -> dict[str, Contribution]:
             last, and_(ContributionRow.hub_id == last.c.hub_id, ContributionRow.time_us == last.c.time_us)
         )
     )
-    return {hub_id: decode(body, Contribution) for hub_id, body in rows}
+    return {
+        hub_id: contribution
+        for hub_id, body in rows
+        if (contribution := _usable(body, Contribution)) is not None
+    }
 
 
 def change_mark(session: Session, hub_id: str) -> tuple[int, ...]:
@@ -254,7 +269,12 @@ def _line(session: Session, hub: HubRow, now_us: int) -> PersonLine:
     undecided = session.scalars(
         select(AdviceRow.body).where(AdviceRow.hub_id == hub.hub_id, AdviceRow.state == "proposed")
     )
-    waiting = sum(1 for body in undecided if decode(body, DoseAdvice).for_time_us + ADVICE_GRACE_US >= now_us)
+    waiting = sum(
+        1
+        for body in undecided
+        if (advice := _usable(body, DoseAdvice)) is not None
+        and advice.for_time_us + ADVICE_GRACE_US >= now_us
+    )
     return PersonLine(
         hub_id=hub.hub_id,
         person=hub.person,
@@ -262,7 +282,7 @@ def _line(session: Session, hub: HubRow, now_us: int) -> PersonLine:
         reading=newest_reading(session, hub.hub_id),
         alarms=active_alarms(session, hub.hub_id, now_us),
         undecided=waiting,
-        status=decode(hub.status, HubStatus) if hub.status else None,
+        status=_usable(hub.status, HubStatus) if hub.status else None,
     )
 
 
@@ -315,19 +335,30 @@ def _amended(session: Session, hub_id: str, rows: Iterable[SampleRow]) -> list[S
         amends = None
         if row.amends_source is not None and row.amends_seq is not None:
             amends = (row.amends_source, row.amends_seq)
-        kept.append(
-            Sample(
-                row.time_us, row.kind, row.value, row.source, row.seq, row.quality, row.received_us, amends
-            )
+        sample = Sample(
+            row.time_us, row.kind, row.value, row.source, row.seq, row.quality, row.received_us, amends
         )
+        if not sample_problem(sample):
+            kept.append(sample)
     return kept
+
+
+def _set_aside(session: Session, hub_id: str, start_us: int) -> int:
+    wanted = select(func.count()).select_from(RejectedRow)
+    return (
+        session.scalar(wanted.where(RejectedRow.hub_id == hub_id, RejectedRow.received_us >= start_us)) or 0
+    )
 
 
 def _first(session: Session, wanted: Select[Any], kind: type[M]) -> M | None:
     body = session.scalars(wanted.limit(1)).first()
-    if body is None:
-        return None
+    return None if body is None else _usable(body, kind)
+
+
+def _usable(body: bytes, kind: type[M]) -> M | None:
+    """The stored message; None for one of another version, or one that cannot be meant."""
     try:
-        return decode(body, kind)
+        message = decode(body, kind)
     except DecodeError:
-        return None  # written by another version: absent is honest, a broken page is not
+        return None
+    return None if problem_of(message) else message

@@ -230,8 +230,14 @@ def advise(source: PathSource, carbs_g: float, policy: Policy, situation: Situat
         f"Chance of going below 70 mg/dL at most {100 * chance.p70_bound:.1f} %, below 54 at most"
         f" {100 * chance.p54_bound:.1f} % (95 % confidence, {policy.draws} simulated courses)."
     )
-    if dose_u == 0:
+    if dose_u == 0 and ceiling == 0:
         reasons.append("No bolus is the best choice now.")
+    elif dose_u < 0.5 * ceiling:
+        # Not a refusal: a dose that falls to nothing when the meal grows would be no advice to live by.
+        reasons.append(
+            "This is less than half of the ordinary calculation, so glucose will probably go high: the twin is not"
+            " sure enough of this person yet. Ask your clinician rather than rely on it."
+        )
     return answer.give(dose_u, calculated, chance, tuple(reasons))
 
 

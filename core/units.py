@@ -7,6 +7,7 @@ they are wide on purpose: the filter, not this table, judges outliers.
 from __future__ import annotations
 
 import math
+import re
 from typing import Final, NamedTuple
 
 from core.errors import InputError
@@ -50,7 +51,9 @@ def check_value(kind: str, value: float, where: str = "") -> float:
     """Return ``value`` when it can be meant; raise InputError naming the kind otherwise (never the value)."""
     spec = KINDS.get(kind)
     if spec is None:
-        raise InputError(f"unknown kind {kind[:40]!r}", where=where, mend="use one of " + " ".join(KINDS))
+        # Only what looks like a kind is repeated: a misplaced column may hold a name or a note.
+        named = f" {kind!r}" if re.fullmatch(r"[a-z][a-z0-9_]{0,31}", kind) else ""
+        raise InputError(f"unknown kind{named}", where=where, mend="use one of " + " ".join(KINDS))
     if not math.isfinite(value) or not spec.low <= value <= spec.high:
         raise InputError(
             f"{kind} is outside {spec.low:g}..{spec.high:g} {spec.unit}",

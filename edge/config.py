@@ -36,6 +36,21 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Mgdl = Annotated[float, msgspec.Meta(ge=20, le=600)]
 
 # Variables that steer a process as a whole and belong to no section.
+# Names of sources that hand entries use; a device of that name would mix its records with them.
+RESERVED_SOURCES: Final = frozenset({"hand", "command", "file"})
+# What to say of a value of a wrong form, by the last word of its key.
+FORMS: Final = {
+    "address": "write it like C0:00:00:00:00:01, in capitals",
+    "passkey": "the six digits as a number without quotes; drop leading zeros",
+    "profile": "one of cgm, heart_rate, glucose_meter, insulin_pump, blood_pressure, pulse_oximeter, weight, "
+    "thermometer, alert",
+    "source": "a short name in small letters",
+    "hub_id": "small letters, digits and -",
+    "low_mgdl": "in mg/dL; 3.9 mmol/L is 70",
+    "urgent_low_mgdl": "in mg/dL; 3.0 mmol/L is 54",
+    "high_mgdl": "in mg/dL; 13.9 mmol/L is 250",
+    "urgent_high_mgdl": "in mg/dL; 19.4 mmol/L is 350",
+}
 RESERVED_VARIABLES: Final = frozenset({"HOMETWIN_CLOCK", "HOMETWIN_DATA", "HOMETWIN_CONFIG"})
 
 
@@ -141,17 +156,20 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> HubConfi
     _apply_variables(document, environ)
     document["base"] = str(path.resolve().parent)
     config: HubConfig = convert(document, HubConfig, path)
-    try:
-        ZoneInfo(config.timezone)
-    except (ZoneInfoNotFoundError, ValueError) as err:
-        raise ConfigError(
-            f"unknown timezone {config.timezone!r}",
-            where=f"{path}: timezone",
-            mend="use a name like Europe/London",
-        ) from err
+    find_zone(config.timezone, f"{path}: timezone")
     _check_devices(config, path)
     _check_thresholds(config.alarms, path)
     return config
+
+
+def find_zone(name: str, where: str) -> ZoneInfo:
+    """The time zone of that name, or ConfigError."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(
+            f"unknown timezone {name[:40]!r}", where=where, mend="use a name like Europe/London"
+        ) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -164,6 +182,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot be read: {type(err).__name__}", where=str(path)) from err
     except tomllib.TOMLDecodeError as err:
         raise ConfigError(f"not valid TOML: {err}", where=str(path), mend="mend that line") from err
+    except RecursionError:
+        raise ConfigError("not valid TOML: nested too deep", where=str(path)) from None
 
 
 def convert(document: dict[str, Any], kind: Any, path: Path) -> Any:
@@ -178,7 +198,8 @@ def convert(document: dict[str, Any], kind: Any, path: Path) -> Any:
         text = text.replace("Object contains unknown field", "unknown key").replace("`", "'")
         text = text.replace("Object missing required field", "missing key")
         where = f"{path}: {key}" if key else str(path)
-        raise ConfigError(text, where=where, mend="see docs/configuration.md") from None
+        mend = FORMS.get(key.rpartition(".")[2], "see docs/configuration.md")
+        raise ConfigError("cannot be used" if "regex" in text else text, where=where, mend=mend) from None
 
 
 def _apply_variables(document: dict[str, Any], environ: Mapping[str, str]) -> None:
@@ -205,7 +226,10 @@ def _apply_variables(document: dict[str, Any], environ: Mapping[str, str]) -> No
                 value = tomllib.loads(f"v = {text}")["v"]
             except tomllib.TOMLDecodeError:
                 raise ConfigError("cannot be read as a TOML value", where=variable) from None
-        document.setdefault(section.lower(), {})[field_name] = value
+        table = document.setdefault(section.lower(), {})
+        if not isinstance(table, dict):
+            raise ConfigError("must be a section", where=section.lower(), mend=f"write [{section.lower()}]")
+        table[field_name] = value
 
 
 def _check_devices(config: HubConfig, path: Path) -> None:
@@ -218,6 +242,10 @@ def _check_devices(config: HubConfig, path: Path) -> None:
                     f"two devices share the {field} {value!r}",
                     where=f"{path}: device",
                     mend=f"give each its own {field}",
+                )
+            if value in RESERVED_SOURCES:
+                raise ConfigError(
+                    f"{value!r} is kept for hand entries", where=f"{path}: device", mend="name it otherwise"
                 )
             seen.add(value)
 

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 MAX_LINE_BYTES: Final = 1 << 16
 CLIENT_TIMEOUT_S: Final = 10.0
+MAX_SOCKET_PATH: Final = 107  # the kernel's limit
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -40,9 +41,21 @@ async def serve_control(path: Path, handler: Handler) -> asyncio.Server:
 
 def remove_stale_socket(path: Path) -> None:
     """Make room for a new socket; EnvironmentMissing when another process serves this one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mend = "set another runtime_dir"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as err:
+        raise EnvironmentMissing(
+            f"cannot make this folder: {err.strerror}", where=str(path.parent), mend=mend
+        ) from None
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise EnvironmentMissing(f"longer than {MAX_SOCKET_PATH} bytes", where=str(path), mend=mend)
     if not path.exists():
         return
+    if not path.is_socket():
+        raise EnvironmentMissing(
+            "something else than a socket is here", where=str(path), mend=f"remove it, or {mend}"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
@@ -74,6 +87,11 @@ async def _answer(line: bytes, handler: Handler) -> dict[str, Any]:
     except (HometwinError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as err:
         text = str(err) if isinstance(err, HometwinError) else "a request is one JSON object per line"
         return {"ok": False, "error": text, "exit_code": getattr(err, "exit_code", 2)}
+    except Exception as err:
+        # Whatever a request can provoke, the one who asked gets an answer and the hub goes on.
+        log.error("control.failed", error=type(err).__name__)
+        log.debug("control.failed", exc_info=True)
+        return {"ok": False, "error": f"the hub failed on this request: {type(err).__name__}", "exit_code": 1}
 
 
 def ask_hub(path: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +111,12 @@ def ask_hub(path: Path, request: dict[str, Any]) -> dict[str, Any]:
             ) from err
     if not line:
         raise EnvironmentMissing("the hub closed without an answer", where=str(path), mend="try again")
-    answer: dict[str, Any] = json.loads(line)
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise EnvironmentMissing(
+            "this is not a hub's socket", where=str(path), mend="check runtime_dir"
+        ) from None
     if not answer.pop("ok"):
         raise InputError(answer["error"])
     return answer

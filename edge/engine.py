@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from core.errors import EngineError, HometwinError, InputError
-from core.messages import Contribution, Sample, encode
+from core.messages import Contribution, Prior, Sample, encode
 from core.twin import Patient, Twin
 from edge.control import remove_stale_socket
 from edge.engine_messages import (
@@ -55,8 +55,8 @@ class EngineSession:
         if isinstance(question, Ask):
             return self._ask(self._twin, question)
         if isinstance(question, SetPrior):
-            self._twin.set_prior(question.prior)
-            return Done(self._row)
+            refused = bool(self._set_prior(self._twin, question.prior))
+            return Done(self._row, refused=int(refused))
         return Snapshot(self._row, self._twin.snapshot(), self._contribution(self._twin, question.now_us))
 
     def _hello(self, hello: Hello) -> Ready:
@@ -64,12 +64,29 @@ class EngineSession:
         note = ""
         if hello.snapshot is not None:
             try:
-                self._twin, self._row = Twin.restore(hello.snapshot), hello.row
-                return Ready(self._row, restored=True)
+                twin = Twin.restore(hello.snapshot)
+                if twin.patient == patient:
+                    if hello.prior is not None and twin.prior != hello.prior:
+                        note = self._set_prior(twin, hello.prior)
+                    self._twin, self._row = twin, hello.row
+                    return Ready(self._row, restored=True, note=note)
+                note = "the patient file has changed: starting from the record"
             except HometwinError as err:
                 note = f"snapshot not used: {err.what}"
-        self._twin, self._row = Twin(patient, prior=hello.prior), 0
+        self._twin, self._row = Twin(patient), 0
+        if hello.prior is not None:
+            note = self._set_prior(self._twin, hello.prior) or note
         return Ready(0, restored=False, note=note)
+
+    @staticmethod
+    def _set_prior(twin: Twin, prior: Prior) -> str:
+        """Use the prior, or say why not: a cloud of another version must not keep the twin from working."""
+        try:
+            twin.set_prior(prior)
+        except HometwinError as err:
+            log.warning("prior.refused", version=prior.version, reason=err.what)
+            return f"prior not used: {err.what}"
+        return ""
 
     @staticmethod
     def _observe(twin: Twin, samples: tuple[Sample, ...]) -> int:

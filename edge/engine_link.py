@@ -41,7 +41,9 @@ from edge.store_thread import StoreThread
 log = structlog.get_logger()
 
 # Compiling the kernels on a Pi 4 takes up to a minute; an answer later than this means the engine is stuck.
-ANSWER_TIMEOUT_S: Final = 120.0
+FIRST_ANSWER_TIMEOUT_S: Final = 180.0
+# Later answers take milliseconds, or seconds when late records rewind days.
+ANSWER_TIMEOUT_S: Final = 30.0
 RECONNECT_PAUSE_S: Final = 0.5
 BATCH_ROWS: Final = 256
 ASK_EVERY_US: Final = 5 * US_PER_MIN  # the pace of a CGM
@@ -123,8 +125,8 @@ class EngineLink:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def ask(question: ToEngine, kind: type[A]) -> A:
-            await write_frame(writer, encode(question))
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S if self.up else FIRST_ANSWER_TIMEOUT_S):
+                await write_frame(writer, encode(question))
                 data = await read_frame(reader)
             if data is None:
                 raise EngineError("closed its socket")
@@ -147,8 +149,9 @@ class EngineLink:
                 continue
             self._set_up(True)
             if self._prior_pending and self._prior is not None:
-                await ask(SetPrior(self._prior), Done)
+                done = await ask(SetPrior(self._prior), Done)
                 self._prior_pending = False
+                self._counters["prior.refused"] += done.refused
             now_us = self._clock.now_us()
             if self._news_since_ask or now_us - self._asked_us >= ASK_EVERY_US:
                 self._asked_us, self._news_since_ask = now_us, False

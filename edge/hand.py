@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from core.errors import InputError
 from core.messages import Quality, Sample
 from core.units import KINDS, US_PER_DAY, US_PER_MIN, check_value
+from edge.hand_words import parse_time
 
 HAND: Final = "hand"
+COMMAND: Final = "command"  # a hand entry over MQTT; its number is the command's own, so it counts once
 # A plan for later is not a record; clocks of phones and hubs differ by less than this.
 MAX_AHEAD_US: Final = 5 * US_PER_MIN
 MAX_BACK_US: Final = 90 * US_PER_DAY
-FIELDS: Final = frozenset({"do", "kind", "value", "time_us", "amends", "deleted"})
+FIELDS: Final = frozenset({"do", "kind", "value", "time_us", "at", "amends", "deleted"})
 
 
-def hand_sample(request: dict[str, Any], number: int, now_us: int) -> Sample:
-    """The record of one hand entry, or InputError naming the field.
+def hand_sample(
+    request: dict[str, Any],
+    number: int,
+    now_us: int,
+    zone: ZoneInfo,
+    find: Callable[[str, str, int], Sample | None],
+    source: str = HAND,
+) -> Sample:
+    """The record of one hand entry, or InputError naming the field. ``source`` and ``number`` are its key.
 
-    ``amends`` is ``[source, seq]`` of an older record of the same kind; with ``deleted`` that record never
-    happened, otherwise this one stands in its place.
+    ``amends`` is ``[source, number]`` of an older record of the same kind that still stands (``find`` gives it);
+    with ``deleted`` that record never happened, otherwise this one stands in its place, at its time unless
+    another is given. ``at`` is a time in words (12:30), ``time_us`` one in microseconds UTC.
     """
-    unknown = request.keys() - FIELDS
-    if unknown:
-        raise InputError(f"unknown field {min(unknown)[:40]!r}", where="entry")
+    if request.keys() - FIELDS:
+        raise InputError("unknown field", where="entry", mend="use " + ", ".join(sorted(FIELDS - {"do"})))
     kind = request.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError("unknown kind", where="entry.kind", mend="use one of " + " ".join(KINDS))
     deleted = bool(request.get("deleted", False))
     amends = _amends(request.get("amends"), deleted)
+    target = _target(amends, kind, find)
     value = 0.0 if deleted else _number(request.get("value"), "entry.value")
     if not deleted:
         check_value(kind, value, "entry.value")
-    time_us = request.get("time_us", now_us)
-    if not isinstance(time_us, int) or isinstance(time_us, bool):
-        raise InputError("must be whole microseconds UTC", where="entry.time_us")
-    if not now_us - MAX_BACK_US <= time_us <= now_us + MAX_AHEAD_US:
-        raise InputError(
-            "lies in the future or more than 90 days back", where="entry.time", mend="check date and time"
-        )
     return Sample(
-        time_us=time_us,
+        time_us=_time(request, target, now_us, zone),
         kind=kind,
         value=value,
-        source=HAND,
+        source=source,
         seq=number,
         quality=int(Quality.BY_HAND),
         amends=amends,
@@ -51,10 +57,49 @@ def hand_sample(request: dict[str, Any], number: int, now_us: int) -> Sample:
     )
 
 
+def _target(
+    amends: tuple[str, int] | None, kind: str, find: Callable[[str, str, int], Sample | None]
+) -> Sample | None:
+    """The standing record that is amended. A mistake here would leave a wrong dose in the record."""
+    if amends is None:
+        return None
+    target = find(amends[0], kind, amends[1])
+    if target is None:
+        raise InputError(
+            f"no {kind} {amends[0]}:{amends[1]} stands in the record of the last 90 days",
+            where="entry.amends",
+            mend="it may be of another kind, or replaced or deleted already: hometwin entries lists them",
+        )
+    return target
+
+
+def _time(request: dict[str, Any], target: Sample | None, now_us: int, zone: ZoneInfo) -> int:
+    at, time_us = request.get("at"), request.get("time_us")
+    if at is not None:
+        if not isinstance(at, str):
+            raise InputError("must be text", where="entry.at")
+        time_us = parse_time(at, zone, now_us)
+    if time_us is None:
+        return now_us if target is None else target.time_us
+    if not isinstance(time_us, int) or isinstance(time_us, bool):
+        raise InputError("must be whole microseconds UTC", where="entry.time_us")
+    if time_us > now_us + MAX_AHEAD_US:
+        hub = datetime.fromtimestamp(now_us / 1e6, UTC).astimezone(zone)
+        raise InputError(
+            f"lies in the future (the hub's clock says {hub:%a %d %b %H:%M})", where="entry.time"
+        )
+    if time_us < now_us - MAX_BACK_US:
+        raise InputError("lies more than 90 days back", where="entry.time", mend="check date and time")
+    return time_us
+
+
 def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError("must be a number", where=where)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError("is too large for a number", where=where) from None
 
 
 def _amends(value: object, deleted: bool) -> tuple[str, int] | None:

@@ -8,8 +8,18 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from core.errors import InputError
+from core.messages import Sample
 from core.units import KINDS, mgdl_from_mmoll
 
+NAMES: Final = {
+    "carbs_g": "carbohydrate",
+    "bolus_u": "bolus",
+    "basal_uph": "basal rate",
+    "long_acting_u": "long-acting insulin",
+    "smbg_mgdl": "fingerstick",
+    "weight_kg": "weight",
+    "drug_mg": "drug",
+}
 WORDS: Final = {
     "carbs": "carbs_g",
     "meal": "carbs_g",
@@ -29,8 +39,6 @@ def hand_request(
     unit: str,
     replace: str,
     delete: str,
-    zone: ZoneInfo,
-    now_us: int,
 ) -> dict[str, Any]:
     """The request for the control socket; InputError names the word that cannot be used."""
     kind = WORDS.get(what, what)
@@ -54,7 +62,7 @@ def hand_request(
         if replace:
             request["amends"] = _reference(replace)
     if at:
-        request["time_us"] = parse_time(at, zone, now_us)
+        request["at"] = at  # the hub reads it by its own clock
     return request
 
 
@@ -78,13 +86,30 @@ def parse_time(text: str, zone: ZoneInfo, now_us: int) -> int:
     return round(when.timestamp() * 1e6)
 
 
+def entry_words(sample: Sample, zone: ZoneInfo) -> str:
+    """One record in words, with the name by which a later entry can amend it."""
+    name = f"{sample.source}:{sample.seq}"
+    when = datetime.fromtimestamp(sample.time_us / 1e6, UTC).astimezone(zone)
+    amended = f"{sample.amends[0]}:{sample.amends[1]}" if sample.amends else ""
+    if sample.deleted:
+        return f"{amended} taken back, noted as {name}"
+    instead = f", instead of {amended}" if amended else ""
+    return f"{when:%a %d %b %H:%M}  {NAMES.get(sample.kind, sample.kind)} {sample.value:g} {KINDS[sample.kind].unit}{instead}, stored as {name}"
+
+
 def _in_unit(kind: str, value: float, unit: str) -> float:
     own = KINDS[kind].unit
+    if own == "mg/dL" and not unit and 1.0 <= value < 10.0:
+        raise InputError("is that mmol/L?", where=f"hometwin log: {kind}", mend="then add --unit mmol/L")
     if unit in ("", own):
         return value
     if own == "mg/dL" and unit.lower() == "mmol/l":
         return mgdl_from_mmoll(value)
-    raise InputError(f"{kind} is not given in {unit[:20]!r}", where="--unit", mend=f"use {own}")
+    raise InputError(
+        f"{kind} is not given in {unit[:20]!r}",
+        where="--unit",
+        mend="use mg/dL or mmol/L" if own == "mg/dL" else f"use {own}",
+    )
 
 
 def _reference(text: str) -> list[Any]:

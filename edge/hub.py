@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -29,7 +29,7 @@ from core.messages import (
     Up,
     encode,
 )
-from core.units import US_PER_MIN
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from edge.alarms.threshold import ThresholdAlarms
 from edge.ble.radio import make_radio
 from edge.ble.supervisor import Supervisor
@@ -37,7 +37,8 @@ from edge.config import HubConfig
 from edge.control import serve_control
 from edge.engine_link import EngineLink
 from edge.engine_messages import Answer
-from edge.hand import hand_sample
+from edge.hand import COMMAND, MAX_BACK_US, hand_sample
+from edge.hand_words import entry_words
 from edge.hub_state import AlarmState, CommandState, DownState, load_state, save_state
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
@@ -57,6 +58,15 @@ ALARM_TICK_US: Final = US_PER_MIN
 ALARM_TICK_FLOOR_S: Final = 0.1
 RING_RETRY_S: Final = 1.0
 RESTART_PAUSE_S: Final = 1.0
+ENTRY_KINDS: Final = ("carbs_g", "bolus_u", "long_acting_u", "smbg_mgdl", "drug_mg", "weight_kg")
+
+
+class Rung(NamedTuple):
+    """What one wearable was told last: on which connection, how strong, because of which alarms."""
+
+    link: object
+    level: int
+    numbers: frozenset[int]
 
 
 class Hub:
@@ -76,7 +86,8 @@ class Hub:
         self._rows_news = asyncio.Event()
         self._ring_news = asyncio.Event()
         self._status_due = asyncio.Event()
-        self._pending_alarms: list[Alarm] = []
+        self._rung: dict[str, Rung] = {}
+        self._store_ok = True
         self.engine = EngineLink(
             config.engine_socket,
             store,
@@ -90,7 +101,8 @@ class Hub:
         )
         if self.down.prior is not None:
             self.engine.set_prior(self.down.prior, is_new=False)
-        self.alarms = ThresholdAlarms(config.alarms, lambda: store.next_number("alarm"))
+        self._alarm_number = 0
+        self.alarms = ThresholdAlarms(config.alarms, self._next_alarm)
         self._load_alarms()
         self.radio = make_radio(
             config.radio.adapter,
@@ -119,7 +131,7 @@ class Hub:
             )
 
     async def run(self) -> None:
-        """Until cancelled. StoreError of opening has been raised before; here nothing stops the hub."""
+        """Until cancelled. Errors of opening have been raised before; here nothing stops the hub."""
         server = await serve_control(self.config.control_socket, self.on_request)
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "radio": self.supervisor.run,
@@ -133,6 +145,7 @@ class Hub:
             parts["sync"] = self.link.run
         log.info("hub.started", devices=len(self.config.device), sync=self.link is not None)
         notify_systemd("READY=1")
+        await self._act_on(self._first_changes)
         try:
             async with asyncio.TaskGroup() as group:
                 for name, part in parts.items():
@@ -145,16 +158,41 @@ class Hub:
             log.info("hub.stopped")
 
     async def take(self, samples: tuple[Sample, ...]) -> None:
-        """Store samples durably; returning is the acknowledgement. Then tell the other parts."""
-        new = await self.thread(self.store.append, samples)
+        """Store samples durably; returning is the acknowledgement. Then tell the other parts.
+
+        A store that takes nothing (a full card) must not silence a low: alarms are judged all the same, and the
+        error tells the sensor's session that the samples are not ours yet.
+        """
+        try:
+            new = await self.thread(self.store.append, samples)
+        except StoreError:
+            self._store_ok = False
+            await self._judge(samples)
+            raise
+        self._store_ok = True
         self.counters["samples.duplicate"] += len(samples) - len(new)
         if not new:
             return
         self.counters["samples.stored"] += len(new)
         self.view.on_samples(new)
-        await self._act_on(self.alarms.on_samples(new, self.clock.now_us()))
+        await self._judge(new)
         self._rows_news.set()
         self.engine.wake()
+
+    async def _judge(self, samples: tuple[Sample, ...]) -> None:
+        await self._act_on(self.alarms.on_samples(samples, self.clock.now_us(), self._steady_us()))
+
+    def _steady_us(self) -> int:
+        """A clock of the same pace as ours that never jumps."""
+        return int(time.monotonic() / self.clock.wait_s(1_000_000) * 1_000_000)
+
+    def _next_alarm(self) -> int:
+        """A durable number, or the next in memory while the store takes nothing."""
+        try:
+            self._alarm_number = max(self._alarm_number + 1, self.store.next_number("alarm"))
+        except StoreError:
+            self._alarm_number += 1
+        return self._alarm_number
 
     async def on_request(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request on the control socket."""
@@ -166,27 +204,55 @@ class Hub:
                 return await self.log_by_hand(request)
             case "advice":
                 return {"advice": [self.view.advice_row(a) for a in self.down.advice]}
+            case "entries":
+                now_us = self.clock.now_us()
+                recent = await self.thread(
+                    self.store.between, now_us - US_PER_DAY, now_us + US_PER_H, ENTRY_KINDS
+                )
+                return {"entries": [entry_words(s, self.config.zone) for s in recent]}
             case other:
                 raise InputError(
-                    f"unknown request {str(other)[:40]!r}", mend="use one of: status, log, advice"
+                    f"unknown request {str(other)[:40]!r}", mend="use one of: status, log, advice, entries"
                 )
 
-    async def log_by_hand(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def log_by_hand(self, request: dict[str, Any], command_id: int | None = None) -> dict[str, Any]:
         """A meal, dose or reading that a person typed; amendments are new records."""
-        number = await self.thread(self.store.next_number, "hand")
-        sample = hand_sample(request, number, self.clock.now_us())
+
+        def make() -> Sample:
+            now_us, zone = self.clock.now_us(), self.config.zone
+            if command_id is not None:
+                return hand_sample(request, command_id, now_us, zone, self._standing, COMMAND)
+            hand_sample(request, 0, now_us, zone, self._standing)  # a refused entry takes no number
+            return hand_sample(request, self.store.next_number("hand"), now_us, zone, self._standing)
+
+        sample = await self.thread(make)
         await self.take((sample,))
         self.counters["hand.entries"] += 1
-        return {"source": sample.source, "seq": sample.seq, "kind": sample.kind, "time_us": sample.time_us}
+        if sample.amends is not None:
+            now_us = self.clock.now_us()
+            recent = await self.thread(self.store.between, now_us - US_PER_DAY, now_us + US_PER_H)
+            self.view.reload(sample.kind, tuple(recent))
+        said = entry_words(sample, self.config.zone)
+        return {"source": sample.source, "seq": sample.seq, "kind": sample.kind, "said": said}
 
-    async def on_command(self, request: dict[str, Any]) -> None:
-        """A hand entry that came over MQTT. A bad one is counted and named, never fatal."""
+    def _standing(self, source: str, kind: str, seq: int) -> Sample | None:
+        """The record of that key, when it still stands."""
+        now_us = self.clock.now_us()
+        samples = self.store.between(now_us - MAX_BACK_US, now_us + US_PER_DAY, (kind,))
+        return next((s for s in samples if (s.source, s.seq) == (source, seq)), None)
+
+    async def on_command(self, request: dict[str, Any], command_id: int | None) -> None:
+        """A hand entry that came over MQTT. A bad one is counted and named, never fatal.
+
+        The command's own number is the record's key, so a repetition after a crash changes nothing. A clear
+        command has none and gets the next number of this hub.
+        """
         assert self.link is not None
         try:
-            await self.log_by_hand(request)
+            await self.log_by_hand(request, command_id)
         except InputError as err:
             self.counters["command.refused"] += 1
-            log.warning("command.refused", reason=err.what)
+            log.warning("command.refused", field=err.where)
         seen = CommandState(self.link.commands.seen)
         await self.thread(save_state, self.store, "commands", seen)
 
@@ -209,15 +275,19 @@ class Hub:
         self.view.on_answer(answer)
         if answer.forecast is not None:
             await self._act_on(self.alarms.on_forecast(answer.forecast, self.clock.now_us()))
-        if self.link is None or self.view.outbox_pending > OUTBOX_SOFT_LIMIT:
+        if not self._may_send_more():
             return
         for body in (answer.estimate, answer.forecast):
             if body is not None:
                 await self._send(body)
 
     async def _on_contribution(self, contribution: Contribution) -> None:
-        if self.link is not None:
+        if self._may_send_more():
             await self._send(contribution)
+
+    def _may_send_more(self) -> bool:
+        """Whether the outbox has room for what can be made again."""
+        return self.link is not None and self.view.outbox_pending <= OUTBOX_SOFT_LIMIT
 
     def _on_engine(self, up: bool) -> None:
         log.info("engine.up" if up else "engine.down")
@@ -230,17 +300,20 @@ class Hub:
         if not changes:
             return
         for alarm in changes:
-            log.info(
-                "alarm.raised" if alarm.raised else "alarm.cleared", name=alarm.name, number=alarm.number
-            )
+            # The name of an alarm is a reading in words, so only its number is told.
+            log.info("alarm.raised" if alarm.raised else "alarm.cleared", number=alarm.number)
             self.view.on_alarm(alarm)
-            if alarm.raised:
-                self._pending_alarms.append(alarm)
-            if self.link is not None:
-                await self._send(alarm)
-        state = AlarmState(tuple(self.alarms.active.values()))
-        await self.thread(save_state, self.store, "alarms", state)
         self._ring_news.set()
+        try:
+            for alarm in changes:
+                if self.link is not None:
+                    await self._send(alarm)
+            state = AlarmState(tuple(self.alarms.active.values()))
+            await self.thread(save_state, self.store, "alarms", state)
+        except StoreError as err:
+            self._store_ok = False
+            self.counters["alarm.not_stored"] += 1
+            log.error("alarm.not_stored", reason=str(err))
 
     async def _send(self, body: Up) -> None:
         await self.thread(self.store.enqueue, encode(body))
@@ -249,30 +322,45 @@ class Hub:
 
     async def _run_alarms(self) -> None:
         while True:
-            await self._act_on(self.alarms.on_time(self.clock.now_us()))
+            now_us, steady_us = self.clock.now_us(), self._steady_us()
+            changes = self.alarms.on_time(now_us, steady_us)
+            changes += self.alarms.on_health(self.engine.up, self._store_ok, now_us, steady_us)
+            await self._act_on(changes)
             notify_systemd("WATCHDOG=1")
             await asyncio.sleep(max(ALARM_TICK_FLOOR_S, min(5.0, self.clock.wait_s(ALARM_TICK_US))))
 
     async def _run_ring(self) -> None:
-        """Keep the wearable showing the strongest active alarm, for as long as it takes to reach it."""
-        shown = 0
+        """Keep every wearable showing the strongest active alarm, for as long as it takes to reach it.
+
+        A wearable forgets with its link (Immediate Alert has no memory), so each new connection is told again;
+        and each newly raised alarm rings even when the level stays the same.
+        """
         while True:
             self._ring_news.clear()
-            level = self.alarms.level
-            if level != shown and await self.supervisor.alert(level):
-                shown = level
-                self.counters["alarm.shown" if level else "alarm.unshown"] += 1
-                await self._mark_delivered()
+            await asyncio.gather(
+                *(self._ring(source, link) for source, link in self.supervisor.wearables.items())
+            )
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if level == shown else RING_RETRY_S):
+                async with asyncio.timeout(RING_RETRY_S):
                     await self._ring_news.wait()
 
-    async def _mark_delivered(self) -> None:
-        delivered, self._pending_alarms = self._pending_alarms, []
-        for alarm in delivered:
-            sent = self.view.mark_delivered(alarm)
-            if self.link is not None:
-                await self._send(sent)
+    async def _ring(self, source: str, link: object) -> None:
+        active = [alarm for alarm in self.alarms.active.values() if alarm.level > 0]
+        wanted = Rung(link, self.alarms.level, frozenset(alarm.number for alarm in active))
+        shown = self._rung.get(source)
+        if shown is None or shown.link is not link:
+            shown = Rung(link, 0, frozenset())
+        if wanted.level == shown.level and wanted.numbers <= shown.numbers:
+            return
+        if not await self.supervisor.alert(wanted.level, source):
+            return
+        self._rung[source] = wanted
+        self.counters["alarm.shown" if wanted.level else "alarm.unshown"] += 1
+        for alarm in active:
+            delivered = self.view.mark_delivered(alarm)
+            if delivered is not None and self.link is not None:
+                with contextlib.suppress(StoreError):
+                    await self._send(delivered)
 
     async def _run_outbox(self) -> None:
         """Turn stored rows into outbox messages; the pointer moves in the same transaction."""
@@ -289,12 +377,16 @@ class Hub:
                 await self._rows_news.wait()
 
     async def _run_status(self) -> None:
+        sent_us = 0
         while True:
+            due = self._status_due.is_set()
             self._status_due.clear()
+            # Looked at every 15 s of real time at least, so that the soft limit sees the outbox grow.
             self.view.outbox_pending = await self.thread(self.store.pending_count)
-            if self.link is not None and self.view.outbox_pending <= OUTBOX_SOFT_LIMIT:
+            now_us = self.clock.now_us()
+            if (due or now_us - sent_us >= STATUS_EVERY_US) and self._may_send_more():
+                sent_us = now_us
                 await self._send(self._status())
-            # Never slower than every 15 s of real time, so that the soft limit sees the outbox grow.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(
                     max(STATUS_FLOOR_S, min(15.0, self.clock.wait_s(STATUS_EVERY_US)))
@@ -312,19 +404,24 @@ class Hub:
         )
 
     def _load_alarms(self) -> None:
-        """Alarms that were active before a restart stay active: no second raise, and they can be cleared."""
+        """After a restart: alarms that stood still stand, and the newest reading is known and judged again."""
         for alarm in load_state(self.store, "alarms", AlarmState).active:
             self.alarms.active[alarm.name] = alarm
+            self.view.on_alarm(alarm)
+        now_us = self.clock.now_us()
+        recent = self.store.between(now_us - US_PER_DAY, now_us + US_PER_MIN)
+        self.view.on_samples(tuple(recent))
+        readings = tuple(s for s in recent if s.kind == "cgm_mgdl")
+        self._first_changes = self.alarms.on_samples(readings, now_us, self._steady_us())
 
     async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
-        """Run one part for ever. Only a broken store or a missing radio at start ends the hub."""
+        """Run one part for ever. Only a missing radio at start ends the hub: alarms outlive even the store."""
         while True:
             started_s = time.monotonic()
             try:
                 await part()
-            except StoreError:
-                raise
             except HometwinError as err:
+                self._store_ok = self._store_ok and not isinstance(err, StoreError)
                 if err.exit_code == 2 and name == "radio" and self.counters["part.radio"] == 0:
                     raise  # no Bluetooth at start: the person must mend it
                 self.counters[f"part.{name}"] += 1

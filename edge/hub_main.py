@@ -30,7 +30,12 @@ async def run_hub(config: HubConfig, clock: Clock) -> None:
     patient = read_patient(config)
     key = load_key(config.path(config.store.key_file))
     link = make_link(config, clock)
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as err:
+        raise ConfigError(
+            f"cannot make this folder: {err.strerror}", where=f"state_dir {config.state}"
+        ) from None
     store = open_store(config, key, clock)
     await Hub(config, store, clock, link, patient).run()
 
@@ -65,6 +70,8 @@ def read_patient(config: HubConfig) -> str:
         Patient.from_toml(text)
     except ConfigError as err:
         raise ConfigError(f"{err.where}: {err.what}", where=str(path), mend=err.mend) from None
+    except RecursionError:
+        raise ConfigError("nested too deep", where=str(path)) from None
     return text
 
 

@@ -50,6 +50,11 @@ class HubView:
             if sample.kind == "cgm_mgdl":
                 self.trace.append((sample.time_us, sample.value))
 
+    def reload(self, kind: str, recent: tuple[Sample, ...]) -> None:
+        """After an amendment: the newest of this kind is what still stands of the last day."""
+        self.newest.pop(kind, None)
+        self.on_samples(tuple(s for s in recent if s.kind == kind and kind != "cgm_mgdl"))
+
     def on_facts(self, source: str, facts: dict[str, Any]) -> None:
         """What a device said of itself: battery, firmware, clock offset."""
         self.facts.setdefault(source, {}).update(facts)
@@ -62,13 +67,16 @@ class HubView:
         """Raised or cleared."""
         self.recent_alarms.append(alarm)
 
-    def mark_delivered(self, alarm: Alarm) -> Alarm:
-        """The wearable took it: the same alarm, saying so."""
-        delivered = msgspec.structs.replace(alarm, delivered=True)
+    def mark_delivered(self, alarm: Alarm) -> Alarm | None:
+        """A wearable took it: the same alarm, saying so. None when that was known already."""
         for index, known in enumerate(self.recent_alarms):
-            if known.number == alarm.number:
+            if known.number == alarm.number and known.raised:
+                if known.delivered:
+                    return None
+                delivered = msgspec.structs.replace(known, delivered=True)
                 self.recent_alarms[index] = delivered
-        return delivered
+                return delivered
+        return None
 
     def status(self, hub: Hub) -> dict[str, Any]:
         """Everything, as JSON-able values; numbers that are not finite become null."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge.demo.view import age
+from edge.demo.view import age, data_age, trouble
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
@@ -22,15 +22,17 @@ def status_lines(status: dict[str, Any]) -> list[str]:
                 i = forecast["horizons_min"].index(horizon)
                 lines.append(
                     f"in {horizon:.0f} min {forecast['mean'][i]:.0f} mg/dL "
-                    f"(90 % between {forecast['p05'][i]:.0f} and {forecast['p95'][i]:.0f}; {forecast['status']}, "
-                    f"from data {age(forecast['data_age_s'])} old)"
+                    f"(90 % between {forecast['p05'][i]:.0f} and {forecast['p95'][i]:.0f}; {forecast['status'].replace('_', ' ')}, "
+                    f"{data_age(status, forecast)})"
                 )
     engine = status["engine"]
     behind = engine["rows"] - engine["row"]
     lines.append(f"engine    {'up' if engine['up'] else 'down'}, {behind} records behind")
     active = ", ".join(a["name"].replace("_", " ") for a in status["alarms"]["active"])
     lines.append(f"alarms    {active or 'none'}")
-    lines += [f"{source:<9} {d['state'].replace('_', ' ')}" for source, d in status["devices"].items()]
+    for source, device in status["devices"].items():
+        note = trouble(device)
+        lines.append(f"{source:<9} {device['state'].replace('_', ' ')}{': ' + note if note else ''}")
     sync = status["sync"]
     if sync["configured"]:
         state = "connected" if sync["connected"] else sync["problem"] or "offline, storing"

@@ -21,7 +21,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from core.clock import Clock
-from core.errors import DecodeError, ReplayedError, WireError
+from core.errors import DecodeError, ReplayedError, StoreError, WireError
 from core.messages import Ack, Downlink
 from sync.broker_config import command_topic, down_topic, up_topic
 from sync.commands import CommandGate, OnCommand
@@ -86,6 +86,7 @@ class HubLink:
         self._gate = DownlinkGate(0)
         self._wakened = asyncio.Event()
         self._outbox_has_more = True
+        self._called_us = 0  # when the cloud last called on us to begin again
         self._hello_s = -math.inf
         self._stood_s = math.inf  # when the connection stood; infinite before
         self._outbox: Outbox | None = None
@@ -106,8 +107,9 @@ class HubLink:
     ) -> None:
         """Join the link to the hub's parts, once, before ``run``.
 
-        ``on_down`` returns once the message is durable (after an exception it comes again); ``last_number``
-        is the greatest downlink number that is. ``on_command`` gets the request of a hand entry.
+        ``on_down`` returns once the message is durable; ``last_number`` is the greatest downlink number that
+        is. ``on_command`` gets the request of a hand entry and its id (sync.commands.OnCommand). After a
+        StoreError of either the message comes again; any other exception is counted, and the message done with.
         ``in_thread`` runs the outbox's calls, normally on the store's own thread.
         """
         self._outbox, self._on_down, self._on_command = outbox, on_down, on_command
@@ -234,25 +236,42 @@ class HubLink:
             except (WireError, DecodeError) as err:
                 self.counters["downlink.forged" if isinstance(err, WireError) else "downlink.unusable"] += 1
                 log.warning("downlink.refused", reason=err.what)
+            except StoreError:
+                raise
+            except Exception as err:
+                self._failed("command" if message.topic == command_topic(self.hub_id) else "down", err)
             connection.finished(message)
 
     async def _take_down(self, connection: Connection, message: Incoming) -> None:
         header, down = open_down_with_header(self._key, self._cloud_key, self.hub_id, message.payload)
         if isinstance(down.body, Ack):
-            await self._take_ack(header.session, down.body)
+            await self._take_ack(header.session, down.issued_us, down.body)
             return
         self._gate.check(down, self._clock.now_us())
         if self._on_down is not None:
-            await self._on_down(down)
+            try:
+                await self._on_down(down)
+            except StoreError:
+                raise
+            except Exception as err:
+                # Not accepted, so the cloud may send it again at our next word; but it blocks nothing.
+                self._failed("down", err)
+                return
         self._gate.accept(down)
         self.counters["downlink.accepted"] += 1
         self._say_hello(connection)
 
-    async def _take_ack(self, session: int, ack: Ack) -> None:
+    async def _take_ack(self, session: int, issued_us: int, ack: Ack) -> None:
         if session != self._session and (session or ack.numbers):
             # Of an earlier life of this hub. Numbers may have been given anew since; they will be told again.
             self.counters["ack.other_session"] += 1
             return
+        if not ack.numbers:
+            # "Begin again" costs a whole window, so each such call counts once: a broker could repeat it for ever.
+            if issued_us <= self._called_us:
+                self.counters["ack.replayed"] += 1
+                return
+            self._called_us = issued_us
         done = self._table.on_ack(ack.numbers, time.monotonic())
         if done and self._outbox is not None:
             await self._in_thread(self._outbox.done, list(done))
@@ -264,9 +283,24 @@ class HubLink:
         self._wakened.set()
 
     async def _take_command(self, payload: bytes) -> None:
-        request = self.commands.open(payload, self.counters)
-        if request is not None and self._on_command is not None:
-            await self._on_command(request)
+        taken = self.commands.open(payload, self.counters)
+        if taken is None or self._on_command is None:
+            return
+        try:
+            await self._on_command(taken.request, taken.command_id)
+        except Exception as err:
+            if isinstance(err, StoreError):
+                self.commands.forget(taken.command_id)  # the broker brings it again
+                raise
+            self._failed("command", err)
+        except BaseException:
+            self.commands.forget(taken.command_id)
+            raise
+
+    def _failed(self, what: str, err: Exception) -> None:
+        """Whoever acts on a message stumbled over it. The error's text may quote it, so only its type is told."""
+        self.counters[f"{what}.failed"] += 1
+        log.error("sync.message_failed", what=what, error=type(err).__name__)
 
     def _say_hello(self, connection: Connection) -> None:
         self._hello_s = time.monotonic()

@@ -25,7 +25,8 @@ WINDOW: Final = 32
 # broker; longer leaves a gap after a cloud restart.
 ACK_TIMEOUT_S: Final = 3.0
 ACK_TIMEOUT_MAX_S: Final = 30.0
-# Empty acknowledgements come once per dropped message; one rewind answers them all.
+# Empty acknowledgements come once per dropped message; one rewind answers them all. The pause doubles, up to
+# the longest time-out, as long as no acknowledgement shows that beginning again did any good.
 REWIND_PAUSE_S: Final = 0.5
 
 
@@ -64,6 +65,7 @@ class SessionTable:
         self._ack_timeout_s = ack_timeout_s
         self._ack_timeout_max_s = ack_timeout_max_s
         self._rewind_pause_s = rewind_pause_s
+        self._fruitless = 0  # rewinds since the last acknowledgement that told something new
         self._numbers: list[int] = []  # unacknowledged, rising
         self._newest = 0  # greatest number ever taken
         self._unsent = 0  # index of the first that is still to be sent on this connection
@@ -92,7 +94,7 @@ class SessionTable:
         self.state = State.WAITING if self._numbers else State.IDLE
         self._timeout_s = self._ack_timeout_s
         self._rewind(mono_s)
-        self._rewound_s = float("-inf")  # a call to begin again may follow at once
+        self._rewound_s, self._fruitless = float("-inf"), 0  # a call to begin again may follow at once
 
     def on_lost(self) -> None:
         """The connection is gone."""
@@ -135,12 +137,15 @@ class SessionTable:
     def on_ack(self, numbers: tuple[int, ...], mono_s: float) -> tuple[int, ...]:
         """The cloud has ``numbers`` durably; returns those that were in flight. Empty means: begin again."""
         if not numbers:
-            if self.state is not State.OFFLINE and mono_s - self._rewound_s >= self._rewind_pause_s:
+            pause_s = min(self._rewind_pause_s * 2.0 ** min(self._fruitless, 20), self._ack_timeout_max_s)
+            if self.state is not State.OFFLINE and mono_s - self._rewound_s >= pause_s:
+                self._fruitless += 1
                 self._rewind(mono_s)
             return ()
         told = set(numbers)
         done = tuple(n for n in self._numbers if n in told)
         if done:
+            self._fruitless = 0
             self._unsent -= sum(n in told for n in self._numbers[: self._unsent])
             self._numbers = [n for n in self._numbers if n not in told]
             if self.state is not State.OFFLINE:

@@ -138,7 +138,15 @@ def _matches(known: Hash, password: str) -> bool:
 
 def _derive(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     # OpenSSL's own limit is 32 MiB; scrypt needs 128·n·r bytes and a little more.
-    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=128 * r * (n + p + 8), dklen=32)
+    return hashlib.scrypt(
+        password.encode("utf-8", "surrogatepass"),
+        salt=salt,
+        n=n,
+        r=r,
+        p=p,
+        maxmem=128 * r * (n + p + 8),
+        dklen=32,
+    )
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -49,7 +49,7 @@ def advice_summary(advice: DoseAdvice, now_us: int, zone: ZoneInfo) -> str:
 
 
 def _chances(advice: DoseAdvice) -> str:
-    if advice.draws < 1:
+    if advice.draws < 1 or not (0 <= advice.p_below_70 <= 1 and 0 <= advice.p_below_54 <= 1):
         return '<p class="quiet">No simulation was made.</p>'
     rows = []
     for name, share, limit in (

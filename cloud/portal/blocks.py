@@ -122,6 +122,9 @@ def status_line(view: PersonView, now_us: int) -> str:
     if view.estimate is not None and view.estimate.status != "ok":
         state = words.STATUS_WORDS.get(view.estimate.status, view.estimate.status)
         parts.append(f'<span class="warn">Twin: {escape(state)}</span>')
+    if view.set_aside:
+        what = "message" if view.set_aside == 1 else "messages"
+        parts.append(f'<span class="warn">{view.set_aside} {what} of this hub could not be used</span>')
     if line.status is not None and not line.status.engine_up:
         parts.append('<span class="warn">The twin is not running on the hub</span>')
     return " · ".join(parts)
@@ -247,7 +250,7 @@ def estimate_table(estimate: Estimate | None, prior: Prior | None, now_us: int) 
             continue
         title, meaning = words.PARAMETER_NAMES[name]
         sd = math.sqrt(max(0.0, _diagonal(estimate.covariance, i)))
-        low, middle, high = (math.exp(estimate.mean[i] + z * sd) for z in (-Z90, 0.0, Z90))
+        low, middle, high = (_exp(estimate.mean[i] + z * sd) for z in (-Z90, 0.0, Z90))
         rows.append(
             f'<tr><th scope="row">{title}<small>{meaning}</small></th><td class="number">×&thinsp;{middle:.2f}</td>'
             f'<td class="number">{low:.2f}–{high:.2f}</td><td class="drawn">{_interval(low, middle, high)}</td>'
@@ -286,7 +289,12 @@ def _prior_range(prior: Prior | None, name: str) -> str:
         return "–"
     i = prior.names.index(name)
     sd = math.sqrt(max(0.0, _diagonal(prior.covariance, i)))
-    return f"{math.exp(prior.mean[i] - Z90 * sd):.2f}–{math.exp(prior.mean[i] + Z90 * sd):.2f}"
+    return f"{_exp(prior.mean[i] - Z90 * sd):.2f}–{_exp(prior.mean[i] + Z90 * sd):.2f}"
+
+
+def _exp(power: float) -> float:
+    """A multiple of the population's mean; beyond a million it says no more than a million does."""
+    return math.exp(min(power, math.log(1e6)))
 
 
 def states_table(estimate: Estimate | None) -> str:

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 from cloud.config import CloudConfig
 from cloud.db import Database
 from cloud.portal.accounts import Accounts
-from cloud.portal.guard import RateLimit, Sessions
+from cloud.portal.guard import Sessions
+from cloud.portal.limits import RateLimit
 from core.clock import Clock
 from core.errors import EnvironmentMissing
 

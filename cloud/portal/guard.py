@@ -1,11 +1,13 @@
-"""What stands before every page: sessions, the rate limit on logins, and headers.
+"""What stands before every page: methods, sizes, sessions, and headers.
 
 An ASGI wrapper around the whole application, so that no route and no WebSocket can be forgotten: what is
-not on the short list of open paths needs a session.
+not on the short list of open paths needs a session, and a socket needs it with every message. Whatever is
+refused costs no more than its answer: the application (which builds a page even to say 404) never hears of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -24,6 +26,19 @@ SESSION_S: Final = 12 * 3600.0  # a working day
 MAX_SESSIONS: Final = 1000
 # Nothing of a person: the login page, its style, and the health check.
 OPEN_PATHS: Final = frozenset({"/login", "/healthz", "/static/login.css"})
+# Whatever is not named here answers GET and HEAD.
+METHODS: Final = {"/login": ("GET", "HEAD", "POST"), "/logout": ("POST",)}
+SOCKET_PATH: Final = "/_nicegui_ws/"
+# Bytes of a request body. A name and a password fit into a few hundred; the live socket's fallback for browsers
+# that may not open a WebSocket posts a click or a note of 2,000 characters.
+MAX_BODY: Final = {"/login": 16_384}
+MAX_SOCKET_BODY: Final = 65_536
+MAX_OTHER_BODY: Final = 1024
+BODY_S: Final = 10.0  # real seconds in which a body must be here
+PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
+CLOSE: Final = (b"connection", b"close")
+# NiceGUI's message "open this address here" as Socket.IO (4: message, 2: event) puts it on the wire.
+FAREWELL: Final = '42["open",{"path":"/login","new_tab":false}]'
 # Vue compiles templates in the browser (eval) and the page carries its own script; nothing may come from,
 # or go to, another host.
 CONTENT_POLICY: Final = (
@@ -35,7 +50,7 @@ HEADERS: Final = (
     (b"content-security-policy", CONTENT_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=(), usb=()"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -80,46 +95,6 @@ class Sessions:
             self._until.pop(next(iter(self._until)))
 
 
-class RateLimit:
-    """At most ``attempts`` failures per ``window_s``, per address and, ten times as many, in total."""
-
-    def __init__(
-        self, attempts: int = 5, window_s: float = 60.0, now_s: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._attempts, self._window_s, self._now_s = attempts, window_s, now_s
-        self._failures: dict[str, list[float]] = {}
-
-    def wait_s(self, address: str) -> float:
-        """0 when an attempt is allowed, else the seconds until the next one is."""
-        return max(self._wait(address, self._attempts), self._wait("", 10 * self._attempts))
-
-    def begin(self, address: str) -> None:
-        """Count an attempt before it is checked, so that many at once do not slip through together."""
-        now_s = self._now_s()
-        for key in (address, ""):
-            recent = self._recent(key)
-            recent.append(now_s)
-            self._failures[key] = recent
-        if len(self._failures) > 10_000:  # many addresses: forget those whose window is over
-            self._failures = {k: v for k in self._failures if (v := self._recent(k))}
-
-    def succeeded(self, address: str) -> None:
-        """It was the right password: the attempt does not count."""
-        for key in (address, ""):
-            if recent := self._failures.get(key):
-                recent.pop()
-
-    def _wait(self, key: str, attempts: int) -> float:
-        recent = self._recent(key)
-        if len(recent) < attempts:
-            return 0.0
-        return max(0.0, recent[-attempts] + self._window_s - self._now_s())
-
-    def _recent(self, key: str) -> list[float]:
-        start_s = self._now_s() - self._window_s
-        return [t for t in self._failures.get(key, []) if t > start_s]
-
-
 class Guard:
     """Lets through who has a session; sends everybody else to the login."""
 
@@ -130,18 +105,127 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        name = self._sessions.name(token_of(scope))
+        path, is_http = scope["path"], scope["type"] == "http"
+        token = token_of(scope)
+        name = self._sessions.name(token)
         scope["hometwin_user"] = name
         if not _same_origin(scope):
             await _refuse(scope, receive, send, 403, b"cross-origin request refused\n")
-        elif name is None and path not in OPEN_PATHS:
-            if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and _wants_page(scope):
+        elif name is None and not (is_http and path in OPEN_PATHS):
+            if is_http and scope["method"] in ("GET", "HEAD") and _wants_page(scope):
                 await _answer(send, 303, b"", ((b"location", b"/login"),))
             else:
                 await _refuse(scope, receive, send, 401, b"log in first\n")
+        elif is_http:
+            await self._serve(scope, receive, _with_headers(send, scope), token)
         else:
-            await self._app(scope, receive, _with_headers(send, scope))
+            socket = _LiveSocket(receive, send, lambda: self._sessions.name(token) is not None)
+            await self._app(scope, socket.receive, socket.send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, token: str | None) -> None:
+        path, method = scope["path"], scope["method"]
+        is_socket = path.startswith(SOCKET_PATH)
+        allowed = ("GET", "POST") if is_socket else METHODS.get(path, ("GET", "HEAD"))
+        if method not in allowed:
+            await _answer(
+                send, 405, b"no such method here\n", ((b"allow", ", ".join(allowed).encode()), PLAIN)
+            )
+            return
+        limit = MAX_SOCKET_BODY if is_socket else MAX_BODY.get(path, MAX_OTHER_BODY)
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await _read_body(scope, receive, limit)
+        except TimeoutError:
+            await _answer(send, 408, b"too slow\n", (PLAIN, CLOSE))
+            return
+        if body is None:
+            await _answer(send, 413, b"too large\n", (PLAIN, CLOSE))
+            return
+        if is_socket:
+            send = _while_valid(send, lambda: self._sessions.name(token) is not None)
+        await self._app(scope, _replay(body, receive), send)
+
+
+class _LiveSocket:
+    """A WebSocket that ends with its session: no event goes in after that, and no data comes out."""
+
+    def __init__(self, receive: Receive, send: Send, is_valid: Callable[[], bool]) -> None:
+        self._receive, self._send, self._is_valid = receive, send, is_valid
+        self._open = False
+        self._ended = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.receive" and not self._is_valid():
+            await self._end()
+        if self._ended:
+            return {"type": "websocket.disconnect", "code": 1008}
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._ended:
+            return
+        if not self._is_valid():
+            await self._end()
+            return
+        self._open = self._open or message["type"] == "websocket.accept"
+        await self._send(message)
+
+    async def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._open:  # the last word: show the login instead of what is still on the screen
+            await self._send({"type": "websocket.send", "text": FAREWELL})
+        await self._send({"type": "websocket.close", "code": 1008})
+
+
+def _while_valid(send: Send, is_valid: Callable[[], bool]) -> Send:
+    """An answer that was long in coming must not reach whoever has logged out meanwhile."""
+    dropped = False
+
+    async def wrapped(message: Message) -> None:
+        nonlocal dropped
+        if dropped:
+            return
+        if message["type"] == "http.response.start" and not is_valid():
+            dropped = True
+            await _answer(send, 401, b"log in first\n", (PLAIN,))
+            return
+        await send(message)
+
+    return wrapped
+
+
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None when it is larger than ``limit``, as soon as that is known."""
+    announced = dict(scope.get("headers", ())).get(b"content-length", b"0")
+    if not announced.isdigit() or len(announced) > 18 or int(announced) > limit:
+        return None
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return body  # gone; the application will notice
+        body += message.get("body", b"")
+        if len(body) > limit:
+            return None
+        if not message.get("more_body"):
+            return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives ``body`` first, then whatever comes."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replayed
 
 
 def token_of(scope: Scope) -> str | None:
@@ -178,7 +262,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, text:
         await receive()  # the connect message; closing before accepting answers HTTP 403
         await send({"type": "websocket.close", "code": 1008})
         return
-    await _answer(send, status, text, ((b"content-type", b"text/plain; charset=utf-8"),))
+    await _answer(send, status, text, (PLAIN,))
 
 
 async def _answer(send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> None:

@@ -36,7 +36,7 @@ PAGE: Final = """<!doctype html>
 <footer>Not a medical device.</footer></main></body></html>"""
 
 
-@router.get("/login")
+@router.api_route("/login", methods=["GET", "HEAD"])
 async def login_page() -> Response:
     """The form."""
     return _page("")
@@ -56,7 +56,9 @@ async def login(
         page.headers["Retry-After"] = str(int(wait_s) + 1)
         return page
     portal.logins.begin(address)
-    if not await portal.accounts.check(name.strip(), password):
+    async with portal.logins.checking():
+        matches = await portal.accounts.check(name.strip(), password)
+    if not matches:
         log.warning("portal.login_failed")
         await portal.db.run(_note, portal.clock.now_us(), "portal", "a login failed")
         return _page("Name or password is wrong.", name, 401)
@@ -88,7 +90,7 @@ async def logout(request: Request) -> Response:
     return answer
 
 
-@router.get("/healthz")
+@router.api_route("/healthz", methods=["GET", "HEAD"])
 async def healthz() -> Response:
     """Whether pages and database work. Nothing of any person, so it needs no login."""
     try:

@@ -97,10 +97,16 @@ class PersonPage:
             ui.on("hometwin-theme", self._on_theme)
             self._table = _folded("The same as a table")
 
+    def _has_ended(self) -> bool:
+        """Whether the session this page was opened with is over; then the tab is sent to the login."""
+        if self._current_user() is not None:
+            return False
+        ui.navigate.to("/login")
+        return True
+
     async def refresh(self) -> None:
         """Show what has changed since the last look."""
-        if self._portal.sessions.name(self._session) is None:
-            ui.navigate.to("/login")
+        if self._has_ended():
             return
         now_us = self._portal.clock.now_us()
         mark = await self._portal.db.query(queries.change_mark, self._hub_id)
@@ -146,14 +152,17 @@ class PersonPage:
         return chart.options(view.samples, view.forecast, now_us, window_us, self._portal.zone, colours)
 
     async def _choose_window(self, event: object) -> None:
-        self._window = str(getattr(event, "value", FIRST_WINDOW))
+        chosen = str(getattr(event, "value", FIRST_WINDOW))
+        if self._has_ended() or chosen not in WINDOWS:
+            return
+        self._window = chosen
         view = await self.load()
         if view is not None:
             self._show(view)
 
     def _on_theme(self, event: object) -> None:
         dark = getattr(event, "args", None) == "dark"
-        if dark != self._dark and self._view is not None:
+        if dark != self._dark and self._view is not None and not self._has_ended():
             self._dark = dark
             self._draw(self._view, self._portal.clock.now_us())
 
@@ -162,6 +171,8 @@ class PersonPage:
         return self._portal.sessions.name(self._session)
 
     async def _decided(self) -> None:
+        if self._has_ended():
+            return
         view = await self.load()
         if view is not None:
             self._show(view)

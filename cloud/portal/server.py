@@ -75,6 +75,9 @@ async def run_portal(db: Database, config: CloudConfig, clock: Clock) -> None:
             log_config=None,
             access_log=False,  # paths name hubs
             server_header=False,
+            # Without a proxy that we know, anybody could claim any address and any scheme.
+            proxy_headers=bool(config.web.trusted_proxy),
+            forwarded_allow_ips=config.web.trusted_proxy or "127.0.0.1",
             timeout_graceful_shutdown=CLOSE_S,
             ws_max_size=1 << 20,
             lifespan="on",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from cloud.checks import EARLIEST_US, LATEST_US
 from core.units import US_PER_S
 
 ALARM_NAMES: Final = {
@@ -70,7 +71,8 @@ def ago_words(time_us: int, now_us: int) -> str:
 
 
 def local(time_us: int, zone: ZoneInfo) -> datetime:
-    """Local time of the person."""
+    """Local time of the person. What lies beyond 1990..2200 is drawn to that edge."""
+    time_us = min(max(time_us, EARLIEST_US), LATEST_US)
     return datetime.fromtimestamp(time_us / US_PER_S, UTC).astimezone(zone)
 
 

@@ -3,6 +3,9 @@
 They do not need the engine: a hub whose twin is down still warns. Each alarm states the age of the reading
 that it rests on; an old reading raises nothing, for a warning about the past only teaches to ignore warnings.
 Lows and highs are separate alarms: silencing one never mutes the other.
+
+Two clocks arrive as arguments: ``now_us`` (wall, may jump) and ``steady_us`` (never jumps, same pace). Silence is
+measured on both, so a hub whose clock is set back still notices that a sensor is quiet.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from core.messages import Alarm, Forecast, Sample
+from core.messages import Alarm, Forecast, Quality, Sample
 from core.units import US_PER_MIN, US_PER_S
 from edge.config import AlarmConfig
 
@@ -24,12 +27,19 @@ LEVELS: Final = {
     "high": MILD,
     "urgent_high": HIGH,
     "signal_loss": MILD,
+    "store_failed": MILD,
+    "engine_down": NONE,  # shown and sent, but nobody is woken: thresholds work without the engine
 }
 # A reading older than this neither raises nor clears a threshold alarm: two missed 5-min readings.
 MAX_READING_AGE_MIN: Final = 11.0
 # Cleared only this far on the safe side, so that noise of about 3 mg/dL at a threshold rings once.
 HYSTERESIS_MGDL: Final = 5.0
 PREDICTED_LOW_HORIZON_MIN: Final = 30.0
+# A reading that claims to lie further ahead than this says something about a clock, not about glucose.
+MAX_AHEAD_US: Final = 5 * US_PER_MIN
+# An engine that restarts or compiles is away for a minute or two.
+ENGINE_PATIENCE_MIN: Final = 15.0
+NOT_FROM_A_SENSOR: Final = Quality.BY_HAND
 
 
 @dataclass
@@ -40,21 +50,43 @@ class ThresholdAlarms:
     next_number: Callable[[], int]
     active: dict[str, Alarm] = field(default_factory=dict)
     newest: Sample | None = None
-    started_us: int | None = None
+    heard_steady_us: int | None = None  # when the last fresh reading arrived, or we started
+    forecast_us: int = 0
+    engine_away_since_us: int | None = None
 
-    def on_samples(self, samples: tuple[Sample, ...], now_us: int) -> list[Alarm]:
-        """Alarms raised or cleared by new glucose readings, which may arrive late and out of order."""
+    def on_samples(
+        self, samples: tuple[Sample, ...], now_us: int, steady_us: int | None = None
+    ) -> list[Alarm]:
+        """Alarms raised or cleared by new glucose readings, which may arrive late and out of order.
+
+        Without ``steady_us`` the wall clock is trusted, as in a replay.
+        """
+        steady_us = now_us if steady_us is None else steady_us
         for sample in samples:
-            is_reading = sample.kind == "cgm_mgdl" and sample.amends is None and not sample.deleted
-            if is_reading and (self.newest is None or sample.time_us > self.newest.time_us):
+            if (
+                sample.kind != "cgm_mgdl"
+                or sample.amends
+                or sample.deleted
+                or sample.quality & NOT_FROM_A_SENSOR
+            ):
+                continue
+            if sample.time_us > now_us + MAX_AHEAD_US:
+                continue
+            if self.newest is None or sample.time_us > self.newest.time_us:
                 self.newest = sample
-        return self.on_time(now_us)
+                self.heard_steady_us = steady_us
+        return self.on_time(now_us, steady_us)
 
-    def on_time(self, now_us: int) -> list[Alarm]:
+    def on_time(self, now_us: int, steady_us: int | None = None) -> list[Alarm]:
         """Alarms raised or cleared because time has passed. Call at least once a minute."""
-        if self.started_us is None:
-            self.started_us = now_us
-        changes = self._signal(now_us)
+        steady_us = now_us if steady_us is None else steady_us
+        if self.heard_steady_us is None:
+            self.heard_steady_us = steady_us
+        if self.newest is not None and self.newest.time_us > now_us + MAX_AHEAD_US:
+            self.newest = None  # the clock was set back: what was the newest proves nothing any more
+        changes = self._signal(now_us, steady_us)
+        if now_us - self.forecast_us > MAX_READING_AGE_MIN * US_PER_MIN:
+            changes += self._judge("predicted_low", False, True, float("nan"), now_us)
         if self.newest is None or self._age_s(now_us) > MAX_READING_AGE_MIN * 60:
             return changes
         glucose_mgdl = self.newest.value
@@ -62,19 +94,18 @@ class ThresholdAlarms:
         low_side = (("urgent_low", c.urgent_low_mgdl), ("low", c.low_mgdl))
         high_side = (("urgent_high", c.urgent_high_mgdl), ("high", c.high_mgdl))
         for name, limit in low_side:
-            changes += self._judge(
-                name, glucose_mgdl < limit, glucose_mgdl >= limit + HYSTERESIS_MGDL, glucose_mgdl, now_us
-            )
+            over = glucose_mgdl >= limit + HYSTERESIS_MGDL
+            changes += self._judge(name, glucose_mgdl < limit, over, glucose_mgdl, now_us)
         for name, limit in high_side:
-            changes += self._judge(
-                name, glucose_mgdl > limit, glucose_mgdl <= limit - HYSTERESIS_MGDL, glucose_mgdl, now_us
-            )
+            over = glucose_mgdl <= limit - HYSTERESIS_MGDL
+            changes += self._judge(name, glucose_mgdl > limit, over, glucose_mgdl, now_us)
         return changes
 
     def on_forecast(self, forecast: Forecast, now_us: int) -> list[Alarm]:
         """A low that is coming, when none is there yet: the median 30 min ahead lies below the threshold."""
         if not self.config.predicted_low or PREDICTED_LOW_HORIZON_MIN not in forecast.horizons_min:
             return []
+        self.forecast_us = forecast.made_at_us
         p50_mgdl = forecast.p50[forecast.horizons_min.index(PREDICTED_LOW_HORIZON_MIN)]
         fresh = forecast.data_age_s <= MAX_READING_AGE_MIN * 60 and forecast.status == "ok"
         already = "low" in self.active or "urgent_low" in self.active
@@ -82,17 +113,29 @@ class ThresholdAlarms:
         over = already or not fresh or p50_mgdl >= self.config.low_mgdl + HYSTERESIS_MGDL
         return self._judge("predicted_low", coming, over, p50_mgdl, now_us)
 
+    def on_health(self, engine_up: bool, store_ok: bool, now_us: int, steady_us: int) -> list[Alarm]:
+        """The hub's own troubles: an engine that stays away, a store that takes nothing."""
+        if engine_up:
+            self.engine_away_since_us = None
+        elif self.engine_away_since_us is None:
+            self.engine_away_since_us = steady_us
+        away_us = 0 if self.engine_away_since_us is None else steady_us - self.engine_away_since_us
+        down = away_us > ENGINE_PATIENCE_MIN * US_PER_MIN
+        changes = self._judge("engine_down", down, engine_up, float("nan"), now_us)
+        return changes + self._judge("store_failed", not store_ok, store_ok, float("nan"), now_us)
+
     @property
     def level(self) -> int:
         """The strongest active alarm's level: what a wearable should show now."""
         return max((a.level for a in self.active.values()), default=NONE)
 
-    def _signal(self, now_us: int) -> list[Alarm]:
-        assert self.started_us is not None
-        since_us = self.newest.time_us if self.newest else self.started_us
-        silent_min = (now_us - since_us) / US_PER_MIN
-        lost = silent_min > self.config.signal_loss_min
-        return self._judge("signal_loss", lost, not lost, float("nan"), now_us)
+    def _signal(self, now_us: int, steady_us: int) -> list[Alarm]:
+        assert self.heard_steady_us is not None
+        limit_us = self.config.signal_loss_min * US_PER_MIN
+        old = self.newest is not None and now_us - self.newest.time_us > limit_us
+        lost = old or steady_us - self.heard_steady_us > limit_us
+        heard = not lost and self.newest is not None
+        return self._judge("signal_loss", lost, heard, float("nan"), now_us)
 
     def _judge(self, name: str, raised: bool, over: bool, value: float, now_us: int) -> list[Alarm]:
         if raised and name not in self.active:

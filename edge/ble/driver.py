@@ -25,6 +25,13 @@ Sink = Callable[[tuple[Sample, ...]], Awaitable[None]]
 
 # A full CGM history is about 4,000 records; more values than this at once is no sensor.
 MOST_WAITING: Final = 8192
+# Values in one minute (real time) outside of a transfer: a strap sends one a second, so this is no sensor. A
+# transfer may bring more than any device can hold only if it never ends.
+MOST_PER_MIN: Final = 3000
+MOST_IN_TRANSFER: Final = 250_000
+TRANSFERS: Final = frozenset({"asking", "receiving"})
+# After so many values in a row it is the turn of an action: a flood must not keep the session from its end.
+MOST_BEFORE_ACTION: Final = 64
 BATTERY: Final = 0x2A19
 DEVICE_NAME: Final = 0x2A00
 # Twin time after which a live link without a reading is worth a reconnect: three missed CGM readings.
@@ -55,6 +62,8 @@ class Visit:
         self._values: deque[tuple[int, bytes]] = deque()
         self._news = asyncio.Event()
         self._flooded = False
+        self._minute_s = time.monotonic()
+        self._in_minute = self._in_transfer = self._in_a_row = 0
         self._heard_s = self._value_s = time.monotonic()
         self._next_tick_s = 0.0
         self._expected_s: float | None = None
@@ -71,9 +80,10 @@ class Visit:
             await self._take(self._session.start(self._link.characteristics, *self._now()))
             while True:
                 await self._tick_if_due()
-                if self._values:
+                if self._values and not (self._actions and self._in_a_row >= MOST_BEFORE_ACTION):
                     await self._hand_value()
                 elif self._actions:
+                    self._in_a_row = 0
                     if await self._act(self._actions.popleft(), gone):
                         return
                 elif self._link.closed.is_set():
@@ -95,13 +105,31 @@ class Visit:
         self._news.set()
 
     async def _hand_value(self) -> None:
+        self._weigh()
         if self._flooded:
             self._count("link.flood")
-            raise ProcedureError("the device sends faster than it can be stored")
+            raise ProcedureError("the device sends faster than any sensor does")
         uuid, data = self._values.popleft()
         self._heard_s = self._value_s = time.monotonic()
         await self._take(self._session.on_value(uuid, data, *self._now()))
         await asyncio.sleep(0)  # one busy sensor does not starve the others
+
+    def _weigh(self) -> None:
+        """Count a value, and see when there are too many."""
+        self._in_a_row += 1
+        if self._session.state in TRANSFERS:
+            self._in_transfer += 1
+        else:
+            self._in_transfer = 0
+            self._in_minute += 1
+        if time.monotonic() - self._minute_s > 60.0:
+            self._minute_s, self._in_minute = time.monotonic(), 0
+        if self._in_minute > MOST_PER_MIN or self._in_transfer > MOST_IN_TRANSFER:
+            self._flooded = True
+
+    @property
+    def was_flooded(self) -> bool:
+        return self._flooded
 
     async def _tick_if_due(self) -> None:
         now_us, mono_s = self._now()

@@ -28,8 +28,8 @@ from edge.ble.profiles.cgm import (
 from edge.ble.profiles.moments import ZonedTime
 from edge.ble.profiles.racp import Racp
 from edge.ble.profiles.wire import reason_of
-from edge.ble.sessions_history import POLL_S, HistorySession, Outcome, racp_outcome
-from edge.ble.sessions_machine import Input, State
+from edge.ble.sessions_history import HistorySession, Outcome, racp_outcome
+from edge.ble.sessions_machine import FUTURE_TOLERANCE_US, LEAD_MOST_US, Input, State
 from edge.ble.sessions_types import Action, Read, Write
 
 DEFAULT_INTERVAL_MIN: Final = 5
@@ -38,6 +38,11 @@ GAP_INTERVALS: Final = 1.5
 # Without a value for this many intervals the sensor is asked whether it has some: a notification may have
 # been lost with a link that came back unnoticed. Twin time; POLL_S keeps real time between requests.
 SILENCE_INTERVALS: Final = 2.5
+
+BEHIND_WARNING: Final = (
+    "its clock is behind the newest reading stored, so its readings are taken for old ones: "
+    "restart or replace the sensor, or give it a new source name in the configuration"
+)
 
 # The sensor itself doubts the value.
 _WARNING: Final = (
@@ -67,6 +72,8 @@ class CgmSession(HistorySession[CgmMeasurement]):
     subscriptions: ClassVar = (uuids.CGM_OPS, uuids.RACP, uuids.CGM_MEASUREMENT)
     control_point: ClassVar = uuids.RACP
     record_uuids: ClassVar = (uuids.CGM_MEASUREMENT,)
+    numbers_are_counted: ClassVar = False
+    clocks: ClassVar = (uuids.CGM_STATUS, uuids.CURRENT_TIME)
 
     def _reset(self) -> None:
         super()._reset()
@@ -77,6 +84,15 @@ class CgmSession(HistorySession[CgmMeasurement]):
         self._start_us: int | None = None  # microseconds UTC of offset zero
         self._start_doubt = False
         self._interval_min = DEFAULT_INTERVAL_MIN
+
+    def _begun(self) -> None:
+        if self._floor is not None and self._is_ahead(self._floor):
+            # All is fetched; what the store has already it knows by its number.
+            self._count("cursor.ahead")
+            self._floor = None
+
+    def _is_ahead(self, seq: int) -> bool:
+        return seq * US_PER_MIN > self._now_us + FUTURE_TOLERANCE_US + LEAD_MOST_US
 
     # --- identify, pace, start, date ---
 
@@ -112,6 +128,7 @@ class CgmSession(HistorySession[CgmMeasurement]):
         self._tell(session_start_us=self._start_us)
         if self._state is State.DATING:
             self._clock_doubt = False
+            self._lead_us = None
             self._ask(Input.ASK)
         else:
             self._check_clock()
@@ -122,6 +139,11 @@ class CgmSession(HistorySession[CgmMeasurement]):
         if running and self._start_us is not None and self._status_offset_min is not None:
             sensor_us = self._start_us + self._status_offset_min * US_PER_MIN
             self._compare_clock(sensor_us, US_PER_MIN, self._status_window)
+            behind = self._floor is not None and sensor_us + FUTURE_TOLERANCE_US < self._floor * US_PER_MIN
+            if behind:
+                self._count("sequence.restarted")
+            if behind or self._facts.get("numbers_warning"):
+                self._tell(numbers_warning=BEHIND_WARNING if behind else "")
 
     def _subscribed(self) -> None:
         self._tell(session_running=int(not self._bits & Annunciation.SESSION_STOPPED))
@@ -236,6 +258,9 @@ class CgmSession(HistorySession[CgmMeasurement]):
         good, bad = salvage(data, self._e2e)
         return [(self._start_min + record.offset_min, record) for record in good], bad
 
+    def _dated_by_key(self, key: int) -> int | None:
+        return key * US_PER_MIN
+
     def _neighbours(self, key: int, later: int) -> bool:
         return later - key <= GAP_INTERVALS * self._interval_min
 
@@ -258,8 +283,7 @@ class CgmSession(HistorySession[CgmMeasurement]):
             )
         return samples, len(run)
 
-    def _poll_due(self) -> bool:
+    def _poll_due(self, span_us: int, since_us: int | None = None) -> bool:
         silence_us = int(SILENCE_INTERVALS * self._interval_min * US_PER_MIN)
         newest_us = (self._floor or 0) * US_PER_MIN
-        quiet = self._now_us - max(newest_us, self._asked_us) >= silence_us
-        return quiet and self._start_us is not None and self._mono_s - self._asked_s >= POLL_S
+        return self._start_us is not None and super()._poll_due(silence_us, newest_us)

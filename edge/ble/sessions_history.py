@@ -6,6 +6,16 @@ order: a run of neighbours above the floor leaves at once; across a gap only the
 lets the rest go. A damaged record is never guessed: the transfer is asked for again from the floor on, at
 most ``MAX_ATTEMPTS`` times, and then that record is given up and counted, because one bad cell in a
 device's memory must not keep back every later reading.
+
+A record dated in the future is not believed (``FUTURE_TOLERANCE_US``), and it may not move the floor. When a
+later record of the same transfer has a credible date, the device's clock was wrong then and the record is
+passed over. Otherwise the device's clock is ahead, or ours is behind (a hub without a clock of its own boots in
+the past): it and all after it wait in the device, and are asked for again when their time has come, or when
+the clocks agree. Nothing is lost by waiting; a person is told.
+
+Numbers may also begin anew: a device that was replaced or reset. Then its newest record is numbered below the
+floor. Both ways of dealing with it alone would do harm (leave its records out for ever, or take a dose twice),
+so a person is told.
 """
 
 from __future__ import annotations
@@ -16,10 +26,10 @@ from typing import ClassVar, Final, Generic, TypeVar
 from core.errors import DecodeError, ProcedureError
 from core.messages import Sample
 from core.units import US_PER_MIN
-from edge.ble.profiles import racp
+from edge.ble.profiles import racp, uuids
 from edge.ble.profiles.wire import reason_of
 from edge.ble.sessions_machine import PROCEDURE_TIMEOUT_S, Input, Machine, State
-from edge.ble.sessions_types import Action, Write
+from edge.ble.sessions_types import Action, Read, Write
 
 T = TypeVar("T")
 
@@ -36,6 +46,16 @@ MAX_REFUSALS_IN_A_ROW: Final = 50
 # allows a transfer to end. Five minutes is the rhythm of everything downstream (one CGM interval).
 POLL_US: Final = 5 * US_PER_MIN
 POLL_S: Final = 5.0
+# While records wait for a clock, polls become rarer, up to 2**this times: each may bring all of them again.
+POLL_DOUBLINGS: Final = 4
+# Told to a person as facts; empty when all is well.
+CLOCK_WARNING: Final = (
+    "its records are dated in the future and wait: set the clock of the device or of the hub, or replace it"
+)
+NUMBERS_WARNING: Final = (
+    "its newest record is numbered below one already stored: if the device was replaced or reset, "
+    "give it a new source name in the configuration; if its memory was cleared, its next records tell"
+)
 # More records than this at once no device of this kind holds (a pump's five years: 90,000, IDS 3.10.4.2).
 MAX_HELD: Final = 100_000
 
@@ -54,6 +74,8 @@ class HistorySession(Machine, Generic[T]):
 
     control_point: ClassVar[int]
     record_uuids: ClassVar[tuple[int, ...]]
+    numbers_are_counted: ClassVar[bool] = True  # False: they are times
+    clocks: ClassVar[tuple[int, ...]] = (uuids.CURRENT_TIME,)  # what tells the device's time
 
     def _reset(self) -> None:
         super()._reset()
@@ -68,6 +90,12 @@ class HistorySession(Machine, Generic[T]):
         self._asked_us = 0
         self._asked_s = 0.0
         self._more_wanted = False  # something new was announced during a transfer
+        self._ahead_us: int | None = None  # the earliest date of a record that waits for its time
+        self._refused_times = 0  # records of this transfer that wait
+        self._waits = 0  # transfers in a row after which records waited
+        self._checking = False  # the newest record is asked for, to compare its number
+        self._checked_floor: int | None = None  # the floor of the last comparison
+        self._newest: int | None = None  # number of the newest record, while checking
 
     # --- what profiles fill in ---
 
@@ -78,6 +106,18 @@ class HistorySession(Machine, Generic[T]):
     def _outcome(self, data: bytes) -> Outcome | None:
         """What an indication of the control point says; None when it is no answer to a history request."""
         raise NotImplementedError
+
+    def _newest_message(self) -> bytes:
+        """The request for the newest record. Not asked where numbers are times."""
+        raise NotImplementedError
+
+    def _dates(self, run: list[T]) -> list[int | None]:
+        """When each record of ``run`` says it was made (us UTC); None when it does not. Changes nothing."""
+        return [None] * len(run)
+
+    def _dated_by_key(self, key: int) -> int | None:
+        """The time that a key is (us UTC), where numbers are times."""
+        return None
 
     def _decode(self, uuid: int, data: bytes) -> tuple[list[tuple[int, T]], list[DecodeError]]:
         """The records in a notification with their keys, and what was refused."""
@@ -122,6 +162,7 @@ class HistorySession(Machine, Generic[T]):
         self._move(step)
         self._damaged = False
         self._more_wanted = False
+        self._refused_times = 0
         self._request = None
         if pause_s:
             self._ask_at_s = self._mono_s + pause_s
@@ -131,7 +172,8 @@ class HistorySession(Machine, Generic[T]):
     def _send_request(self) -> None:
         self._ask_at_s = None
         self._asked_us, self._asked_s = self._now_us, self._mono_s
-        self._request = Write(self.control_point, self._ask_message(self._ask_for_all))
+        message = self._newest_message() if self._checking else self._ask_message(self._ask_for_all)
+        self._request = Write(self.control_point, message)
         self._queue.append(self._request)
 
     def _done(self, action: Action) -> None:
@@ -178,8 +220,13 @@ class HistorySession(Machine, Generic[T]):
                 return
         for key, record in good:
             self._refusals = 0
+            if self._checking:
+                self._newest = key if self._newest is None else max(key, self._newest)
+            date_us = self._dated_by_key(key)
             if self._floor is not None and key <= self._floor:
                 self._old_record(key, record)
+            elif date_us is not None and not self._believed(date_us):
+                self._wait(date_us)
             else:
                 self._held[key] = record
         if len(self._held) > MAX_HELD:
@@ -218,18 +265,103 @@ class HistorySession(Machine, Generic[T]):
                 run.append(key)
                 last = key
             keys = run
+        keys = self._credible(keys, final or self._state is State.LIVE)
         if not keys:
             return
         samples, count = self._convert([self._held[key] for key in keys], final)
         for key in keys[:count]:
             del self._held[key]
             self._floor = key
+        if count and self._state is not State.LIVE:
+            self._checked_floor = self._floor  # the device numbers as high as that
         for at in range(0, len(samples), BATCH):
             self._emit(samples[at : at + BATCH])
 
+    # --- time and numbers ---
+
+    def _believed(self, date_us: int) -> bool:
+        return not self._far_ahead and date_us <= self._latest_us
+
+    def _wait(self, date_us: int) -> None:
+        """A record stays where it is until its date can be believed."""
+        self._count("implausible.time")
+        self._refused_times += 1
+        self._ahead_us = date_us if self._ahead_us is None else min(date_us, self._ahead_us)
+
+    def _credible(self, keys: list[int], decide: bool) -> list[int]:
+        """The keys whose records may be handed out now. Without ``decide`` the others are looked at later."""
+        dates = self._dates([self._held[key] for key in keys])
+        late = [date_us is not None and not self._believed(date_us) for date_us in dates]
+        if not any(late):
+            return keys
+        if not decide:
+            return keys[: late.index(True)]
+        dated = [at for at, date_us in enumerate(dates) if date_us is not None]
+        # Numbers rise with time: what comes before a credible date is older than that.
+        passed = max((at for at in dated if not late[at]), default=-1)
+        credible: list[int] = []
+        waiting = False
+        for at, key in enumerate(keys):
+            waiting = waiting or (at > passed and late[at])
+            if not late[at] and not waiting:
+                credible.append(key)
+                continue
+            del self._held[key]
+            if not waiting:
+                self._count("implausible.time")
+                self._count("given_up.record")
+            elif late[at]:
+                self._wait(dates[at] or 0)
+        return credible
+
+    def _tell_clock(self) -> None:
+        """After a complete transfer: whether records wait for a clock."""
+        waits = bool(self._refused_times)
+        self._waits = min(self._waits + 1, POLL_DOUBLINGS) if waits else 0
+        # One impossible date from a device whose clock is right is a bad record, nothing to set.
+        warned = self._far_ahead or (waits and self._lead_us is None)
+        if warned or self._facts.get("clock_warning"):
+            self._tell(clock_warning=CLOCK_WARNING if warned else "")
+
+    def _check_wanted(self) -> bool:
+        """Nothing new came: whether to ask if the device still numbers above the floor."""
+        return (
+            self._floor is not None
+            and self._checked_floor != self._floor
+            and not self._refused_times
+            and self.numbers_are_counted
+        )
+
+    def _checked(self, outcome: Outcome) -> None:
+        """The newest record came, or not."""
+        newest, self._newest, self._checking = self._newest, None, False
+        floor = self._checked_floor = self._floor
+        if outcome is Outcome.TRY_LATER:
+            self._checked_floor = None  # at the next poll
+        elif outcome is not Outcome.ALL_SENT:
+            self._count("not_available.newest_record")
+        elif newest is not None and floor is not None:
+            anew = newest < floor
+            if anew:
+                self._count("sequence.restarted")
+            if anew or self._facts.get("numbers_warning"):
+                self._tell(numbers_warning=NUMBERS_WARNING if anew else "")
+        if self._held or self._more_wanted:
+            self._refresh()  # it made one in the meantime
+        else:
+            self._history_done()
+
+    def _lives_without_answer(self) -> bool:
+        if not self._checking or self._state is not State.RECEIVING:
+            return False
+        self._checked(Outcome.REFUSED)  # a device that does not know the question, and does not say so
+        return True
+
     def _ended(self, outcome: Outcome) -> None:
         """The control point answered the request."""
-        if outcome is Outcome.NOT_SUPPORTED and not self._ask_for_all:
+        if self._checking:
+            self._checked(outcome)
+        elif outcome is Outcome.NOT_SUPPORTED and not self._ask_for_all:
             self._ask_for_all = True
             self._ask(Input.AGAIN)
         elif outcome in (Outcome.NOT_SUPPORTED, Outcome.REFUSED):
@@ -250,10 +382,15 @@ class HistorySession(Machine, Generic[T]):
                 self._count("given_up.record")
             self._attempts = 0
             self._damaged = False
+            empty = not self._held
             self._release(final=True)
+            self._tell_clock()
             self.idle = True
             if self._more_wanted:
                 self._refresh()
+            elif empty and self._check_wanted():
+                self._checking = True
+                self._ask(Input.AGAIN)
             else:
                 self._history_done()
 
@@ -263,11 +400,29 @@ class HistorySession(Machine, Generic[T]):
     def _tick(self) -> None:
         if self._state is State.ASKING and self._ask_at_s is not None and self._mono_s >= self._ask_at_s:
             self._send_request()
-        elif self._state is State.LIVE and self._poll_due():
-            self._refresh()
+        elif self._state is State.LIVE and (self._poll_due(POLL_US) or self._its_time_has_come()):
+            self._look_again()
 
-    def _poll_due(self) -> bool:
-        return self._now_us - self._asked_us >= POLL_US and self._mono_s - self._asked_s >= POLL_S
+    def _its_time_has_come(self) -> bool:
+        """Whether a record that waits may be believed now."""
+        if self._ahead_us is None or self._mono_s - self._asked_s < POLL_S:
+            return False
+        return self._believed(self._ahead_us)
+
+    def _look_again(self) -> None:
+        """Ask for what is new and for what waits; measure the device's clock again when that was wrong."""
+        self._ahead_us = None
+        if self._lead_us:
+            self._queue.extend(Read(uuid) for uuid in self.clocks if uuid in self._present)
+        self._refresh()
+
+    def _poll_due(self, span_us: int, since_us: int | None = None) -> bool:
+        """``span_us`` passed since the last request, and since ``since_us``. A clock set back starts anew."""
+        asked_us = self._asked_us if since_us is None else max(since_us, self._asked_us)
+        rarer = 2**self._waits
+        waited_us = self._now_us - asked_us
+        in_turn = waited_us >= span_us * rarer or self._asked_us > self._now_us
+        return in_turn and self._mono_s - self._asked_s >= POLL_S * rarer
 
 
 _RACP_OUTCOMES: Final[dict[int, Outcome]] = {

@@ -20,7 +20,7 @@ from edge.ble.profiles.moments import DateTime, utc_us
 from edge.ble.profiles.pulse_oximeter import Oximetry, PlxContinuous, PlxSpotCheck, PlxStatus, Remarks
 from edge.ble.profiles.thermometer import TemperatureMeasurement
 from edge.ble.profiles.weight import WeightMeasurement
-from edge.ble.sessions_machine import Machine
+from edge.ble.sessions_machine import FUTURE_TOLERANCE_US, LEAD_MOST_US, Machine
 
 # A strap notifies every second; the twin needs about one value a minute. A real value is kept, none is
 # averaged. Twin time, so a fast clock loses nothing.
@@ -31,13 +31,19 @@ class LiveSession(Machine):
     """Adds the time of a measurement to the machine."""
 
     def _moment(self, at: DateTime | None, believed: bool = True) -> tuple[int, Quality]:
-        """When a measurement was made; now when it has no time stamp, now with doubt when a broken one."""
+        """When a measurement was made; now when it has no time stamp, now with doubt when a broken one.
+
+        A time stamp in the future is a broken one: such devices send a measurement once, and forget it.
+        """
         if at is None:
             return self._now_us, Quality.GOOD
         wall_us = at.wall_us()
         if wall_us is None:
             return self._now_us, Quality.CLOCK_DOUBT
         time_us, doubtful = utc_us(wall_us, self.timezone)
+        if time_us > self._latest_us:
+            self._count("implausible.time")
+            return self._now_us, Quality.CLOCK_DOUBT
         return time_us, Quality.CLOCK_DOUBT if doubtful or not believed else Quality.GOOD
 
     def _hand_out(
@@ -45,6 +51,9 @@ class LiveSession(Machine):
     ) -> None:
         special = None if number is None else number.special
         self._emit(self._sample(kind, value, moment[0], moment[0], moment[1], special))
+
+    def _is_ahead(self, seq: int) -> bool:
+        return seq > self._now_us + FUTURE_TOLERANCE_US + LEAD_MOST_US
 
     def _too_soon(self, kind: str) -> bool:
         last_us = self._emitted.get(kind)

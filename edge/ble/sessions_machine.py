@@ -94,6 +94,13 @@ READ_ATTEMPTS: Final = 3
 # A device's clock may be this far off before its times are doubted. CGM clocks tell whole minutes (60 s),
 # a quartz drifts about 1 min a month. Five minutes must be seen: that is one CGM interval.
 CLOCK_TOLERANCE_US: Final = 150 * US_PER_S
+# What is dated later than this beyond now is refused: nobody measures tomorrow. Cursors are numbers that only
+# rise (a CGM's are its times), so one such record would hide every true one until its date. A quarter of an
+# hour covers clocks set by hand; a device whose clock was measured to be fast gets that much more, up to one
+# hour: a missed change of daylight saving time. After such a device is replaced, the next one's records are
+# hidden for no longer than its warm-up lasts.
+FUTURE_TOLERANCE_US: Final = 15 * US_PER_MIN
+LEAD_MOST_US: Final = 60 * US_PER_MIN
 # Older than this on arrival, a record came through the device's memory.
 HISTORY_AGE_US: Final = 10 * US_PER_MIN
 # No such device existed before: an earlier date is a clock that was never set.
@@ -136,6 +143,9 @@ class Machine:
         self._emitted = dict(self.cursors)  # kind -> greatest seq handed to the hub
         self._unstored = 0
         self._clock_doubt = False
+        self._lead_us: int | None = (
+            None  # how far the device's clock was ahead of ours (never < 0); None: unknown
+        )
         self._local_time: LocalTimeInformation | None = None
 
     @property
@@ -149,6 +159,7 @@ class Machine:
         self._reset()
         self._at(now_us, mono_s)
         self._present = present
+        self._begun()
         self._move(Input.BEGIN)
         missing = [uuid for uuid in self.required if uuid not in present]
         if missing:
@@ -228,7 +239,8 @@ class Machine:
         self._at(now_us, mono_s)
         if self._state is State.CLOSED:
             return self._step()
-        if self._deadline_s is not None and mono_s > self._deadline_s:
+        late = self._deadline_s is not None and mono_s > self._deadline_s
+        if late and not self._lives_without_answer():
             self._fail(
                 LinkTimeout(
                     f"no answer for {PROCEDURE_TIMEOUT_S:g} s while {self._state}",
@@ -236,11 +248,22 @@ class Machine:
                     mend="the hub connects again",
                 )
             )
-        else:
+        elif not late:
             self._tick()
         return self._step()
 
     # --- what profiles fill in ---
+
+    def _begun(self) -> None:
+        """A visit begins; the time is known."""
+
+    def _is_ahead(self, seq: int) -> bool:
+        """Whether a cursor can be no record's that was taken at a right time, by a right clock of ours.
+
+        For devices whose numbers are times. The cursor is of an earlier fault (a clock far ahead, theirs or
+        ours), or our own clock is behind now; either way it must not hide what comes.
+        """
+        return False
 
     def _read(self, uuid: int, data: bytes) -> None:
         """Take a value of ``reads``; DecodeError has it read again."""
@@ -253,6 +276,10 @@ class Machine:
 
     def _survives(self, action: Action) -> bool:
         """Whether the session goes on (and how) without the action that failed."""
+        return False
+
+    def _lives_without_answer(self) -> bool:
+        """Whether the session goes on (and how) when the control point does not answer in time."""
         return False
 
     def _subscribed(self) -> None:
@@ -346,11 +373,22 @@ class Machine:
         doubt because with a fast twin clock it may last minutes of twin time.
         """
         asked_us, answered_us = window
+        self._lead_us = max(0, device_us - answered_us)
         early = device_us + resolution_us < asked_us - CLOCK_TOLERANCE_US
         late = device_us > answered_us + CLOCK_TOLERANCE_US
         self._clock_doubt = early or late
         middle_us = (asked_us + answered_us) // 2
         self._tell(clock_offset_s=round((device_us + resolution_us // 2 - middle_us) / US_PER_S))
+
+    @property
+    def _latest_us(self) -> int:
+        """What is dated later than this is not believed."""
+        return self._now_us + FUTURE_TOLERANCE_US + min(self._lead_us or 0, LEAD_MOST_US)
+
+    @property
+    def _far_ahead(self) -> bool:
+        """One of the two clocks is wrong by more than a missed daylight saving time; nobody here knows which."""
+        return self._lead_us is not None and self._lead_us > LEAD_MOST_US
 
     def _sample(
         self,
@@ -363,11 +401,17 @@ class Machine:
         history_age_us: int = HISTORY_AGE_US,
     ) -> list[Sample]:
         """The sample, or nothing and a count: no number, not plausible, or already handed out."""
+        last = self._emitted.get(kind)
         if value is None:
             self._count(f"no_value.{special.value if special else 'absent'}")
             return []
-        if seq <= self._emitted.get(kind, seq - 1):
+        if last is not None and self._is_ahead(last):
+            quality |= Quality.CLOCK_DOUBT
+        elif last is not None and seq <= last:
             self._count("duplicate")
+            return []
+        if time_us > self._latest_us:
+            self._count("implausible.time")
             return []
         if time_us > self._now_us + CLOCK_TOLERANCE_US:
             quality |= Quality.CLOCK_DOUBT

@@ -64,6 +64,19 @@ class MeterSession(HistorySession[GlucoseMeasurement]):
             return bytes(Racp.report_all())
         return bytes(Racp.report_from(min(first, 0xFFFF)))
 
+    def _newest_message(self) -> bytes:
+        return bytes(Racp.report_newest())
+
+    def _dates(self, run: list[GlucoseMeasurement]) -> list[int | None]:
+        moments = [self._moment(record) for record in run]
+        return [None if moment is None else moment[0] for moment in moments]
+
+    def _moment(self, record: GlucoseMeasurement) -> tuple[int, bool] | None:
+        wall_us = record.base.wall_us()
+        if wall_us is None:
+            return None
+        return utc_us(wall_us + (record.offset_min or 0) * US_PER_MIN, self.timezone)
+
     def _outcome(self, data: bytes) -> Outcome | None:
         return racp_outcome(data)
 
@@ -81,26 +94,26 @@ class MeterSession(HistorySession[GlucoseMeasurement]):
             return [], [err]
         return [(record.sequence, record)], []
 
-    def _waits(self, record: GlucoseMeasurement) -> bool:
+    def _lacks_context(self, record: GlucoseMeasurement) -> bool:
         return record.context_follows and record.sequence not in self._contexts
 
     def _incomplete(self) -> bool:
-        return any(self._waits(record) for record in self._held.values())
+        return any(self._lacks_context(record) for record in self._held.values())
 
     def _convert(self, run: list[GlucoseMeasurement], final: bool) -> tuple[list[Sample], int]:
         samples: list[Sample] = []
         for count, record in enumerate(run):
-            if self._waits(record) and not final:
+            if self._lacks_context(record) and not final:
                 return samples, count
             samples += self._samples(record, self._contexts.pop(record.sequence, None))
         return samples, len(run)
 
     def _samples(self, record: GlucoseMeasurement, context: GlucoseContext | None) -> list[Sample]:
-        wall_us = record.base.wall_us()
-        if wall_us is None:
+        moment = self._moment(record)
+        if moment is None:
             self._count("no_time")
             return []
-        time_us, doubtful = utc_us(wall_us + (record.offset_min or 0) * US_PER_MIN, self.timezone)
+        time_us, doubtful = moment
         quality = Quality.GOOD
         if doubtful or record.annunciation & MeterStatus.TIME_FAULT:
             quality |= Quality.CLOCK_DOUBT

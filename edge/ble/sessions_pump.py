@@ -185,6 +185,9 @@ class PumpSession(HistorySession[HistoryRecord]):
             return bytes(IddRacp.report_all(protection))
         return bytes(IddRacp.report_from(min(first, 0xFFFF_FFFF), protection))
 
+    def _newest_message(self) -> bytes:
+        return bytes(IddRacp.report_newest(self._protection(uuids.IDD_RACP)))
+
     def _outcome(self, data: bytes) -> Outcome | None:
         answer = IddRacp.from_bytes(data, self._e2e)
         self._check_counter(uuids.IDD_RACP, answer.protection)
@@ -216,6 +219,23 @@ class PumpSession(HistorySession[HistoryRecord]):
             return False
         self._reach += 1
         return True
+
+    def _dates(self, run: list[HistoryRecord]) -> list[int | None]:
+        self._learn()
+        reference_us = None if self._reference is None else self._reference[0]
+        dates: list[int | None] = []
+        for record in run:
+            if isinstance(record.event, _REFERENCES):
+                moment = self._moment(record.event)
+                reference_us = None if moment is None else moment[0]
+            dates.append(None if reference_us is None else reference_us + record.offset_s * US_PER_S)
+        return dates
+
+    def _moment(self, event: ReferenceTime | ReferenceTimeBaseOffset) -> tuple[int, bool] | None:
+        if isinstance(event, ReferenceTime):
+            return event.at.utc_us(self.timezone)
+        wall_us = event.base.wall_us()
+        return None if wall_us is None else utc_us(wall_us + event.offset_min * US_PER_MIN, self.timezone)
 
     def _convert(self, run: list[HistoryRecord], final: bool) -> tuple[list[Sample], int]:
         self._learn()
@@ -251,14 +271,8 @@ class PumpSession(HistorySession[HistoryRecord]):
     def _place(self, record: HistoryRecord) -> bool:
         """Remember what later events refer to; False when nothing does."""
         event = record.event
-        if isinstance(event, ReferenceTime):
-            self._set_reference(event.at.utc_us(self.timezone), event.reason)
-        elif isinstance(event, ReferenceTimeBaseOffset):
-            wall_us = event.base.wall_us()
-            moment = None
-            if wall_us is not None:
-                moment = utc_us(wall_us + event.offset_min * US_PER_MIN, self.timezone)
-            self._set_reference(moment, event.reason)
+        if isinstance(event, ReferenceTime | ReferenceTimeBaseOffset):
+            self._set_reference(self._moment(event), event.reason)
         elif isinstance(event, BolusPart1) and record.event_type == EventType.BOLUS_PROGRAMMED_1:
             if self._reference is not None:
                 self._programmed[event.bolus_id] = self._reference[0] + record.offset_s * US_PER_S

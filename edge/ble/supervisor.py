@@ -101,11 +101,18 @@ class Supervisor:
             for device in self._devices:
                 self._set(device, "absent")
 
-    async def alert(self, level: int) -> bool:
-        """Write Alert Level (0 none, 1 mild, 2 high) to every connected wearable; True when one took it."""
-        links = [
-            self._links[d.source] for d in self._devices if d.profile == "alert" and d.source in self._links
-        ]
+    @property
+    def wearables(self) -> dict[str, Link]:
+        """Connected wearables by source. Another Link object means another connection."""
+        alerting = [d.source for d in self._devices if d.profile == "alert"]
+        return {source: self._links[source] for source in alerting if source in self._links}
+
+    async def alert(self, level: int, source: str | None = None) -> bool:
+        """Write Alert Level (0 none, 1 mild, 2 high) to the connected wearables, or to the one named.
+
+        True when one took it.
+        """
+        links = [link for name, link in self.wearables.items() if source in (None, name)]
 
         async def ring(link: Link) -> bool:
             try:
@@ -193,7 +200,9 @@ class Supervisor:
                 error = caught
             settled = visit is not None and time.monotonic() - linked_s > self._pace.settled_s
             stored = visit.stored if visit is not None else 0
-            if stored or (settled and isinstance(error, LinkError) and not isinstance(error, PairingError)):
+            flooded = visit is not None and visit.was_flooded  # a value or two of a flood are no merit
+            settled = settled and isinstance(error, LinkError) and not isinstance(error, PairingError)
+            if (stored or settled) and not flooded:
                 failures.clear()
             fruitless = fruitless + 1 if visit is not None and visit.was_silent and not stored else 0
             await self._pause(device, error, failures, was_linked=visit is not None)

@@ -6,14 +6,16 @@ import asyncio
 import gzip
 import re
 import shutil
+import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.live import Live
@@ -22,6 +24,7 @@ from core.clock import clock_from_text
 from core.errors import EnvironmentMissing, HometwinError, InputError
 from core.events import parse_event_time, parse_events
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
+from edge.config import find_zone
 from edge.control import ask_hub
 from edge.demo.layout import DemoLayout, make_layout, require_free
 from edge.demo.processes import Group, child_environ, this_command
@@ -34,6 +37,9 @@ HEAD_START_S: Final = 6.0
 REFRESH_S: Final = 0.4
 PLAIN_EVERY_S: Final = 10.0
 DRAIN_TIMEOUT_S: Final = 60.0
+LONGEST: Final = 10_000  # of any unit: what is longer is a slip of the finger
+EARLIEST_US: Final = round(datetime(1990, 1, 1, tzinfo=UTC).timestamp()) * US_PER_S
+LATEST_US: Final = round(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * US_PER_S
 UNITS: Final = {"m": US_PER_MIN, "h": US_PER_H, "d": US_PER_DAY}
 
 
@@ -49,17 +55,27 @@ class DemoPlan:
     seed: int
     folder: Path | None
     portal_port: int
+    approval: str = "demo"
 
 
 async def run_demo(plan: DemoPlan) -> None:
     """Play until the end of the plan or Ctrl-C; then end every process and say what happened."""
     length_us = parse_length(plan.length)
     start_us = find_start(plan)
+    if not EARLIEST_US <= start_us < LATEST_US:
+        raise InputError("the start lies outside 1990..2100", where="--from", mend="check the year")
+    if plan.approval not in ("demo", "clinician"):
+        raise InputError("must be demo or clinician", where="--approval")
     require_free(plan.portal_port, "--portal-port")
     find_mosquitto()
     kept = plan.folder is not None
-    root = plan.folder.resolve() if plan.folder else Path(tempfile.mkdtemp(prefix="hometwin-demo-"))
-    demo = Demo(plan, make_layout(root, plan.timezone, plan.portal_port), start_us, start_us + length_us)
+    root = make_root(plan.folder)
+    demo = Demo(
+        plan,
+        make_layout(root, plan.timezone, plan.portal_port, plan.approval),
+        start_us,
+        start_us + length_us,
+    )
     try:
         await demo.play()
     finally:
@@ -68,6 +84,7 @@ async def run_demo(plan: DemoPlan) -> None:
             demo.console.print(f"everything of this demo is kept in {root}")
         else:
             shutil.rmtree(root, ignore_errors=True)
+            demo.console.print("nothing of this demo is kept; --dir FOLDER keeps it")
 
 
 class Demo:
@@ -200,7 +217,7 @@ class Demo:
             start_us=self.start_us,
             end_us=self.end_us,
             processes={n: (c.alive, c.restarts) for n, c in self.group.children.items()},
-            hint=f"Ctrl-C ends · hometwin log carbs 45 --config {self.layout.hub_toml}",
+            hint=f"Ctrl-C ends · {Path(sys.argv[0]).name} log carbs 45 --config {self.layout.hub_toml}",
         )
 
     def _find_login(self) -> str:
@@ -235,20 +252,33 @@ class Demo:
         await self.group.stop()
 
 
+def make_root(folder: Path | None) -> Path:
+    """The demo's folder: the one given, made when it is not there, or a temporary one."""
+    if folder is None:
+        return Path(tempfile.mkdtemp(prefix="hometwin-demo-"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        used = any(folder.iterdir())
+    except OSError as err:
+        raise InputError(f"cannot use this folder: {err.strerror}", where=f"--dir {folder}") from None
+    if used:
+        raise InputError(
+            "is not empty", where=f"--dir {folder}", mend="name a new folder: each demo starts afresh"
+        )
+    return folder.resolve()
+
+
 def parse_length(text: str) -> int:
     """Microseconds of ``90m``, ``6h`` or ``2d``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
-    if not match or float(match.group(1)) <= 0:
+    if not match or not 0 < float(match.group(1)) <= LONGEST:
         raise InputError(f"cannot read the length {text[:20]!r}", where="--for", mend="use 90m, 6h or 2d")
     return round(float(match.group(1)) * UNITS[match.group(2)])
 
 
 def find_start(plan: DemoPlan) -> int:
     """Where to begin: as asked, else at midnight of the first day with glucose readings."""
-    try:
-        zone = ZoneInfo(plan.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise InputError(f"unknown timezone {plan.timezone[:40]!r}", where="--timezone") from None
+    zone = find_zone(plan.timezone, "--timezone")
     if plan.recording is None:
         return parse_event_time(plan.start or PERSON_START, zone, "--from")
     try:
@@ -259,10 +289,19 @@ def find_start(plan: DemoPlan) -> int:
         raise InputError(
             "no such file", where=str(plan.recording), mend="check the path after --recording"
         ) from None
-    except (OSError, EOFError, UnicodeDecodeError) as err:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as err:
         raise InputError(f"cannot be read: {type(err).__name__}", where=str(plan.recording)) from None
     if plan.start:
-        return parse_event_time(plan.start, zone, "--from")
+        start_us = parse_event_time(plan.start, zone, "--from")
+        end_us = start_us + parse_length(plan.length)
+        if not any(start_us <= s.time_us < end_us for s in samples):
+            raise InputError(
+                "the recording holds nothing in this span", where="--from", mend="check --from and --for"
+            )
+        return start_us
+    samples = [s for s in samples if EARLIEST_US <= s.time_us < LATEST_US]
+    if not samples:
+        raise InputError("holds no events between 1990 and 2100", where=str(plan.recording))
     first_us = next((s.time_us for s in samples if s.kind == "cgm_mgdl"), samples[0].time_us)
     midnight = datetime.fromtimestamp(first_us / 1e6, zone).replace(hour=0, minute=0, second=0, microsecond=0)
     return round(midnight.timestamp() * 1e6)

@@ -10,6 +10,8 @@ from rich.text import Text
 
 LOW_MGDL: Final = 70.0
 HIGH_MGDL: Final = 180.0
+BOTTOM_MGDL: Final = 40.0
+TOP_MGDL: Final = 300.0
 PAST_MIN: Final = 360.0
 AHEAD_MIN: Final = 120.0
 US_PER_MIN: Final = 60_000_000
@@ -26,14 +28,15 @@ def plot_glucose(
 ) -> Text:
     """Readings of the last six hours and the 90 % band of the next two, ``width`` by ``height`` characters."""
     columns = max(20, width - 6)
+    height = max(3, height - 1)  # the last line is the time axis
     per_column_min = (PAST_MIN + AHEAD_MIN) / columns
     now_column = int(PAST_MIN / per_column_min)
     points = [((t - now_us) / US_PER_MIN, v) for t, v in trace]
     points = [(t_min, v) for t_min, v in points if -PAST_MIN <= t_min <= 0]
     band = _band(forecast, estimate, now_us)
     values = [v for _, v in points] + [v for row in band for v in row[1:]]
-    bottom = min([50.0, *values])
-    top = min(400.0, max([220.0, *values]))
+    bottom = BOTTOM_MGDL
+    top = TOP_MGDL if max(values, default=0.0) <= TOP_MGDL else 400.0  # a scale that jumps cannot be read
 
     def row_of(value: float) -> int:
         share = (min(max(value, bottom), top) - bottom) / (top - bottom)
@@ -59,7 +62,13 @@ def plot_glucose(
     for t_min, value in points:
         colour = "red" if value < LOW_MGDL else "yellow" if value > HIGH_MGDL else "green"
         cells[row_of(value)][column_of(t_min)] = ("●", colour)
-    return _draw(cells, row_of, bottom, top)
+    text = _draw(cells, row_of, bottom, top)
+    axis = [" "] * columns
+    for label, t_min in (("-6 h", -PAST_MIN), ("-3 h", -180.0), ("now", 0.0), ("+2 h", AHEAD_MIN)):
+        start = min(columns - len(label), column_of(t_min))
+        axis[start : start + len(label)] = label
+    text.append("\n     " + "".join(axis), "dim")
+    return text
 
 
 def _draw(cells: list[list[tuple[str, str]]], row_of: Any, bottom: float, top: float) -> Text:

@@ -20,6 +20,7 @@ from edge.demo.plot import plot_glucose
 
 MGDL_PER_MMOLL: Final = 18.0156
 STALE_S: Final = 660.0
+ADVICE_SHOWN_US: Final = 30 * 60_000_000  # after its meal a piece of advice is history
 # Log-parameters that people can make sense of, as multiples of the person's nominal value.
 PARAMETERS: Final = {
     "ln_s": "insulin sensitivity",
@@ -63,6 +64,13 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def data_age(status: dict[str, Any], made: dict[str, Any]) -> str:
+    """How old the newest reading behind a forecast is now, not when the forecast was made."""
+    if made["data_age_s"] is None:
+        return "without any reading"
+    return f"from data {age(made['data_age_s'] + (status['now_us'] - made['made_at_us']) / 1e6)} old"
+
+
 def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int) -> RenderableType:
     """The whole screen."""
     layout = Layout()
@@ -73,8 +81,11 @@ def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int)
         layout["body"].update(Panel(Text("the hub is starting …", "yellow"), border_style="dim"))
         return layout
     layout["body"].split_row(Layout(name="left", ratio=3), Layout(name="right", ratio=2))
-    plot_height = max(8, height - 7 - 12)
-    layout["left"].split_column(Layout(name="now", size=5), Layout(name="plot"), Layout(name="ahead", size=9))
+    ahead_size = 9 if height >= 34 else 6
+    plot_height = height - 7 - 5 - ahead_size
+    layout["left"].split_column(
+        Layout(name="now", size=5), Layout(name="plot"), Layout(name="ahead", size=ahead_size)
+    )
     layout["now"].update(_now(status))
     plot = plot_glucose(
         status["trace"],
@@ -82,14 +93,14 @@ def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int)
         status["estimate"],
         status["now_us"],
         int(width * 0.6) - 4,
-        plot_height - 4,
+        max(4, plot_height - 2),
     )
     layout["plot"].update(Panel(plot, title="last 6 h and next 2 h, mg/dL (band: 90 %)", border_style="dim"))
     layout["ahead"].update(_ahead(status))
     layout["right"].split_column(
-        Layout(_devices(status), name="devices", size=len(status["devices"]) + 3),
-        Layout(_alarms(status), name="alarms"),
-        Layout(_twin(status), name="twin", size=9),
+        Layout(_devices(status), name="devices", size=len(status["devices"]) + 2),
+        Layout(_alarms(status), name="alarms", minimum_size=5),
+        *([Layout(_twin(status), name="twin", size=8)] if height >= 36 else []),
         Layout(_sync(status), name="sync", size=7),
     )
     return layout
@@ -120,14 +131,14 @@ def _now(status: dict[str, Any]) -> RenderableType:
     value, old = reading["value"], reading["age_s"] > STALE_S
     style = "dim" if old else "bold red" if value < 70 else "bold yellow" if value > 180 else "bold green"
     text = Text.assemble(
-        (f"{value:.0f} mg/dL {_arrow(status['trace'])}", style),
+        (f"{value:.0f} mg/dL {'' if old else _arrow(status['trace'])}", style),
         f"  ({value / MGDL_PER_MMOLL:.1f} mmol/L)   ",
         (f"measured {age(reading['age_s'])} ago", "red" if old else "dim"),
     )
     others = []
     for kind, label in (
         ("heart_rate_bpm", "heart {:.0f} bpm"),
-        ("basal_uph", "basal {:.2f} U/h"),
+        ("basal_uph", "basal {:.2f} U/h, set"),
         ("bolus_u", "bolus {:g} U"),
         ("long_acting_u", "long-acting {:g} U"),
         ("carbs_g", "meal {:.0f} g"),
@@ -168,7 +179,7 @@ def _ahead(status: dict[str, Any]) -> RenderableType:
         if mean is None or low is None or high is None:
             continue
         colour = "red" if low < 70 else "green"
-        note = f"{forecast['status']}, data {age(forecast['data_age_s'])} old" if index == 0 else ""
+        note = f"{forecast['status'].replace('_', ' ')}, {data_age(status, forecast)}" if index == 0 else ""
         table.add_row(
             f"{horizon:.0f} min",
             f"{mean:.0f} mg/dL",
@@ -178,14 +189,21 @@ def _ahead(status: dict[str, Any]) -> RenderableType:
     return Panel(table, title="forecast", border_style="dim")
 
 
+def trouble(device: dict[str, Any]) -> str:
+    """What a person should know or do about a device; empty when all is well."""
+    facts = device["facts"]
+    return str(facts.get("clock_warning") or facts.get("numbers_warning") or device["reason"])
+
+
 def _devices(status: dict[str, Any]) -> RenderableType:
     table = Table(expand=True, box=None, show_header=False)
     for source, device in status["devices"].items():
         battery = device["facts"].get("battery_pct")
+        note = Text(f"battery {battery:.0f} %" if battery is not None else "", "dim", no_wrap=True)
+        if trouble(device):
+            note = Text(trouble(device), "yellow", no_wrap=True, overflow="ellipsis")
         table.add_row(
-            source,
-            Text(device["state"].replace("_", " "), STATE_STYLES.get(device["state"], "")),
-            Text(f"battery {battery:.0f} %" if battery is not None else "", "dim"),
+            source, Text(device["state"].replace("_", " "), STATE_STYLES.get(device["state"], "")), note
         )
     return Panel(table, title="Bluetooth", border_style="dim")
 
@@ -220,7 +238,7 @@ def _twin(status: dict[str, Any]) -> RenderableType:
     table = Table(expand=True, box=None, show_header=False)
     mean, sd = estimate["output_mean"], estimate["output_sd"]
     if mean is not None and sd is not None:
-        table.add_row("glucose", f"{mean:.0f} ± {1.645 * sd:.0f} mg/dL")
+        table.add_row("glucose at the sensor", f"{mean:.0f} ± {1.645 * sd:.0f} mg/dL")
     index = 0
     for row, name in enumerate(estimate["names"]):
         variance = estimate["covariance"][index + row]
@@ -249,21 +267,21 @@ def _sync(status: dict[str, Any]) -> RenderableType:
     table.add_row(
         "prior", f"version {prior['version']} ({prior['stratum']})" if prior else Text("own default", "dim")
     )
-    if status["advice"]:
-        advice = status["advice"][-1]
+    advice = status["advice"][-1] if status["advice"] else None
+    if advice and advice["for_time_us"] > status["now_us"] - ADVICE_SHOWN_US:
+        zone = ZoneInfo(status["timezone"])
+        when = datetime.fromtimestamp(advice["for_time_us"] / 1e6, UTC).astimezone(zone)
         text = advice["refused"] or f"{advice['dose_u']:g} U for {advice['carbs_g']:.0f} g"
-        table.add_row("advice", Text(text, "cyan"))
+        table.add_row(f"advice for {when:%H:%M}", Text(text, "cyan"))
         table.add_row("", Text(f"approved by {advice['approved_by']}", "dim"))
     return Panel(table, title="cloud twin", border_style="dim")
 
 
 def _foot(scene: Scene) -> RenderableType:
-    parts = Text.assemble(
-        "portal ", (scene.portal, "bold underline"), f"  {scene.login}\n", (scene.hint, "dim")
-    )
+    parts = Text.assemble("portal ", (scene.portal, "bold underline"), f"  {scene.login}  ")
     for name, (alive, restarts) in scene.processes.items():
-        mark = "●" if alive else "○"
-        parts.append(f"  {mark} {name}", "green" if alive else "red")
+        parts.append(f" {'●' if alive else '○'} {name}", "green" if alive else "red")
         if restarts:
             parts.append(f"×{restarts + 1}", "yellow")
+    parts.append(f"\n{scene.hint}", "dim")
     return Panel(parts, border_style="dim")

@@ -35,6 +35,8 @@ _CACHE_KIB: Final = 1024
 # Pages in the write-ahead log before it is copied into the file: 4 MiB. Larger saves writes (a page that
 # changes often is copied once), smaller saves space and the time to open after a power cut.
 _CHECKPOINT_PAGES: Final = 1000
+# Less than this is a full disk: one commit may write a fold, some twenty pages of 4 KiB.
+_LEAST_ROOM_BYTES: Final = 128 * 1024
 # CONSTRAINT and MISMATCH: a row lies where none of ours can be.
 _DAMAGE: Final = (
     sqlite3.SQLITE_CORRUPT,
@@ -67,12 +69,43 @@ class WriterLock:
                 where=str(path),
                 mend="stop that one first",
             ) from None
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # who holds it is only for people to read; the disk may be full
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let others open the store."""
         os.close(self._handle)
+
+
+class FileWatch:
+    """Notices that the store or its log was deleted, replaced or moved while SQLite holds it open.
+
+    A held file keeps its inode, so no other file can have that number: two ``stat`` calls, 3 us, are proof.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Remembers the files at ``path`` as they are now."""
+        self._path = path
+        self._known = {name: _identity(name) for name in (path, path.with_name(path.name + "-wal"))}
+
+    def check(self) -> None:
+        """StoreError when a file is not the one that was opened."""
+        for name, known in self._known.items():
+            if known is None or _identity(name) != known:
+                raise StoreError(
+                    "store file was deleted or replaced while in use",
+                    where=str(name),
+                    mend="nothing is stored from now on: put the file back, or restart to begin a new store",
+                )
+
+
+def _identity(name: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
@@ -88,8 +121,8 @@ def reported(path: Path) -> Iterator[None]:
             raise StoreBusyError(
                 "another process uses the file", where=where, mend="stop that one first"
             ) from None
-        if code == sqlite3.SQLITE_FULL:
-            raise StoreError("no space left", where=where, mend="free some space on that disk") from None
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
+            raise no_space(path) from None
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             raise InputError(
                 f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
@@ -106,6 +139,24 @@ def reported(path: Path) -> Iterator[None]:
         raise StoreError(
             f"disk refuses ({name})", where=where, mend="check the disk and its rights"
         ) from None
+
+
+def no_space(path: Path) -> StoreError:
+    """The disk is full: nothing of the last call was stored, and the store goes on once there is space."""
+    return StoreError(
+        "no space left",
+        where=str(path),
+        mend="free some space on that disk; the store then goes on by itself",
+    )
+
+
+def _is_full(path: Path) -> bool:
+    """Some file systems notice only at the flush that there is no space, and SQLite calls that an I/O error."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _LEAST_ROOM_BYTES
 
 
 def open_database(path: Path, fill: Callable[[sqlite3.Connection], None]) -> tuple[sqlite3.Connection, bool]:
@@ -212,9 +263,14 @@ def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
         db.execute("BEGIN IMMEDIATE")
         fill(db)
         db.execute("COMMIT")
-    fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        fresh.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as err:
+        raise StoreError(
+            f"store cannot be made: {err.strerror}", where=str(path), mend="check the disk and its space"
+        ) from None

@@ -20,7 +20,7 @@ import structlog
 from core.clock import Clock
 from core.errors import DecodeError, InputError, StoreError, TamperedError
 from core.messages import Sample, encode
-from edge.store.database import WriterLock, reported
+from edge.store.database import FileWatch, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
@@ -40,6 +40,7 @@ RECEIVED_STEP_US: Final = 100_000
 # Unpacked segments kept for the next question: 8 x 256 samples are under 1 MiB.
 _KEPT_SEGMENTS: Final = 8
 _INT64: Final = 1 << 63
+US_PER_MS: Final = 1000
 _MAX_NAME_BYTES: Final = 200  # of sources, kinds and blobs
 
 
@@ -61,6 +62,7 @@ class Store:
         self._index = Index()
         self._unpacked: OrderedDict[int, list[Sample]] = OrderedDict()
         self._closed = False
+        self._files = FileWatch(path)
         # True while disk and memory may differ; stays so after a failure whose outcome is unknown.
         self._in_doubt = False
         seen = Examination(db, path, self._outer, self._sealer)
@@ -195,7 +197,7 @@ class Store:
     # --- outbox and counters
 
     def enqueue(self, payload: bytes, *, sample_row: int | None = None) -> int:
-        """Put ``payload`` into the outbox; its number is greater than every one before.
+        """Put ``payload`` into the outbox; its number is greater than every one before, see ``_next``.
 
         ``sample_row``: the payload holds the samples up to this row; the pointer moves with it or not at all.
         """
@@ -205,7 +207,7 @@ class Store:
                 raise InputError(
                     "sample_row must not go back, nor beyond the last row", where="store.enqueue"
                 )
-            number = self._head.last_outbox + 1
+            number = self._next(self._head.last_outbox)
             sealed = self._sealer.seal(Table.OUTBOX, row_ident(number), payload)
 
             def write(head: Head) -> None:
@@ -255,10 +257,10 @@ class Store:
                 self._change(write)
 
     def next_number(self, name: str) -> int:
-        """1, 2, 3 … per name, across restarts, never twice."""
+        """The next number of this name: strictly rising across restarts and replaced stores, see ``_next``."""
         _name(name, "counter")
         with self._mutex:
-            number = self._head.counters.get(name, 0) + 1
+            number = self._next(self._head.counters.get(name, 0))
 
             def write(head: Head) -> None:
                 head.counters[name] = number
@@ -344,14 +346,29 @@ class Store:
 
         self._change(write, remember)
 
+    def _next(self, last: int) -> int:
+        """The number after ``last`` (0: none): now in milliseconds, or one more when that is not greater.
+
+        Outbox numbers, alarms and hand entries are known to the cloud by their number. A store made anew, or
+        put back from an older copy, must not give out those of its predecessor again; time does not repeat
+        itself. A clock that steps back only makes the numbers dense.
+        """
+        return max(last + 1, self._clock.now_us() // US_PER_MS)
+
     def _insert(self, head: Head, table: Table, records: Sequence[tuple[int, bytes]]) -> None:
         for row, sealed in records:
             head.add(table, row_ident(row), marks(sealed))
         self._db.executemany(f"INSERT INTO {table.name.lower()} VALUES (?, ?)", records)  # noqa: S608 - constants
 
     def _change(self, write: Callable[[Head], None], remember: Callable[[], None] = lambda: None) -> None:
-        """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory."""
+        """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory.
+
+        StoreError when the files are not where they were: a commit to a file without a name is on no disk
+        after a restart. Looked at before, so that nothing is written, and after, so that nothing is
+        acknowledged that was written while the file went away (then only a restart tells what is there).
+        """
         self._check_usable()
+        self._files.check()
         self._in_doubt = True
         try:
             with reported(self._path):
@@ -363,6 +380,7 @@ class Store:
                 if done.rowcount != 1:
                     raise TamperedError("head is missing", where=str(self._path))
                 self._db.execute("COMMIT")
+            self._files.check()
         except BaseException:
             self._undo()
             raise

@@ -39,7 +39,7 @@ HUB = "hub-1"
 PERSON = "Person <One> & Co"  # a name that breaks a page which does not escape
 
 
-def config(folder: Path, approval: str = "clinician", port: int = 1) -> CloudConfig:
+def config(folder: Path, approval: str = "clinician", port: int = 1, trusted_proxy: str = "") -> CloudConfig:
     from cloud.config import AdviceConfig
 
     (folder / "hubs").mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def config(folder: Path, approval: str = "clinician", port: int = 1) -> CloudCon
         mqtt=MqttConfig("127.0.0.1"),
         database=DatabaseConfig(),
         keys=KeysConfig(),
-        web=WebConfig(port=port),
+        web=WebConfig(port=port, trusted_proxy=trusted_proxy),
         advice=AdviceConfig(approval),  # type: ignore[arg-type]
         timezone="Europe/London",
         base=str(folder),

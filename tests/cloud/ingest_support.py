@@ -15,6 +15,7 @@ from sync.cloud_link import Outcome, Received
 
 KEY = bytes(range(32))
 US_PER_MIN = 60_000_000
+T0_US = 1_767_362_400_000_000  # 2026-01-02 14:00 UTC
 
 
 def open_database(folder: Path, key: bytes = KEY) -> Database:
@@ -22,7 +23,7 @@ def open_database(folder: Path, key: bytes = KEY) -> Database:
 
 
 def sample(seq: int, value: float = 104.0, source: str = "cgm", kind: str = "cgm_mgdl", **more) -> Sample:
-    return Sample(seq * US_PER_MIN, kind, value, source, seq, **more)
+    return Sample(T0_US + seq * US_PER_MIN, kind, value, source, seq, **more)
 
 
 def samples(*seqs: int, source: str = "cgm") -> SampleBatch:

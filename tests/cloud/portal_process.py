@@ -37,16 +37,16 @@ class FixedClock:
 
 
 def main() -> None:
-    """``python -m tests.cloud.portal_process FOLDER PORT``."""
+    """``python -m tests.cloud.portal_process FOLDER PORT [TRUSTED_PROXY]``."""
     from cloud.portal import run_portal
 
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
-    db = filled.open_database(folder)
-    asyncio.run(run_portal(db, filled.config(folder, port=port), FixedClock()))
+    config = filled.config(folder, port=port, trusted_proxy=sys.argv[3] if sys.argv[3:] else "")
+    asyncio.run(run_portal(filled.open_database(folder), config, FixedClock()))
 
 
 @contextmanager
-def portal(folder: Path) -> Iterator[str]:
+def portal(folder: Path, trusted_proxy: str = "") -> Iterator[str]:
     """A running portal over the database in ``folder``; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -54,7 +54,7 @@ def portal(folder: Path) -> Iterator[str]:
     log = folder / "portal.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cloud.portal_process", str(folder), str(port)],
+            [sys.executable, "-m", "tests.cloud.portal_process", str(folder), str(port), trusted_proxy],
             stdout=out,
             stderr=out,
         )

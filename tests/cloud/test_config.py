@@ -52,6 +52,13 @@ def test_other_urls_stay_as_they_are(tmp_path: Path, url: str) -> None:
         ("timezone = '../etc'\n[mqtt]\nhost = 'h'", "timezone"),
         ("base = '/'\n[mqtt]\nhost = 'h'", "base"),
         ("[mqtt\nhost", "line 1"),
+        ("timezone = 'Europe'\n[mqtt]\nhost = 'h'", "timezone"),
+        (f"timezone = '{'x' * 300}'\n[mqtt]\nhost = 'h'", "timezone"),
+        ("timezone = ''\n[mqtt]\nhost = 'h'", "timezone"),
+        (f"x = {'[' * 20_000}{']' * 20_000}", "nested too deeply"),
+        ("x = " + "{a = " * 20_000 + "1" + "}" * 20_000, "nested too deeply"),
+        ("[mqtt]\nhost = 'h'\n[web]\ntrusted_proxy = 'proxy.local'", "web.trusted_proxy"),
+        ("[mqtt]\nhost = 'h'\n[web]\ntrusted_proxy = '*'", "web.trusted_proxy"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, named: str) -> None:
@@ -65,3 +72,8 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, named: str) -
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "cloud.toml")
+
+
+def test_the_log_level_and_the_trusted_proxy_are_read(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, 'log_level = "debug"\n' + GOOD + '[web]\ntrusted_proxy = "::1"\n'))
+    assert (config.log_level, config.web.trusted_proxy) == ("debug", "::1")

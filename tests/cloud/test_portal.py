@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import select
+import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -13,15 +16,15 @@ from pathlib import Path
 import httpx
 import pytest
 import socketio
-from sqlalchemy import select
+from sqlalchemy import select as rows_of
 
-from cloud.db import AdviceRow, AuditRow, Database
+from cloud.db import AdviceRow, AuditRow, Database, HubRow
 from cloud.portal.accounts import Accounts, set_password
-from cloud.portal.guard import COOKIE, RateLimit, Sessions
+from cloud.portal.guard import COOKIE, Sessions
 from core.errors import ConfigError, EnvironmentMissing, InputError
 from core.messages import DoseAdvice, decode
 from tests.cloud import filled
-from tests.cloud.portal_process import browser, portal
+from tests.cloud.portal_process import Browser, browser, portal
 
 
 class Site:
@@ -129,7 +132,8 @@ def test_pages_carry_security_headers_and_are_not_cached(site: Site, path: str) 
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    # Under no-referrer browsers post the login form with "Origin: null", which the guard refuses.
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert answer.headers["cache-control"] == "no-store"
 
 
@@ -198,7 +202,7 @@ async def test_approval_by_a_click_is_stored_with_name_and_note(site: Site, data
         row = session.get(AdviceRow, "hub-1-1")
         assert (row.state, row.decided_by, row.note) == ("approved", "clinician", "After our call")
         assert decode(row.body, DoseAdvice).approved_by == "clinician"
-        assert "approved advice hub-1-1" in session.scalars(select(AuditRow.what)).all()
+        assert "approved advice hub-1-1" in session.scalars(rows_of(AuditRow.what)).all()
 
 
 async def test_a_rejection_needs_its_reason(site: Site, database: Database) -> None:
@@ -230,8 +234,39 @@ async def test_a_click_after_logout_decides_nothing(site: Site, database: Databa
         assert session.get(AdviceRow, "hub-3-1").state == "proposed"
 
 
+async def test_an_old_tab_hears_nothing_after_logout_but_where_to_log_in(
+    site: Site, database: Database
+) -> None:
+    from core.messages import Sample
+
+    cookie = site.login()
+    async with browser(site.base, cookie, "/person/hub-2") as tab:
+        await asyncio.to_thread(httpx.post, f"{site.base}/logout", headers={"Cookie": cookie})
+        with database.write() as session:
+            late = Sample(filled.NOW_US + 2_000_000, "cgm_mgdl", 203.0, "cgm", 88_888_888)
+            filled.add_samples(session, [late], "hub-2")
+            session.get(HubRow, "hub-2").last_number += 1
+        before, messages = tab.tab.text(), len(tab.tab.messages)
+        for number, element in list(tab.tab.elements.items()):  # every control of the page, also the window's
+            for listener in element.get("events", []):
+                with contextlib.suppress(socketio.exceptions.SocketIOError):
+                    await tab._event(number, listener["listener_id"], json.dumps("dark"))
+        await tab.until(lambda t: len(t.messages) > messages)
+        await wait_for_end(tab)
+        assert tab.tab.messages[messages:] == [("open", {"path": "/login", "new_tab": False})]
+        assert tab.tab.text() == before
+        assert "203" not in re.findall(r"<b>(\d+)</b>", tab.tab.text())
+
+
+async def wait_for_end(tab: Browser) -> None:
+    """The server has closed the socket."""
+    end_s = time.monotonic() + 20
+    while tab._client.connected:
+        assert time.monotonic() < end_s, "the socket stayed open"
+        await asyncio.sleep(0.01)
+
+
 async def test_new_data_appear_on_an_open_page(site: Site, database: Database) -> None:
-    from cloud.db import HubRow
     from core.messages import Sample
 
     async with browser(site.base, site.login(), "/person/hub-3") as tab:
@@ -254,6 +289,87 @@ def test_wrong_passwords_are_limited_and_say_when_to_try_again(tmp_path: Path) -
         assert 0 < int(answer.headers["retry-after"]) <= 61
         right = {"name": "clinician", "password": (tmp_path / "portal.password").read_text().strip()}
         assert httpx.post(f"{base}/login", data=right).status_code == 429
+
+
+def test_a_claimed_address_does_not_get_around_the_limit(tmp_path: Path) -> None:
+    filled.open_database(tmp_path).close()
+    wrong = {"name": "clinician", "password": "wrong"}
+    with portal(tmp_path) as base:
+        codes = [
+            httpx.post(f"{base}/login", data=wrong, headers={"X-Forwarded-For": f"10.0.0.{i}"}).status_code
+            for i in range(7)
+        ]
+        assert codes == [401] * 5 + [429] * 2
+        claimed = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.0.0.9"}
+        assert "strict-transport-security" not in httpx.get(f"{base}/login", headers=claimed).headers
+
+
+def test_a_trusted_proxy_says_who_is_who_so_that_nobody_locks_out_others(tmp_path: Path) -> None:
+    filled.open_database(tmp_path).close()
+    wrong = {"name": "clinician", "password": "wrong"}
+    with portal(tmp_path, trusted_proxy="127.0.0.1") as base:
+        evil = {"X-Forwarded-For": "10.0.0.66"}
+        codes = [httpx.post(f"{base}/login", data=wrong, headers=evil).status_code for _ in range(7)]
+        assert codes == [401] * 5 + [429] * 2
+        right = {"name": "clinician", "password": (tmp_path / "portal.password").read_text().strip()}
+        good = {"X-Forwarded-For": "10.0.0.7", "X-Forwarded-Proto": "https"}
+        answer = httpx.post(f"{base}/login", data=right, headers=good)
+        assert answer.status_code == 303
+        assert "secure" in answer.headers["set-cookie"].lower()
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/login", "/healthz", "/static/login.css"])
+def test_other_methods_are_refused_before_a_page_is_built(site: Site, method: str, path: str) -> None:
+    answer = httpx.request(method, f"{site.base}{path}")
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["allow"]
+    assert len(answer.content) < 100
+
+
+def test_open_pages_answer_head_and_pages_refuse_to_be_posted_to(site: Site) -> None:
+    for path in ("/login", "/healthz", "/static/login.css"):
+        answer = httpx.head(f"{site.base}{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+    for path in ("/healthz", "/static/login.css"):
+        assert httpx.post(f"{site.base}{path}").status_code == 405
+    cookie = {"Cookie": site.login()}
+    for path in ("/", "/person/hub-1"):
+        assert httpx.post(f"{site.base}{path}", headers=cookie).status_code == 405
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=B"])
+def test_a_large_login_is_cut_off_early(site: Site, chunked: bool, kind: str) -> None:
+    """The server answers, or hangs up, long before all of it was sent."""
+    url = httpx.URL(site.base)
+    with socket.create_connection((url.host, url.port), timeout=20) as wire:
+        size = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 300000000"
+        head = [b"POST /login HTTP/1.1", b"Host: x", b"Content-Type: " + kind.encode(), size, b"", b""]
+        wire.sendall(b"\r\n".join(head))
+        piece = b"a" * 65_536
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100_000_000 and not select.select([wire], [], [], 0.01)[0]:
+                wire.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                sent += len(piece)
+            assert wire.recv(100).startswith(b"HTTP/1.1 413")
+        assert sent < 20_000_000
+
+
+def test_a_login_of_usual_size_passes_and_one_over_the_limit_does_not(site: Site) -> None:
+    for size, status in ((16_000, 401), (17_000, 413)):
+        form = {"name": "x" * size, "password": ""}
+        assert httpx.post(f"{site.base}/login", data=form).status_code == status
+    big = {"Cookie": site.login()}
+    assert httpx.post(f"{site.base}/logout", headers=big, content=b"x" * 2000).status_code == 413
+
+
+async def test_a_socket_on_an_open_path_needs_a_session_as_well(site: Site) -> None:
+    client = socketio.AsyncClient()
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await client.connect(site.base, transports=["websocket"], socketio_path="/login")
+    await client.disconnect()
 
 
 async def test_a_taken_port_is_named(site: Site, tmp_path: Path) -> None:
@@ -299,14 +415,3 @@ def test_sessions_end_by_themselves() -> None:
     now[0] = 12 * 3600 + 1
     assert sessions.name(token) is None
     assert sessions.name(None) is None
-
-
-def test_many_addresses_together_are_limited_too() -> None:
-    now = [0.0]
-    limit = RateLimit(attempts=2, window_s=10, now_s=lambda: now[0])
-    for i in range(20):
-        assert limit.wait_s(f"10.0.0.{i}") == 0
-        limit.begin(f"10.0.0.{i}")
-    assert limit.wait_s("10.0.9.9") > 0
-    now[0] = 11.0
-    assert limit.wait_s("10.0.9.9") == 0

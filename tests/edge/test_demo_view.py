@@ -96,9 +96,37 @@ def test_the_band_is_drawn_between_its_bounds() -> None:
     assert "░" in plot_glucose([], band, None, NOW_US, 100, 20).plain
 
 
+def test_a_warning_of_a_device_is_shown_where_people_look() -> None:
+    device = {
+        "profile": "cgm",
+        "state": "syncing",
+        "reason": "",
+        "facts": {"clock_warning": "its clock is wrong"},
+    }
+    state = status(devices={"cgm": device})
+    assert "its clock is wrong" in drawn(state)
+    assert "cgm       syncing: its clock is wrong" in status_lines(state)
+
+
 def test_status_and_plain_line_need_no_reading() -> None:
     assert "glucose   no reading yet" in status_lines(status())
     assert "no reading yet" in plain_line(status(), "Europe/London")
+
+
+@pytest.mark.parametrize(("width", "height"), [(130, 42), (100, 30), (80, 24)])
+def test_alarms_are_seen_on_a_small_terminal(width: int, height: int) -> None:
+    alarm = {
+        "number": 1,
+        "time_us": NOW_US,
+        "name": "urgent_low",
+        "level": 2,
+        "raised": True,
+        "value": 50.0,
+        "delivered": True,
+    }
+    devices = {f"d{i}": {"profile": "cgm", "state": "live", "reason": "", "facts": {}} for i in range(5)}
+    state = status(alarms={"active": [alarm], "recent": [alarm]}, devices=devices)
+    assert "urgent low 50" in drawn(state, width, height)
 
 
 def test_ages_are_told_in_the_unit_that_people_use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -10,24 +11,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InputError
-from core.messages import Quality
+from core.messages import Quality, Sample
 from core.units import US_PER_DAY, US_PER_H
 from edge.hand import hand_sample
-from edge.hand_words import hand_request, parse_time
+from edge.hand_words import entry_words, hand_request, parse_time
 
 LONDON = ZoneInfo("Europe/London")
 NOW_US = round(datetime(2026, 1, 31, 14, 0, tzinfo=LONDON).timestamp() * 1e6)
+LUNCH = Sample(NOW_US - 2 * US_PER_H, "carbs_g", 30.0, "hand", 12)
 
 
-def words(what: str, value: float | None = None, **more: str) -> dict[str, object]:
+def words(what: str, value: float | None = None, **more: str) -> dict[str, Any]:
     options = {"at": "", "unit": "", "replace": "", "delete": ""} | more
-    return hand_request(
-        what, value, options["at"], options["unit"], options["replace"], options["delete"], LONDON, NOW_US
-    )
+    return hand_request(what, value, options["at"], options["unit"], options["replace"], options["delete"])
+
+
+def find(source: str, kind: str, seq: int) -> Sample | None:
+    return LUNCH if (source, kind, seq) == LUNCH.key else None
+
+
+def made(request: dict[str, Any], number: int = 13) -> Sample:
+    return hand_sample(request, number, NOW_US, LONDON, find)
 
 
 def test_a_meal_in_words_becomes_a_record() -> None:
-    sample = hand_sample(words("carbs", 45, at="12:30"), 7, NOW_US)
+    sample = made(words("carbs", 45, at="12:30"), 7)
     assert (sample.kind, sample.value, sample.source, sample.seq) == ("carbs_g", 45.0, "hand", 7)
     assert NOW_US - sample.time_us == 1.5 * US_PER_H
     assert sample.quality == Quality.BY_HAND
@@ -37,15 +45,34 @@ def test_a_clock_time_that_is_still_to_come_means_yesterday() -> None:
     assert NOW_US - parse_time("23:00", LONDON, NOW_US) == 15 * US_PER_H
 
 
-def test_mmol_is_converted_once() -> None:
+def test_mmol_is_converted_once_and_asked_for_when_it_looks_forgotten() -> None:
     assert words("fingerstick", 5.0, unit="mmol/L")["value"] == pytest.approx(90.078)
+    with pytest.raises(InputError, match="mmol/L"):
+        words("fingerstick", 6.2)
 
 
-def test_a_correction_and_a_deletion_name_the_older_record() -> None:
-    corrected = hand_sample(words("bolus", 3, replace="hand:12"), 13, NOW_US)
-    assert (corrected.amends, corrected.deleted) == (("hand", 12), False)
-    gone = hand_sample(words("bolus", delete="hand:12"), 14, NOW_US)
+def test_a_correction_keeps_the_time_of_what_it_corrects() -> None:
+    corrected = made(words("carbs", 20, replace="hand:12"))
+    assert (corrected.amends, corrected.deleted, corrected.time_us) == (("hand", 12), False, LUNCH.time_us)
+    moved = made(words("carbs", 20, replace="hand:12", at="13:00"))
+    assert NOW_US - moved.time_us == US_PER_H
+
+
+def test_a_deletion_names_the_older_record() -> None:
+    gone = made(words("carbs", delete="hand:12"))
     assert (gone.amends, gone.deleted) == (("hand", 12), True)
+
+
+@pytest.mark.parametrize(("what", "name"), [("carbs", "hand:999"), ("bolus", "hand:12"), ("carbs", "cgm:12")])
+def test_what_does_not_stand_in_the_record_cannot_be_taken_back(what: str, name: str) -> None:
+    with pytest.raises(InputError, match="stands in the record"):
+        made(words(what, delete=name))
+
+
+def test_an_entry_is_repeated_in_words_with_its_name() -> None:
+    assert entry_words(LUNCH, LONDON) == "Sat 31 Jan 12:00  carbohydrate 30 g, stored as hand:12"
+    gone = made(words("carbs", delete="hand:12"))
+    assert entry_words(gone, LONDON) == "hand:12 taken back, noted as hand:13"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +80,6 @@ def test_a_correction_and_a_deletion_name_the_older_record() -> None:
     [
         ("sugar", 3.0, {}, "unknown word"),
         ("carbs", None, {}, "value is missing"),
-        ("carbs", 20.0, {"at": "25:99"}, "cannot read the time"),
         ("carbs", 20.0, {"unit": "oz"}, "not given in"),
         ("bolus", 3.0, {"replace": "12"}, "cannot read the entry"),
         ("bolus", 3.0, {"replace": "hand:1", "delete": "hand:2"}, "exclude"),
@@ -80,11 +106,13 @@ def test_wrong_words_are_refused_with_a_mend(
         {"kind": "carbs_g", "deleted": True},
         {"kind": "carbs_g", "value": 4, "amends": ["hand"]},
         {"kind": "carbs_g", "value": 4, "surprise": 1},
+        {"kind": "carbs_g", "value": 4, "at": "25:99"},
+        {"kind": "carbs_g", "value": 10**400},
     ],
 )
-def test_what_cannot_be_meant_is_refused(request_fields: dict[str, object]) -> None:
+def test_what_cannot_be_meant_is_refused(request_fields: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        hand_sample(request_fields, 1, NOW_US)
+        made(request_fields, 1)
 
 
 @given(
@@ -99,9 +127,9 @@ def test_what_cannot_be_meant_is_refused(request_fields: dict[str, object]) -> N
         | st.lists(st.integers() | st.text(), max_size=3),
     )
 )
-def test_any_request_gives_a_record_or_an_input_error(fields: dict[str, object]) -> None:
+def test_any_request_gives_a_record_or_an_input_error(fields: dict[str, Any]) -> None:
     try:
-        sample = hand_sample(fields, 1, NOW_US)
+        sample = made(fields, 1)
     except InputError:
         return
     assert sample.source == "hand"

@@ -24,6 +24,7 @@ from sync.provision import Paths, provision
 
 CLOCK = SystemClock(time.time_ns)
 DEADLINE_S = 30.0
+T0_US = 1_767_362_400_000_000  # 2026-01-02 14:00 UTC
 
 
 def free_port() -> int:
@@ -43,7 +44,7 @@ async def wait_until(condition: Callable[[], object], what: str, deadline_s: flo
 def batch(first: int, count: int = 1, source: str = "cgm") -> bytes:
     """An outbox payload: ``count`` CGM samples with seq from ``first`` on."""
     samples = (
-        Sample(60_000_000 * seq, "cgm_mgdl", 100.0 + seq % 100, source, seq)
+        Sample(T0_US + 60_000_000 * seq, "cgm_mgdl", 100.0 + seq % 100, source, seq)
         for seq in range(first, first + count)
     )
     return encode(SampleBatch(tuple(samples)))

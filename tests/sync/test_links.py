@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from core.errors import StoreError
-from core.messages import DoseAdvice, Downlink, Estimate, Prior, SampleBatch, Uplink, decode, encode
+from core.messages import Ack, DoseAdvice, Downlink, Estimate, Prior, SampleBatch, Uplink, decode, encode
 from core.units import US_PER_H
 from sync.broker_config import command_topic, down_topic, up_topic
 from sync.envelope import Command, seal_command, seal_down, seal_up
@@ -52,6 +52,7 @@ class Ends:
         self.cloud = MemoryCloud()
         self.downs: list[Downlink] = []
         self.commands: list[dict] = []
+        self.command_ids: list[int | None] = []
         self.hub_link = house.hub_link()
         self.hub_link.bind(
             outbox=self.outbox, on_down=self._on_down, on_command=self._on_command, last_number=0
@@ -63,8 +64,9 @@ class Ends:
     async def _on_down(self, message: Downlink) -> None:
         self.downs.append(message)
 
-    async def _on_command(self, request: dict) -> None:
+    async def _on_command(self, request: dict, command_id: int | None) -> None:
         self.commands.append(request)
+        self.command_ids.append(command_id)
 
     def fill(self, messages: int, per_message: int = 1) -> None:
         first = self.outbox.next
@@ -283,7 +285,7 @@ async def test_a_downlink_that_could_not_be_stored_comes_again(house: House) -> 
     outbox, seen = MemoryOutbox(), []
 
     async def fail(message: Downlink) -> None:
-        raise RuntimeError("the store is full")
+        raise StoreError("the store is full")
 
     async def keep(message: Downlink) -> None:
         seen.append(message.number)
@@ -300,7 +302,7 @@ async def test_a_downlink_that_could_not_be_stored_comes_again(house: House) -> 
     cloud_link.bind(commit=MemoryCloud().commit, on_hello=on_hello)
     async with running(cloud_link):
         await wait_until(lambda: cloud_link.connected, "connected")
-        with pytest.raises(RuntimeError, match="full"):
+        with pytest.raises(StoreError, match="full"):
             await asyncio.wait_for(first.run(), 20)
         second = house.hub_link()
         second.bind(outbox=outbox, on_down=keep, last_number=first.last_number)
@@ -323,7 +325,85 @@ async def test_hand_entries_come_sealed_once_with_the_time_of_their_sending(ends
         counters = ends.hub_link.counters
         await wait_until(lambda: counters["command.clear_refused"] == 1, "the last one")
     assert ends.commands == [{"time_us": now_us, "kind": "carbs_g", "value": 45}]
+    assert ends.command_ids == [77]
     assert (counters["command.repeated"], counters["command.forged"], counters["command.late"]) == (1, 1, 1)
+
+
+async def test_a_message_that_breaks_its_reader_is_counted_and_finished_and_the_link_goes_on(
+    ends: Ends, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def on_command(request: dict, command_id: int | None) -> None:
+        if request["value"] == 13:
+            raise OverflowError("secret 13 g")
+        ends.commands.append(request)
+
+    async def on_down(message: Downlink) -> None:
+        if message.number == 1:
+            raise KeyError("secret")
+        ends.downs.append(message)
+
+    ends.hub_link.bind(outbox=ends.outbox, on_down=on_down, on_command=on_command)
+    key, now_us = ends.house.hub_key("hub-1"), CLOCK.now_us()
+    counters = ends.hub_link.counters
+    async with running(ends.hub_link, ends.cloud_link):
+        await ends.both_connected()
+        async with ends.house.client(ends.house.paths.hub("hub-1"), "hub-1-phone") as client:
+            for command_id, value in ((1, 13), (2, 5)):
+                sealed = seal_command(key, "hub-1", Command(command_id, now_us, {"value": value}))
+                await client.publish(command_topic("hub-1"), sealed, qos=1)
+        ends.cloud_link.send_down(downlink(1))
+        ends.cloud_link.send_down(downlink(2))
+        await wait_until(lambda: ends.commands and ends.downs, "the good ones")
+    assert (counters["command.failed"], counters["down.failed"], counters["sync.connected"]) == (1, 1, 1)
+    # Nothing is left at the broker.
+    async with running(ends.hub_link):
+        await wait_until(lambda: counters["sync.connected"] == 2, "connected again")
+        ends.fill(1)
+        await wait_until(lambda: counters["uplink.sent"] >= 1, "and at work")
+    assert (counters["command.failed"], counters["down.failed"]) == (1, 1)
+    said = "".join(capsys.readouterr())
+    assert "OverflowError" in said
+    assert "secret" not in said
+
+
+async def test_a_command_that_could_not_be_stored_comes_again_with_the_same_id(ends: Ends) -> None:
+    tries: list[int | None] = []
+
+    async def on_command(request: dict, command_id: int | None) -> None:
+        tries.append(command_id)
+        if len(tries) == 1:
+            raise StoreError("the store is full")
+
+    ends.hub_link.bind(outbox=ends.outbox, on_down=ignore_down, on_command=on_command)
+    sealed = seal_command(ends.house.hub_key("hub-1"), "hub-1", Command(77, CLOCK.now_us(), {"value": 5}))
+    task = asyncio.create_task(ends.hub_link.run())
+    await wait_until(lambda: ends.hub_link.connected, "connected")
+    async with ends.house.client(ends.house.paths.hub("hub-1"), "hub-1-phone") as client:
+        await client.publish(command_topic("hub-1"), sealed, qos=1)
+    with pytest.raises(StoreError, match="full"):
+        await asyncio.wait_for(task, 20)
+    async with running(ends.hub_link):
+        await wait_until(lambda: len(tries) == 2, "it came again")
+    assert tries == [77, 77]
+
+
+async def test_a_replayed_call_to_begin_again_is_acted_on_once(ends: Ends) -> None:
+    house = ends.house
+    ends.hub_link._table._ack_timeout_s = 3600.0
+    ends.hub_link._table._rewind_pause_s = 0.0
+    ends.fill(5)
+    now_us = CLOCK.now_us()
+    call = seal_down(
+        house.hub_key("hub-1"), house.signing_key(), Downlink("hub-1", 0, now_us, now_us + US_PER_H, Ack(()))
+    )
+    counters = ends.hub_link.counters
+    async with running(ends.hub_link):
+        await wait_until(lambda: counters["uplink.sent"] == 5, "sent to nobody")
+        async with house.client(house.paths.cloud, "replaying-broker") as client:
+            for _ in range(20):
+                await client.publish(down_topic("hub-1"), call, qos=1)
+        await wait_until(lambda: counters["ack.replayed"] == 19, "all seen")
+    assert counters["uplink.sent"] == 10
 
 
 async def test_a_certificate_of_another_house_is_refused_in_plain_words(house: House, tmp_path: Path) -> None:

@@ -87,6 +87,23 @@ def test_an_empty_acknowledgement_rewinds_once_per_pause() -> None:
     assert table.due(1.1) == ()
 
 
+def test_calls_to_begin_again_that_do_no_good_are_followed_ever_more_rarely() -> None:
+    table = connected()
+    table.offer([1, 2])
+    table.due(0.0)
+    sent, now_s = 0, 0.0
+    while now_s < 300.0:
+        now_s += 0.1
+        table.on_ack((), now_s)
+        sent += len(table.due(now_s))
+    assert sent <= 2 * 20  # 300 s at 30 s, and a few at the start
+    table.on_ack((1,), now_s)
+    table.on_ack((), now_s + 31)
+    assert table.due(now_s + 31) == (Send(2, 0),)
+    table.on_ack((), now_s + 32)  # an acknowledgement was news: 1 s is long enough again
+    assert table.due(now_s + 32) == (Send(2, 0),)
+
+
 def test_acknowledgements_of_unknown_numbers_change_nothing() -> None:
     table = connected()
     table.offer([5])

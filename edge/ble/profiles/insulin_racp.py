@@ -75,6 +75,10 @@ class IddRacp(msgspec.Struct, frozen=True):
         return cls(Op.REPORT, Operator.GREATER_OR_EQUAL, operand, protection)
 
     @classmethod
+    def report_newest(cls, protection: Protection | None) -> IddRacp:
+        return cls(Op.REPORT, Operator.LAST, b"", protection)
+
+    @classmethod
     def from_bytes(cls, data: bytes, e2e: bool = False) -> IddRacp:
         where = "IDD Record Access Control Point"
         body, protection = unprotect(data, e2e, where)

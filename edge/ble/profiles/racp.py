@@ -71,6 +71,10 @@ class Racp(msgspec.Struct, frozen=True):
         return cls(Op.REPORT, Operator.GREATER_OR_EQUAL, bytes((NUMBER_FILTER,)) + le(number, 2))
 
     @classmethod
+    def report_newest(cls) -> Racp:
+        return cls(Op.REPORT, Operator.LAST)
+
+    @classmethod
     def from_bytes(cls, data: bytes) -> Racp:
         reader = Reader(data, "Record Access Control Point")
         op = Op(reader.one_of(1, _OPS, "op code"))

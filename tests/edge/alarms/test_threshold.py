@@ -103,3 +103,45 @@ def test_every_change_has_its_own_rising_number_and_the_age_of_its_reading(alarm
     numbers = [a.number for a in raised + cleared]
     assert numbers == sorted(set(numbers))
     assert raised[0].data_age_s == 120.0
+
+
+def test_a_reading_from_the_future_neither_rings_nor_hides_the_real_ones(alarms: ThresholdAlarms) -> None:
+    ahead = reading(60 * 24, 120)
+    assert alarms.on_samples((ahead,), T0_US) == []
+    assert feed(alarms, 0, 40) == [("urgent_low", True), ("low", True)]
+    assert names(alarms.on_time(T0_US + 21 * US_PER_MIN)) == [("signal_loss", True)]
+
+
+def test_silence_is_noticed_although_the_clock_was_set_back(alarms: ThresholdAlarms) -> None:
+    alarms.on_samples((reading(0, 120),), T0_US, steady_us=0)
+    year_ago_us = T0_US - 365 * 24 * 60 * US_PER_MIN
+    assert alarms.on_time(year_ago_us, steady_us=5 * US_PER_MIN) == []
+    assert names(alarms.on_time(year_ago_us, steady_us=21 * US_PER_MIN)) == [("signal_loss", True)]
+
+
+def test_what_a_person_typed_does_not_hide_what_the_sensor_sees(alarms: ThresholdAlarms) -> None:
+    t_us = T0_US + 4 * US_PER_MIN
+    typed = Sample(t_us, "cgm_mgdl", 300, "hand", 1, int(Quality.BY_HAND))
+    assert alarms.on_samples((typed,), t_us) == []
+    assert feed(alarms, 0, 45, late_min=5) == [("urgent_low", True), ("low", True)]
+
+
+def test_a_predicted_low_ends_with_its_forecast(alarms: ThresholdAlarms) -> None:
+    alarms.on_samples((reading(0, 100),), T0_US)
+    assert names(alarms.on_forecast(forecast(65), T0_US)) == [("predicted_low", True)]
+    assert names(alarms.on_time(T0_US + 12 * US_PER_MIN)) == [("predicted_low", False)]
+
+
+def test_after_a_restart_a_standing_signal_loss_stands_until_a_reading_comes(alarms: ThresholdAlarms) -> None:
+    lost = Alarm(1, T0_US, "signal_loss", MILD, True, float("nan"), 1300.0)
+    alarms.active["signal_loss"] = lost
+    assert alarms.on_time(T0_US) == []
+    assert feed(alarms, 1, 120) == [("signal_loss", False)]
+
+
+def test_the_hubs_own_troubles_are_alarms(alarms: ThresholdAlarms) -> None:
+    assert names(alarms.on_health(True, False, T0_US, 0)) == [("store_failed", True)]
+    assert names(alarms.on_health(False, True, T0_US, 0)) == [("store_failed", False)]
+    assert names(alarms.on_health(False, True, T0_US, 16 * US_PER_MIN)) == [("engine_down", True)]
+    assert alarms.level == 0
+    assert names(alarms.on_health(True, True, T0_US, 17 * US_PER_MIN)) == [("engine_down", False)]

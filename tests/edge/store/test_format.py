@@ -68,9 +68,9 @@ def test_the_page_reads_what_the_store_writes_today(
         store.append([sample])
     store.append(reading(n, seq=n * 7, source="late") for n in range(300))
     store.put_blob("engine", b"snapshot")
-    store.enqueue(b"message")
+    number = store.enqueue(b"message")
     rows = [fields(sample) for _, sample in store.read(0, 10_000)]
     store.close()
     found = read_store(path, KEY, HUB)
     assert found["samples"] == rows
-    assert (found["blobs"], found["messages"]) == ({"engine": b"snapshot"}, {1: b"message"})
+    assert (found["blobs"], found["messages"]) == ({"engine": b"snapshot"}, {number: b"message"})

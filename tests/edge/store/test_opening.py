@@ -27,7 +27,7 @@ from core.messages import Sample
 from edge.store.migrations import SCHEMA_VERSION
 from edge.store.sealing import Cipher
 from edge.store.store import audit
-from tests.edge.store.conftest import HUB, KEY, open_store, reading
+from tests.edge.store.conftest import HUB, KEY, START_US, open_store, reading
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 
@@ -192,7 +192,7 @@ def test_a_store_of_schema_1_opens_with_all_it_held(path: Path) -> None:
         for name, data in vector["blobs"].items():
             assert store.get_blob(name) == bytes.fromhex(data)
         for name, number in vector["counters"].items():
-            assert store.next_number(name) == number + 1
+            assert store.next_number(name) == START_US // 1000 > number  # as in a store made today
         assert store.check().ok
         assert store.append([reading(10**6)])
 

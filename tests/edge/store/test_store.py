@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -232,10 +234,56 @@ def test_sample_pointer_moves_with_its_message_and_never_back(path: Path, opened
 
 def test_counters_rise_by_name_across_restarts(path: Path, opened: Opened) -> None:
     store = opened(path)
-    assert [store.next_number("alarm") for _ in range(3)] == [1, 2, 3]
-    assert store.next_number("hand") == 1
+    base = START_US // 1000
+    assert [store.next_number("alarm") for _ in range(3)] == [base, base + 1, base + 2]
+    assert store.next_number("hand") == base
     store.close()
-    assert opened(path).next_number("alarm") == 4
+    assert opened(path).next_number("alarm") == base + 3
+
+
+def numbers(store: Store) -> tuple[int, int, int]:
+    return store.next_number("alarm"), store.next_number("hand"), store.enqueue(b"message")
+
+
+def test_a_store_made_anew_never_gives_out_numbers_of_the_one_before(folder: Path) -> None:
+    clock = FixedClock()
+    used: list[tuple[int, int, int]] = []
+    for life in range(3):
+        with Store.open(folder / f"{life}.sqlite", KEY, hub_id=HUB, clock=clock) as store:
+            used += [numbers(store) for _ in range(20)]
+        clock.us += 60_000_000
+    assert all(b > a for before, after in pairwise(used) for a, b in zip(before, after, strict=True))
+
+
+def test_an_older_copy_put_back_never_gives_out_numbers_again(folder: Path, path: Path) -> None:
+    clock = FixedClock()
+    with Store.open(path, KEY, hub_id=HUB, clock=clock) as store:
+        numbers(store)
+    shutil.copy(path, folder / "copy")
+    with Store.open(path, KEY, hub_id=HUB, clock=clock) as store:
+        lost = [numbers(store) for _ in range(20)]
+    shutil.copy(folder / "copy", path)
+    clock.us += 60_000_000
+    with Store.open(path, KEY, hub_id=HUB, clock=clock) as store:
+        assert all(a > b for a, b in zip(numbers(store), lost[-1], strict=True))
+
+
+@pytest.mark.parametrize("step_us", [-3_600_000_000, -START_US, -2 * START_US, 3_600_000_000])
+def test_numbers_rise_whatever_the_clock_does(path: Path, step_us: int) -> None:
+    clock = FixedClock()
+    with Store.open(path, KEY, hub_id=HUB, clock=clock) as store:
+        before = numbers(store)
+        clock.us += step_us
+        between = numbers(store)
+        clock.us -= step_us
+        after = numbers(store)
+    assert all(a < b < c for a, b, c in zip(before, between, after, strict=True))
+    assert after[0] < START_US
+
+
+def test_numbers_begin_at_one_under_a_clock_before_1970(path: Path) -> None:
+    with Store.open(path, KEY, hub_id=HUB, clock=FixedClock(-5)) as store:
+        assert numbers(store) == (1, 1, 1)
 
 
 def test_no_space_left_loses_nothing_and_the_store_goes_on(path: Path, opened: Opened) -> None:
@@ -278,7 +326,7 @@ def test_threads_may_share_a_store(path: Path, opened: Opened) -> None:
     for thread in threads:
         thread.join(60)
     assert store.last_row == 400
-    assert store.next_number("shared") == 401
+    assert store.next_number("shared") == START_US // 1000 + 400
     assert all(store.cursors(f"s{i}") == {"cgm_mgdl": 99} for i in range(4))
 
 

@@ -123,6 +123,7 @@ def test_live_value_after_a_gap_waits_for_the_missing_ones() -> None:
 def test_a_gap_that_the_sensor_has_nothing_for_is_accepted() -> None:
     made = live()
     made.on_write(RACP, NONE_FOUND)
+    made.now_us += 30 * 60_000_000
     made.value(*record(130, 90))
     assert offsets(made) == [90]
     assert made.state == "live"
@@ -312,7 +313,7 @@ def test_stray_answer_of_the_control_point_changes_nothing() -> None:
 
 
 def test_long_history_leaves_in_parts_so_that_a_lost_link_keeps_what_it_got() -> None:
-    made = desk("FF FF 00 00 00 CRC")
+    made = desk("E8 03 00 00 00 CRC", now="2026-07-02T03:40:00")  # 1000 min after the start
     made.start()
     for number in range(200):
         made.value(*record(100, number * 5))
@@ -323,10 +324,10 @@ def test_long_history_leaves_in_parts_so_that_a_lost_link_keeps_what_it_got() ->
 
 
 def test_history_with_gaps_is_not_handed_out_across_one_before_the_end() -> None:
-    made = desk("FF FF 00 00 00 CRC")
+    made = desk("E8 03 00 00 00 CRC", now="2026-07-02T03:40:00")  # 1000 min after the start
     made.start()
     for number in range(128):
-        made.value(*record(100, 500 + number * 5))
+        made.value(*record(100, 300 + number * 5))
         if number == 5:
             made.value(*record(90, 5))  # against the rule of oldest first: a late one
     handed_out = len(made.samples)
@@ -538,7 +539,7 @@ def test_value_is_in_no_error_and_no_count() -> None:
 
 def test_repeat_of_a_damaged_transfer_hands_out_nothing_early() -> None:
     """One record a minute while the sensor says five: neighbours prove nothing once a record is missing."""
-    made = desk("FF FF 00 00 00 CRC")
+    made = desk("E8 03 00 00 00 CRC", now="2026-07-02T03:40:00")  # 1000 min after the start
     good = [record(100, number) for number in range(129)]
     made.on_write(RACP, *good[:40], damaged(100, 40), *good[41:], SUCCESS)
     made.on_write(RACP, *good, SUCCESS)

@@ -64,7 +64,7 @@ def test_first_contact_fetches_the_whole_logbook() -> None:
 
 def test_reconnection_asks_from_the_greatest_number_of_any_kind() -> None:
     made = desk(cursors={"smbg_mgdl": 7, "carbs_g": 9, "bolus_u": 3})
-    assert made.written(RACP) == ["01 03 01 0A 00"]
+    assert made.written(RACP)[0] == "01 03 01 0A 00"
 
 
 @pytest.mark.parametrize(

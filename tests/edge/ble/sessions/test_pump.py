@@ -44,9 +44,14 @@ def basal(seq: int, offset_s: int, hundredths: int = 82) -> tuple[int, str]:
     return HISTORY, f"{head(0x99, seq, offset_s)} 00 26 E0 {hundredths:02X} E0"
 
 
-def desk(*records: tuple[int, str], cursors: dict[str, int] | None = None, changed: str = "00 00") -> Desk:
+def desk(
+    *records: tuple[int, str],
+    cursors: dict[str, int] | None = None,
+    changed: str = "00 00",
+    now: str = "2026-07-01T12:00:00",
+) -> Desk:
     values = {FEATURES: PLAIN, STATUS: "55 96 78 00 01", CHANGED: changed}
-    made = Desk("insulin_pump", values, {READER, RACP, HISTORY}, cursors=cursors)
+    made = Desk("insulin_pump", values, {READER, RACP, HISTORY}, cursors=cursors, now=now)
     if records:
         made.on_write(RACP, *records, SUCCESS)
     return made
@@ -115,7 +120,9 @@ def test_time_after_a_lost_clock_is_doubted() -> None:
 
 
 def test_reference_of_another_zone_is_honoured() -> None:
-    made = desk(reference(0, zone="EC 04"), basal(1, 0)).start()  # New York in summer
+    made = desk(
+        reference(0, zone="EC 04"), basal(1, 0), now="2026-07-01T17:00:00"
+    ).start()  # New York in summer
     assert made.samples[0].time_us == us("2026-07-01T16:00:00")
 
 
