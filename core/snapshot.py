@@ -24,7 +24,7 @@ from core.track import STATE_SIZE, Track
 if TYPE_CHECKING:
     from core.twin import Checkpoint, Twin
 
-MAGIC: Final = b"HTwin\x00\x00\x01"
+MAGIC: Final = b"HTwin\x00\x00\x02"
 KEEP_POINTS: Final = 5
 MAX_BYTES: Final = 256 << 20  # decompressed; a fortnight of 1-min data is about 2 MiB
 

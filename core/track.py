@@ -12,7 +12,33 @@ from typing import Final
 import numpy as np
 
 from core import correction as corr
+from core import gate
 from core.filters import srukf
+from core.filters.smoother import Tape, cross_covariance, sigma_points
+from core.gate import (
+    CLOSE_MIN,
+    GATE_NIS,
+    N_SCALAR,
+    PRESS_VAR,
+    SC_BASAL_AT,
+    SC_FIRST_READING,
+    SC_HAS_BASAL,
+    SC_HR_AT,
+    SC_INTERVAL,
+    SC_LAST_READING,
+    SC_LAST_VALUE,
+    SC_LN_RESTLESS,
+    SC_LN_SENSOR,
+    SC_LONG_AT,
+    SC_NIS,
+    SC_NIS_MEAN,
+    SC_OUTLIER_RUN,
+    SC_PRESS_AT,
+    SC_READINGS,
+    SC_WHITE_VAR,
+    SC_Z1,
+    SC_Z2,
+)
 from core.models import hovorka as model
 from core.nominal import Nominal, Tuning
 from core.patient import LocalTime, Patient
@@ -22,23 +48,12 @@ from core.units import US_PER_MIN, mmoll_from_mgdl
 MAX_PREDICT_MIN: Final = 5.0  # sigma points are redrawn at least this often
 MAX_RK4_MIN: Final = 2.5
 JUMP_MIN: Final = 2 * 24 * 60.0  # after two days without any event nothing but the prior is left
-GATE_NIS: Final = 10.8  # p = .001 for one degree of freedom
-NIS_AIM: Final = 0.9  # of a mean that cuts off outliers
-RESTLESS_RATE: Final = 0.005  # about 200 readings
-RESTLESS_BOUNDS: Final = (-1.5, 1.5)
 DIVERGED_NIS: Final = 6.0  # running mean; 1 is right
 GATE_RELEASE: Final = 3  # so many outliers in a row are a new level, not outliers
-CLOSE_MIN: Final = 4.0  # two readings closer than this show white noise, hardly any physiology
 MISSED_PEN_MIN: Final = 30 * 60.0  # a daily dose this late was probably given and not logged
 BASAL_HOLD_MIN: Final = 24 * 60.0  # a pump that says nothing for a day has lost its link, not its rate
-WILD_MGDL_PER_MIN: Final = 8.0  # glucose changes by 5 mg/dL/min at the very most
-WILD_MGDL: Final = 25.0  # what two good readings may differ by
 HEART_RATE_HOLD_MIN: Final = 20.0
 FLOORS: Final = np.zeros(model.N_STATE)
-
-# Scalars that move along; part of a checkpoint.
-(SC_NIS, SC_LAST_READING, SC_FIRST_READING, SC_READINGS, SC_OUTLIER_RUN, SC_HR_AT, SC_NIS_MEAN,
- SC_INTERVAL, SC_HAS_BASAL, SC_LAST_VALUE, SC_WHITE_VAR, SC_LONG_AT, SC_BASAL_AT, SC_LN_RESTLESS, N_SCALAR) = range(15)  # fmt: skip
 
 _N = model.N
 _AT_FACTOR = _N
@@ -82,6 +97,7 @@ class Track:
         self.scalars[SC_INTERVAL] = 5.0
         self.scalars[SC_NIS_MEAN] = 1.0
         self.scalars[SC_WHITE_VAR] = tuning.white_mgdl**2
+        self.scalars[SC_Z1] = self.scalars[SC_Z2] = self.scalars[SC_PRESS_AT] = math.nan
         self.scalars[SC_HR_AT] = -math.inf
         self.reset(nominal.fasting_mmoll)
         self.drivers[model.L1] = 0.0
@@ -89,6 +105,7 @@ class Track:
         self.population = population
         self.learn = corr.fresh(population)
         self.outliers: list[tuple[str, str, int]] = []
+        self.tape: Tape | None = None  # set while a smoother listens
 
     def bind(self, nominal: Nominal) -> None:
         """Use these nominal values from here on; the state stays."""
@@ -101,7 +118,13 @@ class Track:
         self.drivers = state[_AT_DRIVERS:_AT_HELD]
         self.held = state[_AT_HELD:_AT_SCALARS]
         self.scalars = state[_AT_SCALARS:]
-        self.dynamics[model.DISTURBANCE, 2] *= math.exp(self.scalars[SC_LN_RESTLESS])
+        self._scale_noise()
+
+    def inherit(self, other: Track) -> None:
+        """Take over what was learned of noise: a new start need not learn it again."""
+        for at in (SC_LN_RESTLESS, SC_LN_SENSOR):
+            self.scalars[at] = other.scalars[at]
+        self._scale_noise()
 
     def copy(self) -> Track:
         """An independent track at the same point."""
@@ -118,6 +141,7 @@ class Track:
         other.bind(self.nominal)
         other.population, other.learn = self.population, self.learn
         other.outliers = list(self.outliers[-64:])
+        other.tape = None
         return other
 
     def _background_mupm(self) -> float:
@@ -167,8 +191,23 @@ class Track:
             self.hold_inputs()
             consts = self.nominal.consts
             model.drive(self.drivers, held, consts, dt_min, n_steps, _NODES)
+            done = None
+            if self.tape is not None:
+                done = self.tape.note(self.time_us, self.mean, self.factor, self._cross(dt_min, n_steps))
             model.predict(self.mean, self.factor, _NODES, consts, self.dynamics, dt_min, n_steps, _WORK)
+            if done is not None:
+                done(self.mean, self.factor)
             self.time_us += dt_us
+
+    def _cross(self, dt_min: float, n_steps: int) -> model.Array:
+        """Covariance between the state now and after ``dt_min`` under the inputs in _NODES."""
+        before = sigma_points(self.mean, self.factor)
+        after = before.copy()
+        model.sweep(after, _NODES, self.nominal.consts, dt_min / n_steps, n_steps, _WORK)
+        phi, noise = np.zeros((model.N_LINEAR, model.N_LINEAR)), np.zeros((model.N_LINEAR, model.N_LINEAR))
+        model.transition(dt_min, self.dynamics, phi, noise)
+        after[: model.N_LINEAR] = phi @ after[: model.N_LINEAR]
+        return cross_covariance(before, after)
 
     def hold_inputs(self) -> None:
         """Set what drives the model until the next stop."""
@@ -190,6 +229,9 @@ class Track:
 
     def _jump(self, left_min: float) -> None:
         """After a gap so long that the past has faded: prior state, parameters relaxed in closed form."""
+        done = None
+        if self.tape is not None:  # nothing of what comes later is told to what was before
+            done = self.tape.note(self.time_us, self.mean, self.factor, np.zeros((_N, _N)))
         theta = self.mean[: model.N_THETA].copy()
         cov = (self.factor.T @ self.factor)[: model.N_THETA, : model.N_THETA]
         self.reset(self.nominal.fasting_mmoll)
@@ -204,6 +246,8 @@ class Track:
         self.drivers[model.L2] *= decay
         self.drivers[model.L1] *= decay
         self.drivers[model.EX_Y] = self.drivers[model.EX_Z] = 0.0
+        if done is not None:
+            done(self.mean, self.factor)
 
     def rest(self) -> None:
         """From here on nobody knows the heart rate: assume rest."""
@@ -254,6 +298,19 @@ class Track:
     def _act(self, kind: str, value: float) -> None:
         """A dose or a meal, now."""
         at = model.N_LINEAR
+        done = None
+        if self.tape is not None:
+            cross = self.factor.T @ self.factor
+            if kind == "carbs_g":
+                grams = model.meal_mmol_per_kg(self.nominal.consts, value, float(self.mean[model.LN_AG]))
+                cross[:, at + model.D1] += grams * cross[:, model.LN_AG]
+            done = self.tape.note(self.time_us, self.mean, self.factor, cross)
+        self._act_on_state(kind, value)
+        if done is not None:
+            done(self.mean, self.factor)
+
+    def _act_on_state(self, kind: str, value: float) -> None:
+        at = model.N_LINEAR
         if kind == "bolus_u":
             self.mean[at + model.S1] += 1000.0 * value
         elif kind == "long_acting_u":
@@ -298,8 +355,17 @@ class Track:
         residual = entry.value - predicted
         expected = srukf.output_variance(self.factor, row) + variance
         nis = residual * residual / expected
-        wild = nis > GATE_NIS and self._wild(entry.value, now_min)
-        if nis > GATE_NIS and scalars[SC_READINGS] > 0:
+        wild = nis > GATE_NIS and gate.wild(scalars, entry.value, now_min)
+        press = gate.Press.NONE
+        if not blood:
+            press = gate.pressed(scalars, self.local.hour(entry.time_us), entry.value, residual, nis, now_min)
+        pressed = press is gate.Press.HELD
+        if press is gate.Press.REFUTED:
+            self._open_up()
+        if pressed:
+            self.outliers.append((entry.source, entry.kind, entry.seq))
+            variance += PRESS_VAR
+        elif nis > GATE_NIS and scalars[SC_READINGS] > 0:
             scalars[SC_OUTLIER_RUN] += 1.0
             self.outliers.append((entry.source, entry.kind, entry.seq))
             if scalars[SC_OUTLIER_RUN] < GATE_RELEASE:
@@ -327,10 +393,14 @@ class Track:
                 scalars[SC_WHITE_VAR] = min(max(white, self.tuning.white_mgdl**2), 400.0)
             if 0.5 <= gap <= 30.0:
                 scalars[SC_INTERVAL] += 0.1 * (gap - scalars[SC_INTERVAL])
-        if not blood and not wild:
+        if not blood and not wild and not pressed:
             self._learn(now_min, entry.value)
-        if not blood and CLOSE_MIN < now_min - scalars[SC_LAST_READING] <= 20.0:
-            self._restless(nis)
+        if not blood and not pressed and CLOSE_MIN < now_min - scalars[SC_LAST_READING] <= 20.0:
+            gate.restless(scalars, nis)
+            self._scale_noise()
+        if not blood and not pressed:
+            gate.whiten(scalars, residual / math.sqrt(expected), now_min - scalars[SC_LAST_READING])
+            self._scale_noise()
         scalars[SC_NIS] = nis
         scalars[SC_NIS_MEAN] += 0.1 * (min(nis, GATE_NIS) - scalars[SC_NIS_MEAN])
         scalars[SC_LAST_READING] = now_min
@@ -379,21 +449,14 @@ class Track:
         corr.correct(self.learn, _X, _PSI, self.population.beta, band, out)
         return out
 
-    def _restless(self, nis: float) -> None:
-        """Scale the disturbance so that innovations have the size the filter says they have."""
-        at = SC_LN_RESTLESS
-        value = self.scalars[at] + RESTLESS_RATE * (min(nis, 9.0) - NIS_AIM)
-        self.scalars[at] = min(max(value, RESTLESS_BOUNDS[0]), RESTLESS_BOUNDS[1])
-        scaled = self.nominal.dynamics[model.DISTURBANCE, 2] * math.exp(self.scalars[at])
-        self.dynamics[model.DISTURBANCE, 2] = scaled
-
-    def _wild(self, glucose_mgdl: float, now_min: float) -> bool:
-        """Whether glucose cannot have changed that fast since the last reading."""
-        last = self.scalars[SC_LAST_READING]
-        if math.isnan(last):
-            return False
-        change = abs(glucose_mgdl - self.scalars[SC_LAST_VALUE])
-        return bool(change > WILD_MGDL + WILD_MGDL_PER_MIN * (now_min - last))
+    def _scale_noise(self) -> None:
+        """Noise of disturbance and sensor: nominal, times what was learned of this person."""
+        nominal, scalars = self.nominal.dynamics, self.scalars
+        self.dynamics[model.DISTURBANCE, 2] = nominal[model.DISTURBANCE, 2] * math.exp(
+            scalars[SC_LN_RESTLESS]
+        )
+        sensor = nominal[model.SENSOR, 2] * math.exp(scalars[SC_LN_SENSOR])
+        self.dynamics[model.SENSOR_SLOW, 2] = self.dynamics[model.SENSOR, 2] = sensor
 
     def _open_up(self) -> None:
         """Add prior-sized width to glucose, as after a loss of track."""
@@ -402,7 +465,12 @@ class Track:
         sd = mmoll_from_mgdl(40.0)
         spread[at + model.Q1] = sd * self.nominal.consts[model.VG]
         spread[at + model.C] = sd
+        done = None
+        if self.tape is not None:
+            done = self.tape.note(self.time_us, self.mean, self.factor, self.factor.T @ self.factor)
         srukf.add_noise(self.factor, spread)
+        if done is not None:
+            done(self.mean, self.factor)
 
     # ---- reading off --------------------------------------------------------------------------------
 

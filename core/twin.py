@@ -18,6 +18,7 @@ from core import snapshot
 from core.correction import Population
 from core.correction_prior import POPULATION
 from core.errors import InputError
+from core.filters.smoother import Tape
 from core.messages import Contribution, Estimate, Forecast, Prior, Sample
 from core.models import registry
 from core.nominal import Nominal, Tuning, make_nominal, with_prior
@@ -28,7 +29,7 @@ from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, check_value
 
 Event = Sample
-__all__ = ["Event", "ForecastResult", "Patient", "Twin"]
+__all__ = ["Event", "ForecastResult", "Patient", "Smoothed", "Twin"]
 
 HISTORY_US: Final = 15 * US_PER_DAY  # how late an event may be
 CALIBRATE_US: Final = (US_PER_DAY, 3 * US_PER_DAY, 7 * US_PER_DAY)  # after the first event
@@ -45,6 +46,16 @@ class ForecastResult(NamedTuple):
     forecast: Forecast
     paths: NDArray[np.float64] | None = None  # float64[n_draws, n_steps] mg/dL
     step_min: float = STEP_MIN  # time of column k is made_at + (k + 1)·step_min
+
+
+class Smoothed(NamedTuple):
+    """Past states, parameters and disturbance in the light of all events up to the end."""
+
+    times_us: NDArray[np.int64]  # [n_times]
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    mean: NDArray[np.float64]  # [n_times, n_names]
+    sd: NDArray[np.float64]
 
 
 class Checkpoint(NamedTuple):
@@ -167,6 +178,37 @@ class Twin:
     def outliers(self, t: int) -> tuple[tuple[str, str, int], ...]:
         """Keys of the last readings (up to ``t``) that the filter held for outliers. They are never dropped."""
         return tuple(self._at(t).outliers)
+
+    def smooth(self, start_us: int, end_us: int) -> Smoothed:
+        """States, parameters and disturbance from ``start_us`` to ``end_us``, given all events up to the end.
+
+        One row for each step of the filter (at most 5 min), so a time with an event has several: the last is
+        after it. InputError when the span is empty, or its start lies before what is kept (15 days).
+        """
+        if end_us <= start_us:
+            raise InputError("end must lie after start", where="smooth")
+        if end_us - start_us > HISTORY_US:
+            raise InputError("span is longer than 15 days", where="smooth")
+        self._catch_up(end_us)
+        point = next((c for c in reversed(self._checkpoints) if c.track.time_us <= start_us), None)
+        if point is None:
+            raise InputError("nothing is known at the start", where="smooth", mend="begin later")
+        track = point.track.copy()
+        for entry in self.record.between(track.time_us, start_us):
+            track.apply(entry)
+        track.advance(start_us)
+        track.tape = tape = Tape()
+        for entry in self.record.between(start_us, end_us):
+            track.apply(entry)
+        track.advance(end_us)
+        points = tape.smooth(end_us, track.mean, track.factor.T @ track.factor)
+        return Smoothed(
+            np.array([p.time_us for p in points], dtype=np.int64),
+            self.model.NAMES,
+            self.model.UNITS,
+            np.array([p.mean for p in points]),
+            np.sqrt(np.maximum(np.array([np.diag(p.cov) for p in points]), 0.0)),
+        )
 
     def contribution(self, t: int) -> Contribution:
         """Information on log-parameters that data added to the prior, as precision and Λm differences."""
@@ -308,6 +350,8 @@ class Twin:
         prior = self.prior if until_us > self._prior_from_us else None
         nominal = make_nominal(self.patient, past, self.local, self.tuning, prior)
         track = self._new_track(nominal, self._start_us)
+        if self._track is not None:
+            track.inherit(self._track)
         for entry in past:
             track.apply(entry)
             track.seen_us = entry.time_us

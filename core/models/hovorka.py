@@ -4,7 +4,9 @@ Sources: Hovorka, Physiol Meas 2004;25:905 (structure); Wilinska, JDST 2010;4:13
 the smooth forms EGP0·exp(−x3) and G/(G+1) as ported in McGill's artificial-pancreas-simulator; exercise
 after Dalla Man, JDST 2009;3:56. Long-acting insulin: first-order release from a precipitate into the same
 absorption site; terminal half-lives 25.4 h (degludec) and 12.5 h (glargine U100) of Heise and colleagues
-(reviewed in Diabetes Obes Metab 2014, PMC4156782), detemir 6 h (label, 5–7 h).
+(reviewed in Diabetes Obes Metab 2014, PMC4156782), detemir 6 h (label, 5–7 h). In doubt: glargine U300 19 h
+lies between the two by its label's duration and was not found as a half-life; one first-order release has no
+dose dependence (detemir's grows with dose) and K_SITE is rapid insulin's. No pen user's data were fitted.
 
 Units: minutes; insulin mU and mU/L; glucose mmol/kg (amounts) and mmol/L. Linear block first (see
 core.filters.srukf): five log-parameters, the sensor error pair, the disturbance; then the state.
@@ -81,10 +83,11 @@ AT_SLOPE = N_STATE * LANES
 AT_PARAM = 4 * N_STATE * LANES
 
 # Ln-SDs of the population (sheet A), in the order of θ; ``ln s`` before and after a basal rate is known.
-PRIOR_SD: Final = (0.7, 0.15, 0.25, 0.2, 0.2)
-SD_LN_S_KNOWN_BASAL: Final = 0.3
-# Ornstein–Uhlenbeck time constants of θ, minutes: 3 d, 7 d, 8 h, 8 h, 3 d.
-PRIOR_TAU_MIN: Final = (4320.0, 10080.0, 480.0, 480.0, 4320.0)
+# EGP0 and s are not identifiable together (sheet A: condition number 1e4): EGP0 stays near its prior, s moves.
+PRIOR_SD: Final = (0.7, 0.05, 0.25, 0.2, 0.2)
+SD_LN_S_KNOWN_BASAL: Final = 0.5
+# Ornstein–Uhlenbeck time constants of θ, minutes: 7 d, 30 d, 8 h, 8 h, 3 d.
+PRIOR_TAU_MIN: Final = (10080.0, 43200.0, 480.0, 480.0, 4320.0)
 
 LONG_HALF_LIFE_H: Final = {"degludec": 25.4, "glargine_u300": 19.0, "glargine": 12.5, "detemir": 6.0}
 
@@ -232,8 +235,9 @@ def transition(dt_min: float, dynamics: Any, phi: Any, noise: Any) -> None:
     """Φ and noise factor of the linear block over ``dt_min``.
 
     dynamics: float64[8, 3]: (mean, τ in min, stationary SD) of each Ornstein–Uhlenbeck row; for the sensor
-    rows τ is the time constant of two equal low-passes in series, whose 5-min samples are an AR(2) with
-    α1 = 2e^(−5/τ), α2 = −e^(−10/τ): any sampling interval works.
+    rows τ is the time constant of two equal low-passes in series. Their 5-min samples have the AR(2) part
+    α1 = 2e^(−5/τ), α2 = −e^(−10/τ) and a short moving average; with white noise of 1 mg/dL on top they come
+    within .008 nats per reading of Vettoretti's AR(2). Any sampling interval works.
     """
     for i in range(N_LINEAR):
         for j in range(N_LINEAR):
