@@ -138,15 +138,20 @@ def provision(
     folder: Annotated[Path, typer.Argument(help="Where to put authority, broker, cloud and hub files.")],
     hub_id: Annotated[list[str], typer.Option("--hub", help="A hub's name; may be given more than once.")],
     host: Annotated[
-        str, typer.Option(help="Name or address under which hubs reach the broker.")
-    ] = "localhost",
-    port: Annotated[int, typer.Option(help="The broker's TLS port.", min=1, max=65535)] = 8883,
+        str | None,
+        typer.Option(help="Name or address under which hubs reach the broker. First time: localhost."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The broker's TLS port. First time: 8883.", min=1, max=65535)
+    ] = None,
 ) -> None:
     """Make certificates and keys for broker, cloud and hubs. Running it again adds what is missing."""
-    from edge.starter import write_starters
+    from edge.starter import broker_address, remember_address, write_starters
     from sync.provision import provision as make
 
+    host, port = broker_address(folder, host, port)
     made = [*make(folder, hub_id, host, port), *write_starters(folder, hub_id, host, port)]
+    remember_address(folder, host, port)
     for path in made:
         typer.echo(f"made {path}")
     typer.echo(f"next: copy {folder}/hubs/HUB to each hub, start mosquitto -c {folder}/broker/mosquitto.conf")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from core.errors import InputError
+
 HUB: Final = """\
 hub_id = "{hub_id}"
 timezone = "Europe/London"      # where the person lives
@@ -39,6 +41,31 @@ port = 8080
 [advice]
 approval = "clinician"
 """
+
+
+DEFAULT_ADDRESS: Final = ("localhost", 8883)
+
+
+def broker_address(folder: Path, host: str | None, port: int | None) -> tuple[str, int]:
+    """Where hubs reach the broker: as given now, else as given when this folder was made.
+
+    Adding a hub later must not move the broker away from those that it serves.
+    """
+    path = folder / "broker" / "address"
+    known = DEFAULT_ADDRESS
+    if path.is_file():
+        words = path.read_text(encoding="utf-8").split()
+        if len(words) != 2 or not words[1].isdecimal():
+            raise InputError(
+                "is not 'HOST PORT'", where=str(path), mend="mend it, or remove it and give --host"
+            )
+        known = (words[0], int(words[1]))
+    return host or known[0], port or known[1]
+
+
+def remember_address(folder: Path, host: str, port: int) -> None:
+    """For the next time that a hub is added."""
+    (folder / "broker" / "address").write_text(f"{host} {port}\n", encoding="utf-8")
 
 
 def write_starters(folder: Path, hub_ids: Sequence[str], host: str, port: int) -> list[Path]:
