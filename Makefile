@@ -24,6 +24,7 @@ check: $(SETUP)
 	$(VENV)/bin/lint-imports
 
 bench: $(SETUP)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(PY) -m bench $(ARGS)
 
 format: $(SETUP)

@@ -15,6 +15,9 @@ from core.errors import HometwinError
 # Name -> what it measures. Each is a module of this folder with ``run(quick) -> Section``.
 BENCHES: Final = {
     "forecast": "forecasts of real people beside persistence, ridge and boosting",
+    "hypo": "warning of hypoglycaemia in real people beside a threshold with slope",
+    "mechanism": "what insulin and carbohydrate do: windows, what-if on bodies of another structure",
+    "speed": "filter step, filterpy, a year's replay, on one core",
     "store": "the store beside plain SQLite and rows sealed one by one",
     "truth": "the twin against virtual people of another model",
 }

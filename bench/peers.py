@@ -6,7 +6,9 @@ of the last 30 min, hour as sine and cosine, heart rate. All from the record up 
 
 from __future__ import annotations
 
+import importlib
 import math
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +21,12 @@ _ACTION_MIN: Final = 360.0
 _PEAK_MIN: Final = 75.0
 _CARBS_MIN: Final = 240.0
 _LAG_GAP_MIN: Final = 45.0
+# Settings that cross-validation inside the first half chooses from.
+TREES: Final[tuple[dict[str, Any], ...]] = (
+    {"max_iter": 200, "learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": 200, "l2_regularization": 10.0},
+    {"max_iter": 150, "learning_rate": 0.04, "max_leaf_nodes": 8, "min_samples_leaf": 60, "l2_regularization": 10.0},
+    {"max_iter": 80, "learning_rate": 0.05, "max_leaf_nodes": 6, "min_samples_leaf": 100, "l2_regularization": 10.0},
+)  # fmt: skip
 
 
 def _tail(t: np.ndarray) -> np.ndarray:
@@ -68,41 +76,57 @@ def features(who: Recording, times: np.ndarray) -> np.ndarray:
     return np.column_stack(columns)
 
 
-def ridge(train_x: np.ndarray, train_y: np.ndarray, score_x: np.ndarray) -> np.ndarray:
-    """Ridge regression on standardised features; the penalty by cross-validation inside the first half."""
+def ridge(train_x: np.ndarray, train_y: np.ndarray) -> Any:
+    """Ridge regression on standardised features; penalty by cross-validation over contiguous fifths."""
     sklearn = _sklearn()
-    model = sklearn["pipeline"](sklearn["scaler"](), sklearn["ridge"](alphas=np.logspace(-1, 4, 11)))
-    model.fit(train_x, train_y)
-    return np.asarray(model.predict(score_x))
-
-
-def boosting(train_x: np.ndarray, train_y: np.ndarray) -> Any:
-    """Gradient-boosted trees, settings fixed beforehand; the returned model has ``predict``."""
-    model = _sklearn()["boosting"](
-        max_iter=200,
-        learning_rate=0.05,
-        max_leaf_nodes=15,
-        min_samples_leaf=200,
-        l2_regularization=10.0,
-        random_state=0,
+    model = sklearn["pipeline"](
+        sklearn["scaler"](), sklearn["ridge"](alphas=np.logspace(-1, 5, 13), cv=sklearn["folds"](5))
     )
     model.fit(train_x, train_y)
     return model
 
 
+def choose_trees(train_x: np.ndarray, train_y: np.ndarray, fold: np.ndarray) -> int:
+    """Which of TREES has the least squared error over the ``fold`` numbers left out in turn."""
+    losses = []
+    for which in range(len(TREES)):
+        loss = 0.0
+        for k in np.unique(fold):
+            out = fold == k
+            model = boosting(train_x[~out], train_y[~out], which)
+            loss += float(np.sum((model.predict(train_x[out]) - train_y[out]) ** 2))
+        losses.append(loss)
+    return int(np.argmin(losses))
+
+
+def boosting(train_x: np.ndarray, train_y: np.ndarray, which: int) -> Any:
+    """Gradient-boosted trees with the settings TREES[which]; the returned model has ``predict``."""
+    model = _sklearn()["boosting"](random_state=0, early_stopping=False, **TREES[which])
+    model.fit(train_x, train_y)
+    return model
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Threads that wait for each other cost more than they bring on tables this small."""
+    _sklearn()
+    limits: AbstractContextManager[Any] = importlib.import_module("threadpoolctl").threadpool_limits(1)
+    return limits
+
+
 def _sklearn() -> dict[str, Any]:
     try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-        from sklearn.linear_model import RidgeCV
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        ensemble, linear, selection, pipeline, preprocessing = (
+            importlib.import_module(f"sklearn.{part}")
+            for part in ("ensemble", "linear_model", "model_selection", "pipeline", "preprocessing")
+        )
     except ImportError:
         raise EnvironmentMissing(
             "the peers need scikit-learn", where="bench", mend="pip install scikit-learn"
         ) from None
     return {
-        "boosting": HistGradientBoostingRegressor,
-        "ridge": RidgeCV,
-        "pipeline": make_pipeline,
-        "scaler": StandardScaler,
+        "boosting": ensemble.HistGradientBoostingRegressor,
+        "ridge": linear.RidgeCV,
+        "folds": selection.KFold,
+        "pipeline": pipeline.make_pipeline,
+        "scaler": preprocessing.StandardScaler,
     }

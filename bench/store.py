@@ -25,7 +25,7 @@ import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from rich.console import Console
 
-from bench.report import Section, Table, show
+from bench.report import Figure, Section, Table, show
 from core.messages import Sample
 from edge.store.sealing import best_cipher
 from edge.store.store import Store
@@ -238,13 +238,19 @@ def run(quick: bool = False, folder: Path | None = None) -> Section:
         f"in batches of {BATCH} /s",
         "CPU µs each",
     )
-    missed = sizes_b["ours"] > TARGET_B and not quick
+    size = Figure(
+        "bytes per sealed sample",
+        f"≤ {TARGET_B}",
+        f"{sizes_b['ours']:.2f}",
+        f"{sizes_b['plain SQLite']:.1f} (plain, in clear)",
+        None if quick else sizes_b["ours"] <= TARGET_B,
+    )
     return Section(
         name="store",
         title="the encrypted store beside plain SQLite",
         tables=(Table(f"{samples:,} samples, every commit on the disk", columns, tuple(rows)),),
         notes=(note, f"cipher {best_cipher().name}; PEERS 5 has {TARGET_B} B/sample on its own samples"),
-        failed=(f"{sizes_b['ours']:.2f} B/sample, target {TARGET_B}",) if missed else (),
+        figures=(size,),
     )
 
 

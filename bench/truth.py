@@ -18,7 +18,7 @@ import numpy as np
 from rich.progress import track
 
 from bench.recordings import US_PER_MIN, interpolate
-from bench.report import Section, Table
+from bench.report import Figure, Section, Table
 from core.messages import Sample
 from core.patient import Patient
 from core.twin import Twin
@@ -38,6 +38,7 @@ RESPONSE_AT_MIN: Final = 15 * 60  # 15:00, away from main meals
 EXTRA: Final = (("bolus_u", 1.0), ("carbs_g", 10.0))
 CHANGES: Final = (0.7, 1.3)
 CHANGE_DAY: Final = 6.0
+RECOVERED: Final = 0.7
 RMSE_RATIO: Final = {30: 0.75, 60: 0.75}
 NIS_RANGE: Final = (0.6, 1.2)
 COVERAGE_RANGE: Final = (0.90, 0.98)
@@ -112,7 +113,7 @@ def score(record: Record, weight_kg: float) -> Scored:
 
 
 def _rmse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.nanmean((a - b) ** 2, axis=0))
+    return np.asarray(np.sqrt(np.nanmean((a - b) ** 2, axis=0)))
 
 
 def _forecast_rows(
@@ -227,12 +228,43 @@ def recovery(seeds: Sequence[int]) -> list[tuple[str, ...]]:
     return rows
 
 
+def _judged(ratios: dict[str, np.ndarray], nis: float, cover: np.ndarray) -> list[Figure]:
+    """What the issue asks of ground truth C, with the matched sensor."""
+    figures = []
+    for k, horizon in enumerate(HORIZONS_MIN):
+        if horizon in RMSE_RATIO:
+            ratio, wanted = float(ratios["twin/plasma"][k]), RMSE_RATIO[horizon]
+            planned = float(ratios["twin, inputs planned/plasma"][k])
+            figures.append(
+                Figure(
+                    f"ground truth C, RMSE {horizon} min of plasma, × persistence",
+                    f"≤ {wanted}",
+                    f"{ratio:.2f} (inputs planned {planned:.2f})",
+                    "1 (persistence)",
+                    round(ratio, 2) <= wanted,
+                )
+            )
+    low, high = NIS_RANGE
+    figures.append(Figure("ground truth C, NIS", f"{low}–{high}", f"{nis:.2f}", reached=low <= nis <= high))
+    low, high = COVERAGE_RANGE
+    shares = np.round(cover, 2)
+    figures.append(
+        Figure(
+            "ground truth C, 95 % band covers",
+            f"{low:.2f}–{high:.2f}",
+            f"{shares.min():.2f}–{shares.max():.2f}",
+            reached=bool(shares.min() >= low and shares.max() <= high),
+        )
+    )
+    return figures
+
+
 def run(quick: bool = False) -> Section:
-    """The section. ``quick``: three people."""
-    seeds = SEEDS[:3] if quick else SEEDS
+    """The section. ``quick``: one person."""
+    seeds = SEEDS[:1] if quick else SEEDS
     rows: list[tuple[str, ...]] = []
     honest: list[tuple[str, ...]] = []
-    failed: list[str] = []
+    figures: list[Figure] = []
     for label, sensor in (("matched", AVERAGE_NOISE), ("typical", "typical")):
         people = []
         for seed in track(seeds, description=f"virtual people, {label} sensor"):
@@ -243,19 +275,26 @@ def run(quick: bool = False) -> Section:
         row, nis, cover = _honesty(label, people)
         honest.append(row)
         if label == "matched":
-            for k, horizon in enumerate(HORIZONS_MIN):
-                ratio = float(ratios["twin/plasma"][k])
-                if horizon in RMSE_RATIO and ratio > RMSE_RATIO[horizon]:
-                    failed.append(
-                        f"RMSE {horizon} min: {ratio:.2f} × persistence, wanted ≤ {RMSE_RATIO[horizon]}"
-                    )
-            if not NIS_RANGE[0] <= nis <= NIS_RANGE[1]:
-                failed.append(f"NIS {nis:.2f}, wanted {NIS_RANGE[0]}–{NIS_RANGE[1]}")
-            failed += [
-                f"95 % coverage {h} min: {c:.2f}, wanted {COVERAGE_RANGE[0]}–{COVERAGE_RANGE[1]}"
-                for h, c in zip(HORIZONS_MIN[1:], cover, strict=True)
-                if not COVERAGE_RANGE[0] <= c <= COVERAGE_RANGE[1]
-            ]
+            figures += _judged(ratios, nis, cover)
+    shares = tuple(recovery(CHANGE_SEEDS[: len(seeds)]))
+    for cells in shares:
+        figures.append(
+            Figure(
+                f"ground truth C, sensitivity {cells[0]}: share seen after 48 h",
+                f"≥ {RECOVERED}",
+                cells[2],
+                reached=float(cells[2]) >= RECOVERED,
+            )
+        )
+    clock = hasattr(Twin, "clock_offset_s")
+    figures.append(
+        Figure(
+            "sensor clock wrong by 5 min found within a day",
+            "found",
+            "not measured here" if clock else "not built",
+            reached=None if clock else False,
+        )
+    )
     columns = tuple(f"{h} min" for h in HORIZONS_MIN[1:])
     tables = (
         Table(
@@ -276,11 +315,14 @@ def run(quick: bool = False) -> Section:
         Table(
             "Share of a step in insulin sensitivity that ln s shows",
             ("step", "24 h", "48 h", "72 h", "range at 48 h"),
-            tuple(recovery(CHANGE_SEEDS[: len(seeds)])),
+            shares,
         ),
     )
     notes = (
         f"{len(seeds)} people of {DAYS} days; meals counted with 20–25 % error, 10 % unannounced, day-to-day sensitivity SD 15 %",
+        f"seeds {seeds[0]}–{seeds[-1]}, steps of sensitivity the first {len(CHANGE_SEEDS[: len(seeds)])} of them; "
+        "the weight is given and nothing else; the judged figures are those with the matched sensor",
+        f"a step counts as recovered when ln s shows {100 * RECOVERED:.0f} % of it (chosen for this bench)",
         "simulation is not clinical evidence",
     )
-    return Section("truth", "the twin against virtual people of another model", tables, notes, tuple(failed))
+    return Section("truth", "the twin against virtual people of another model", tables, notes, tuple(figures))
