@@ -32,7 +32,7 @@ def hub(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the hub: radio, store, threshold alarms, sync."""
     # The hub lives for months on a small machine, so it becomes a process of its own without this command
     # line's libraries, which would stay in memory (12 MiB).
-    os.execv(sys.executable, [sys.executable, "-m", "edge.hub_main", str(config)])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "edge.hub_main", str(config)])  # noqa: S606
 
 
 @app.command()
