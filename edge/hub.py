@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -48,7 +49,7 @@ from sync.hub_link import HubLink
 
 log = structlog.get_logger()
 
-VERSION: Final = "0.1.0"
+VERSION: Final = version("hometwin")
 BATCH_SAMPLES: Final = 200  # about 8 kB sealed: one MQTT message that any broker takes
 # Beyond this many unsent messages only samples and alarms queue up: estimates can be made again, readings not.
 OUTBOX_SOFT_LIMIT: Final = 2000

@@ -23,7 +23,9 @@ class DownState(msgspec.Struct, frozen=True):
         return DownState(number, prior, self.advice)
 
     def with_advice(self, number: int, advice: DoseAdvice) -> DownState:
-        return DownState(number, self.prior, (*self.advice, advice)[-KEPT_ADVICE:])
+        """The same advice may be sent again after a crash of the cloud: it takes the place of the older copy."""
+        others = tuple(a for a in self.advice if a.advice_id != advice.advice_id)
+        return DownState(number, self.prior, (*others, advice)[-KEPT_ADVICE:])
 
 
 class AlarmState(msgspec.Struct, frozen=True):

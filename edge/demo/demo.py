@@ -29,6 +29,7 @@ from edge.control import ask_hub
 from edge.demo.layout import DemoLayout, make_layout, require_free
 from edge.demo.processes import Group, child_environ, this_command
 from edge.demo.view import Scene, age, render
+from sync.broker import find_mosquitto
 
 # Where a virtual person's demo begins: a Monday at midnight.
 PERSON_START: Final = "2026-01-05T00:00"
@@ -305,14 +306,6 @@ def find_start(plan: DemoPlan) -> int:
     first_us = next((s.time_us for s in samples if s.kind == "cgm_mgdl"), samples[0].time_us)
     midnight = datetime.fromtimestamp(first_us / 1e6, zone).replace(hour=0, minute=0, second=0, microsecond=0)
     return round(midnight.timestamp() * 1e6)
-
-
-def find_mosquitto() -> str:
-    """The broker's program; Debian puts it where ordinary users' PATH does not look."""
-    found = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if found is None:
-        raise EnvironmentMissing("mosquitto is not installed", mend="apt install mosquitto, or: make setup")
-    return found
 
 
 def port_open(port: int) -> bool:

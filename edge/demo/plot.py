@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from rich.text import Text
 
+from core.units import US_PER_MIN
+
 LOW_MGDL: Final = 70.0
 HIGH_MGDL: Final = 180.0
 BOTTOM_MGDL: Final = 40.0
 TOP_MGDL: Final = 300.0
 PAST_MIN: Final = 360.0
 AHEAD_MIN: Final = 120.0
-US_PER_MIN: Final = 60_000_000
 Z90: Final = 1.645
 
 

@@ -16,11 +16,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from core.units import US_PER_MIN, mmoll_from_mgdl
 from edge.demo.plot import plot_glucose
 
-MGDL_PER_MMOLL: Final = 18.0156
 STALE_S: Final = 660.0
-ADVICE_SHOWN_US: Final = 30 * 60_000_000  # after its meal a piece of advice is history
+ADVICE_SHOWN_US: Final = 30 * US_PER_MIN  # after its meal a piece of advice is history
 # Log-parameters that people can make sense of, as multiples of the person's nominal value.
 PARAMETERS: Final = {
     "ln_s": "insulin sensitivity",
@@ -132,7 +132,7 @@ def _now(status: dict[str, Any]) -> RenderableType:
     style = "dim" if old else "bold red" if value < 70 else "bold yellow" if value > 180 else "bold green"
     text = Text.assemble(
         (f"{value:.0f} mg/dL {'' if old else _arrow(status['trace'])}", style),
-        f"  ({value / MGDL_PER_MMOLL:.1f} mmol/L)   ",
+        f"  ({mmoll_from_mgdl(value):.1f} mmol/L)   ",
         (f"measured {age(reading['age_s'])} ago", "red" if old else "dim"),
     )
     others = []
@@ -154,11 +154,11 @@ def _arrow(trace: list[list[float]]) -> str:
     if len(trace) < 2:
         return ""
     (t1, v1) = trace[-1]
-    earlier = [(t, v) for t, v in trace if 8 * 60e6 <= t1 - t <= 17 * 60e6]
+    earlier = [(t, v) for t, v in trace if 8 * US_PER_MIN <= t1 - t <= 17 * US_PER_MIN]
     if not earlier:
         return ""
     t0, v0 = earlier[0]
-    slope = (v1 - v0) / ((t1 - t0) / 60e6)
+    slope = (v1 - v0) / ((t1 - t0) / US_PER_MIN)
     for limit, sign in ((2, "↑"), (1, "↗"), (-1, "→"), (-2, "↘")):
         if slope > limit:
             return sign

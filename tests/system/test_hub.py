@@ -14,6 +14,7 @@ import aiomqtt
 import psutil
 import pytest
 
+from core.units import US_PER_H
 from edge.demo.layout import HUB_ID
 from edge.demo.processes import this_command
 from sync.envelope import Command, seal_command
@@ -169,8 +170,13 @@ async def test_a_restarted_hub_keeps_bonds_record_and_alarms(tmp_path: Path, rec
         assert len(numbers) == len(set(numbers))
         standing = {a["number"] for a in first["alarms"]["active"]}
         assert standing <= set(numbers), "an alarm that stood before the restart was forgotten"
-        expected = recorded(recording_2307, "cgm_mgdl", stack.start_us, after["now_us"])
-        await stack.when("no reading lost", lambda s: s["engine"]["rows"] > len(expected) * 0.9)
+        until_us = after["now_us"] + US_PER_H
+        expected = [t for t, _ in recorded(recording_2307, "cgm_mgdl", stack.start_us, until_us)]
+        assert len(expected) > 10
+        await stack.when(
+            "every reading before, during and after the restart",
+            lambda s: s["now_us"] > until_us and [t for t, _ in s["trace"]][: len(expected)] == expected,
+        )
 
 
 @pytest.mark.timeout(120)
