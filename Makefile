@@ -2,19 +2,23 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
+TOOLS := $(VENV)/.test-tools
 
 .PHONY: demo test check bench format clean setup
 .DELETE_ON_ERROR:
 
 setup: $(SETUP)
 
-$(SETUP): pyproject.toml constraints.txt packaging/setup.sh
+$(SETUP): pyproject.toml constraints.txt packaging/setup.sh packaging/apt.sh
 	VENV=$(VENV) sh packaging/setup.sh
+
+$(TOOLS): packaging/test-tools.sh $(SETUP)
+	VENV=$(VENV) sh packaging/test-tools.sh
 
 demo: $(SETUP)
 	$(VENV)/bin/hometwin demo $(ARGS)
 
-test: $(SETUP)
+test: $(TOOLS)
 	$(PY) -m pytest $(ARGS)
 
 check: $(SETUP)

@@ -1,0 +1,93 @@
+"""The portal in a real browser: what a clinician sees, clicks and is told; no script error, no blocked request."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from cloud.db import AdviceRow
+from core.messages import DoseAdvice, decode
+from tests.cloud import filled
+from tests.cloud.portal_process import portal
+
+# Headless, and without the services by which a browser calls home: the tests see loopback only.
+ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_MS = 30_000
+PHONE = {"width": 390, "height": 844}
+
+pytestmark = pytest.mark.system
+
+
+@asynccontextmanager
+async def page_of(base: str, problems: list[str]) -> AsyncIterator[Page]:
+    """A new browser's page. What the page itself complains of is added to ``problems``."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium is not None, "chromium is missing (mend: apt install chromium, or run make test)"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=list(ARGS))
+        try:
+            page = await browser.new_page(base_url=base)
+            page.set_default_timeout(PATIENCE_MS)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+            page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+            yield page
+        finally:
+            await browser.close()
+
+
+async def login(page: Page, folder: Path) -> None:
+    await page.goto("/")
+    await page.get_by_label("Name").fill("clinician")
+    await page.get_by_label("Password").fill((folder / "portal.password").read_text().strip())
+    await page.get_by_role("button", name="Log in").click()
+    await page.get_by_role("link", name=filled.PERSON).click()
+
+
+async def test_a_clinician_logs_in_sees_the_chart_and_approves(tmp_path: Path) -> None:
+    db = filled.open_database(tmp_path)
+    with db.write() as session:
+        filled.fill(session)
+    problems: list[str] = []
+    with portal(tmp_path) as base:
+        async with page_of(base, problems) as page:
+            await login(page, tmp_path)
+            await expect(page.locator("canvas").first).to_be_visible(timeout=PATIENCE_MS)
+            drawn = await page.locator("canvas").first.evaluate(
+                "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+            )
+            assert drawn > 20, "the chart is an empty picture"
+
+            await page.get_by_role("button", name="Approve").click()
+            await page.get_by_label("Note (optional)").fill("After our call")
+            await page.get_by_role("button", name="Approve and send").click()
+            await expect(page.get_by_text("approved, going out").first).to_be_attached(timeout=PATIENCE_MS)
+
+            await page.set_viewport_size(PHONE)
+            wide = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert wide <= 0, f"on a phone the page is {wide} px too wide"
+
+            await page.get_by_role("button", name="Log out").click()
+            await expect(page.get_by_label("Password")).to_be_visible(timeout=PATIENCE_MS)
+            await page.go_back()
+            await expect(page.get_by_text(filled.PERSON)).to_have_count(0)
+    with db.read() as session:
+        row = session.get(AdviceRow, "hub-1-1")
+        assert row is not None
+        assert (row.state, row.decided_by, row.note) == ("approved", "clinician", "After our call")
+        assert decode(row.body, DoseAdvice).approved_by == "clinician"
+    db.close()
+    assert problems == []
