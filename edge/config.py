@@ -75,10 +75,11 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the replay buffer lies, and its key (a file, or a systemd credential of that name)."""
+    """Where the replay buffer lies, what opens it (a file, or a systemd credential of that name), how long it keeps."""
 
     path: str = "replay.sqlite"
     key_file: str = "store.key"
+    passphrase_file: str = ""  # when set, a passphrase opens the store instead of the key
 
 
 class SyncConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,6 +131,10 @@ class HubConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def path(self, relative: str) -> Path:
         """A path of the configuration, made absolute."""
         return (Path(self.base) / relative).resolve()
+
+    @property
+    def store_path(self) -> Path:
+        return self.state / self.store.path
 
     @property
     def zone(self) -> ZoneInfo:

@@ -36,6 +36,7 @@ from edge.ble.radio import make_radio
 from edge.ble.supervisor import Supervisor
 from edge.config import HubConfig
 from edge.control import serve_control
+from edge.desk import StoreDesk
 from edge.engine_link import EngineLink
 from edge.engine_messages import Answer
 from edge.hand import COMMAND, MAX_BACK_US, hand_sample
@@ -44,6 +45,7 @@ from edge.hub_state import AlarmState, CommandState, DownState, load_state, save
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
 from edge.store.store import Store
+from edge.store_care import StoreCare
 from edge.store_thread import StoreThread
 from sync.hub_link import HubLink
 
@@ -59,6 +61,7 @@ ALARM_TICK_US: Final = US_PER_MIN
 ALARM_TICK_FLOOR_S: Final = 0.1
 RING_RETRY_S: Final = 1.0
 RESTART_PAUSE_S: Final = 1.0
+ANSWER_FIRST_S: Final = 0.5  # an erased hub ends, but not before the one who asked knows
 ENTRY_KINDS: Final = ("carbs_g", "bolus_u", "long_acting_u", "smbg_mgdl", "drug_mg", "weight_kg")
 
 
@@ -80,6 +83,8 @@ class Hub:
         self.clock = clock
         self.store = store
         self.thread = StoreThread()
+        self.care = StoreCare(store, self.thread)
+        self.desk = StoreDesk(store, config.hub_id)
         self.counters: Counter[str] = Counter()
         self.view = HubView(config, clock)
         self.down = load_state(store, "down", DownState)
@@ -89,6 +94,7 @@ class Hub:
         self._status_due = asyncio.Event()
         self._rung: dict[str, Rung] = {}
         self._store_ok = True
+        self._running: asyncio.Task[Any] | None = None
         self.engine = EngineLink(
             config.engine_socket,
             store,
@@ -133,6 +139,7 @@ class Hub:
 
     async def run(self) -> None:
         """Until cancelled. Errors of opening have been raised before; here nothing stops the hub."""
+        self._running = asyncio.current_task()
         server = await serve_control(self.config.control_socket, self.on_request)
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "radio": self.supervisor.run,
@@ -140,6 +147,7 @@ class Hub:
             "alarms": self._run_alarms,
             "ring": self._run_ring,
             "status": self._run_status,
+            "care": self.care.run,
         }
         if self.link is not None:
             parts["outbox"] = self._run_outbox
@@ -211,10 +219,19 @@ class Hub:
                     self.store.between, now_us - US_PER_DAY, now_us + US_PER_H, ENTRY_KINDS
                 )
                 return {"entries": [entry_words(s, self.config.zone) for s in recent]}
+            case str(word) if word in self.desk.words:
+                return await self._on_desk(request)
             case other:
-                raise InputError(
-                    f"unknown request {str(other)[:40]!r}", mend="use one of: status, log, advice, entries"
-                )
+                words = ", ".join(("status", "log", "advice", "entries", *self.desk.words))
+                raise InputError(f"unknown request {str(other)[:40]!r}", mend=f"use one of: {words}")
+
+    async def _on_desk(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = await self.thread(self.desk.answer, request)
+        self.care.wake()
+        if request["do"] == "erase" and self._running is not None:
+            log.warning("store.erased")
+            asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._running.cancel)
+        return answer
 
     async def log_by_hand(self, request: dict[str, Any], command_id: int | None = None) -> dict[str, Any]:
         """A meal, dose or reading that a person typed; amendments are new records."""

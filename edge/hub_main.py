@@ -17,10 +17,11 @@ from core.clock import Clock
 from core.errors import ConfigError, TamperedError
 from core.patient import Patient
 from edge.config import HubConfig, load_config
+from edge.desk import load_secret
 from edge.hub import Hub
 from edge.logs import configure_logs
 from edge.process import process_clock, run_until_signal, with_one_line_errors
-from edge.store.keys import load_key
+from edge.store.keys import Secret
 from edge.store.store import Store, audit
 from sync.hub_link import HubLink, link_from_files
 
@@ -28,7 +29,7 @@ from sync.hub_link import HubLink, link_from_files
 async def run_hub(config: HubConfig, clock: Clock) -> None:
     """Run the hub until cancelled."""
     patient = read_patient(config)
-    key = load_key(config.path(config.store.key_file))
+    key = load_secret(config)
     link = make_link(config, clock)
     try:
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -40,9 +41,9 @@ async def run_hub(config: HubConfig, clock: Clock) -> None:
     await Hub(config, store, clock, link, patient).run()
 
 
-def open_store(config: HubConfig, key: bytes, clock: Clock) -> Store:
+def open_store(config: HubConfig, key: Secret, clock: Clock) -> Store:
     """The replay buffer. A tampered one is not used: the error counts what is good and what is not."""
-    path = config.state / config.store.path
+    path = config.store_path
     try:
         return Store.open(path, key, hub_id=config.hub_id, clock=clock)
     except TamperedError as err:

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 from core.messages import Sample
+from edge.store import aggregates
 from edge.store.segment import Summary
 
 Series = tuple[str, str]  # source, kind
@@ -29,26 +30,31 @@ class _Spans:
 
 
 class Index:
-    """Rows start at 1. Segments hold rows 1..n without gaps, the tail holds the rest."""
+    """Rows start at 1 and rise. Segments hold the first ones, the tail the rest.
+
+    Rows may be missing between segments: thinned to aggregates, or lost to damage.
+    """
 
     def __init__(self) -> None:
         self.first_rows = array("q")  # of each segment
+        self.sizes = array("q")
         self.tail: list[Sample] = []
         self.tail_first_row = 1
         self._tail_keys: set[Key] = set()
         self._spans: dict[Series, _Spans] = {}
         self._cursors: dict[Series, int] = {}
+        self.thinned: dict[Series, int] = {}  # greatest seq of what is left only as aggregates
         self._amended: dict[Key, int] = {}  # key -> row of its last amendment
 
     @property
     def last_row(self) -> int:
         return self.tail_first_row + len(self.tail) - 1
 
-    def add_segment(self, summary: Summary) -> None:
-        """The next segment, in row order; the tail must be empty or hold these very rows."""
-        first_row = self.tail_first_row
+    def add_segment(self, first_row: int, summary: Summary) -> None:
+        """The next segment, in row order; the tail must be empty or begin with these very rows."""
         place = len(self.first_rows)
         self.first_rows.append(first_row)
+        self.sizes.append(summary.size)
         for span in summary.spans:
             series = (span.source, span.kind)
             spans = self._spans.setdefault(series, _Spans())
@@ -65,8 +71,16 @@ class Index:
         del self.tail[: summary.size]
         self.tail_first_row = first_row + summary.size
 
-    def add_tail(self, sample: Sample) -> None:
-        """The next sample."""
+    def add_aggregate(self, aggregate: aggregates.Series) -> None:
+        """Samples of this series up to its ``seq_max`` are only there as aggregates: they are known, not new."""
+        series, seq_max = (aggregate.source, aggregate.kind), aggregate.seq_max
+        self.thinned[series] = max(self.thinned.get(series, seq_max), seq_max)
+        self._cursors[series] = max(self._cursors.get(series, seq_max), seq_max)
+
+    def add_tail(self, sample: Sample, row: int | None = None) -> None:
+        """The next sample; ``row`` is that of the tail's first, when rows are missing before it."""
+        if row is not None and not self.tail:
+            self.tail_first_row = row
         self.tail.append(sample)
         self._tail_keys.add(sample.key)
         series = (sample.source, sample.kind)
@@ -78,11 +92,30 @@ class Index:
         """Greatest sequence number by kind."""
         return {kind: seq for (name, kind), seq in self._cursors.items() if name == source}
 
+    @property
+    def sources(self) -> set[str]:
+        """All that ever gave a sample."""
+        return {source for source, _ in self._cursors}
+
+    def cursor_before(self, row: int, source: str) -> int | None:
+        """Greatest sequence number of ``source`` among segments that begin before ``row``."""
+        place = bisect_right(self.first_rows, row) - 1
+        seqs = [
+            seq
+            for (name, _), spans in self._spans.items()
+            if name == source
+            for at, seq in zip(spans.segment, spans.seq_max, strict=True)
+            if at <= place
+        ]
+        return max(seqs + [seq for (name, _), seq in self.thinned.items() if name == source], default=None)
+
     def is_new(self, key: Key) -> bool | None:
         """True: no such sample. False: the tail has it. None: ask the ``suspects``."""
         cursor = self._cursors.get(key[:2])
         if cursor is None or key[2] > cursor:
             return True
+        if key[2] <= self.thinned.get(key[:2], key[2] - 1):
+            return False
         return False if key in self._tail_keys else None
 
     def suspects(self, key: Key) -> Iterator[int]:
@@ -110,9 +143,23 @@ class Index:
             )
         return sorted(places)
 
-    def place_of(self, row: int) -> int:
-        """Place of the segment that holds ``row``, which must not be in the tail."""
-        return bisect_right(self.first_rows, row) - 1
+    def place_from(self, row: int) -> int | None:
+        """Place of the first segment that holds ``row`` or a later one; None when only the tail does."""
+        place = bisect_right(self.first_rows, row) - 1
+        if place < 0 or row >= self.first_rows[place] + self.sizes[place]:
+            place += 1
+        return place if place < len(self.first_rows) else None
+
+    def missing(self) -> list[tuple[int, int]]:
+        """First and last row of each gap."""
+        gaps, expected = [], 1
+        for first, size in zip(self.first_rows, self.sizes, strict=True):
+            if first > expected:
+                gaps.append((expected, first - 1))
+            expected = first + size
+        if self.tail_first_row > expected:
+            gaps.append((expected, self.tail_first_row - 1))
+        return gaps
 
     def is_live(self, row: int, sample: Sample) -> bool:
         """Whether the sample still stands: not replaced, no deletion, and no later amendment of its target.

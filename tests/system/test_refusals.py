@@ -215,7 +215,7 @@ def test_the_command_line_never_shows_a_traceback(tmp_path: Path) -> None:
         (["demo", "--recording", str(tmp_path / "absent.csv")], "no such file"),
         (["demo", "--recording", str(events)], "line 2"),
         (["demo", "--for", "2 weeks"], "--for"),
-        (["keys", missing], "absent.toml"),
+        (["keys", "check", missing], "absent.toml"),
         (["sim", "moon"], "unknown part"),
     ]
     for words, says in cases:
