@@ -44,7 +44,9 @@ from edge.hand_words import entry_words
 from edge.hub_state import AlarmState, CommandState, DownState, load_state, save_state
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
-from edge.store.store import Store
+from edge.store.journal import Detail
+from edge.store.repair import RepairReport
+from edge.store.store import BATCH_SAMPLES, Store
 from edge.store_care import StoreCare
 from edge.store_thread import StoreThread
 from sync.hub_link import HubLink
@@ -52,7 +54,6 @@ from sync.hub_link import HubLink
 log = structlog.get_logger()
 
 VERSION: Final = version("hometwin")
-BATCH_SAMPLES: Final = 200  # about 8 kB sealed: one MQTT message that any broker takes
 # Beyond this many unsent messages only samples and alarms queue up: estimates can be made again, readings not.
 OUTBOX_SOFT_LIMIT: Final = 2000
 STATUS_EVERY_US: Final = 15 * US_PER_MIN
@@ -77,15 +78,22 @@ class Hub:
     """All parts of one running hub. ``run`` returns when cancelled, with links closed and the store shut."""
 
     def __init__(
-        self, config: HubConfig, store: Store, clock: Clock, link: HubLink | None, patient: str
+        self,
+        config: HubConfig,
+        store: Store,
+        clock: Clock,
+        link: HubLink | None,
+        patient: str,
+        repair: RepairReport | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
         self.store = store
         self.thread = StoreThread()
-        self.care = StoreCare(store, self.thread)
+        self.care = StoreCare(config.store, store, self.thread, clock, cloud=link is not None, repair=repair)
         self.desk = StoreDesk(store, config.hub_id)
         self.counters: Counter[str] = Counter()
+        self.counters["store.repaired"] += repair is not None
         self.view = HubView(config, clock)
         self.down = load_state(store, "down", DownState)
         self.link = link
@@ -246,12 +254,23 @@ class Hub:
         sample = await self.thread(make)
         await self.take((sample,))
         self.counters["hand.entries"] += 1
+        what = "hand.deleted" if sample.deleted else "hand.corrected" if sample.amends else "hand.entered"
+        via = "terminal" if command_id is None else "mqtt"
+        await self._note("person", what, source=sample.source, seq=sample.seq, kind=sample.kind, via=via)
         if sample.amends is not None:
             now_us = self.clock.now_us()
             recent = await self.thread(self.store.between, now_us - US_PER_DAY, now_us + US_PER_H)
             self.view.reload(sample.kind, tuple(recent))
         said = entry_words(sample, self.config.zone)
         return {"source": sample.source, "seq": sample.seq, "kind": sample.kind, "said": said}
+
+    async def _note(self, who: str, what: str, **detail: Detail) -> None:
+        """An entry of the audit log; what it tells of is done already, so a full disk only costs the entry."""
+        try:
+            await self.thread(self.store.note, who, what, **detail)
+        except (StoreError, InputError) as err:
+            self.counters["audit.not_stored"] += 1
+            log.error("audit.not_stored", what=what, error=type(err).__name__)
 
     def _standing(self, source: str, kind: str, seq: int) -> Sample | None:
         """The record of that key, when it still stands."""
@@ -284,6 +303,16 @@ class Hub:
         else:
             return
         await self.thread(save_state, self.store, "down", self.down)
+        if isinstance(body, Prior):
+            await self._note("cloud", "prior.received", number=message.number, version=body.version)
+        else:
+            await self._note(
+                "cloud",
+                "advice.received",
+                number=message.number,
+                advice_id=body.advice_id,
+                approved_by=body.approved_by,
+            )
         self.counters[f"down.{type(body).__name__.lower()}"] += 1
         log.info("down.accepted", kind=type(body).__name__, number=message.number)
         if isinstance(body, Prior):
@@ -342,7 +371,14 @@ class Hub:
         while True:
             now_us, steady_us = self.clock.now_us(), self._steady_us()
             changes = self.alarms.on_time(now_us, steady_us)
-            changes += self.alarms.on_health(self.engine.up, self._store_ok, now_us, steady_us)
+            changes += self.alarms.on_health(
+                self.engine.up,
+                self._store_ok,
+                now_us,
+                steady_us,
+                repaired=self.care.repaired,
+                space_low=self.care.space_low,
+            )
             await self._act_on(changes)
             notify_systemd("WATCHDOG=1")
             await asyncio.sleep(max(ALARM_TICK_FLOOR_S, min(5.0, self.clock.wait_s(ALARM_TICK_US))))

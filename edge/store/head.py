@@ -46,7 +46,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     counters: dict[str, int]
     counts: tuple[int, ...]  # in the order of COMMITTED
     sums: tuple[bytes, ...]  # empty bytes for zero: most stores have empty tables
-    links: tuple[bytes, ...] = ()
+    links: bytes = b""
     chain_from: int = 0
     journal_last: int = 0
     journal_hash: bytes = b""
@@ -63,7 +63,7 @@ class Head:
         self.last_outbox = 0
         self.sample_pointer = 0
         self.counters: dict[str, int] = {}
-        self.links: tuple[bytes, ...] = ()  # of the newest segments, newest first (chain.py)
+        self.links = b""  # of the newest segments, newest first (chain.py)
         self.chain_from = 0  # segments before this row were written anew: no later one links to them
         self.journal_last = 0
         self.journal_hash = b""  # of the newest entry of the audit log

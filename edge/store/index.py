@@ -6,8 +6,9 @@ Plain arrays: a year of minute-by-minute readings is some 2,000 segments and und
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from core.messages import Sample
 from edge.store import aggregates
@@ -27,6 +28,29 @@ class _Spans:
         self.seq_peak = array("q")  # the greatest so far: what lies before is no greater
         self.time_min_us = array("q")
         self.time_max_us = array("q")
+
+    def _columns(self) -> tuple[array[int], ...]:
+        return (self.segment, self.seq_min, self.seq_max, self.seq_peak, self.time_min_us, self.time_max_us)
+
+    def without(self, low: int, high: int, shift: int) -> _Spans:
+        """A copy without the segments low..high-1; the places of later ones moved by ``shift``."""
+        kept = [i for i, place in enumerate(self.segment) if not low <= place < high]
+        copy = _Spans()
+        for mine, column in zip(copy._columns(), self._columns(), strict=True):
+            mine.extend(column[i] for i in kept)
+        for i, place in enumerate(copy.segment):
+            if place >= high:
+                copy.segment[i] = place + shift
+        return copy
+
+    def in_order(self) -> _Spans:
+        """A copy with rising places, and peaks that are right again."""
+        order = sorted(range(len(self.segment)), key=self.segment.__getitem__)
+        copy = _Spans()
+        for mine, column in zip(copy._columns(), self._columns(), strict=True):
+            mine.extend(column[i] for i in order)
+        copy.seq_peak = array("q", accumulate(copy.seq_max, max))
+        return copy
 
 
 class Index:
@@ -55,6 +79,14 @@ class Index:
         place = len(self.first_rows)
         self.first_rows.append(first_row)
         self.sizes.append(summary.size)
+        self._add_spans(place, summary)
+        for amendment in summary.amendments:
+            self._note_amendment(amendment.target, first_row + amendment.position)
+        self._tail_keys.difference_update(s.key for s in self.tail[: summary.size])
+        del self.tail[: summary.size]
+        self.tail_first_row = first_row + summary.size
+
+    def _add_spans(self, place: int, summary: Summary) -> None:
         for span in summary.spans:
             series = (span.source, span.kind)
             spans = self._spans.setdefault(series, _Spans())
@@ -65,11 +97,40 @@ class Index:
             spans.time_min_us.append(span.time_min_us)
             spans.time_max_us.append(span.time_max_us)
             self._cursors[series] = max(self._cursors.get(series, span.seq_max), span.seq_max)
-        for amendment in summary.amendments:
-            self._note_amendment(amendment.target, first_row + amendment.position)
-        self._tail_keys.difference_update(s.key for s in self.tail[: summary.size])
-        del self.tail[: summary.size]
-        self.tail_first_row = first_row + summary.size
+
+    def replace(self, places: Sequence[int], summaries: Sequence[tuple[int, Summary]]) -> None:
+        """Put segments (first row, summary) in the place of neighbours, whose rows they do not leave."""
+        low, high = places[0], places[-1] + 1
+        first_row, end = self.first_rows[low], self.first_rows[high - 1] + self.sizes[high - 1]
+        shift = len(summaries) - (high - low)
+        before = self._spans
+        self._spans = {}
+        for series, spans in before.items():
+            self._spans[series] = spans.without(low, high, shift)
+        self.first_rows[low:high] = array("q", [row for row, _ in summaries])
+        self.sizes[low:high] = array("q", [summary.size for _, summary in summaries])
+        for place, (_, summary) in enumerate(summaries, low):
+            self._add_spans(place, summary)
+        self._spans = {
+            series: spans.in_order() for series, spans in self._spans.items() if len(spans.segment)
+        }
+        self._amended = {k: row for k, row in self._amended.items() if not first_row <= row < end}
+        for row, summary in summaries:
+            for amendment in summary.amendments:
+                self._note_amendment(amendment.target, row + amendment.position)
+
+    def newest_us(self, place: int) -> int:
+        """Time of the newest sample in a segment."""
+        newest = 0
+        for spans in self._spans.values():
+            at = bisect_left(spans.segment, place)
+            if at < len(spans.segment) and spans.segment[at] == place:
+                newest = max(newest, spans.time_max_us[at])
+        return newest
+
+    def is_amended(self, key: Key) -> bool:
+        """Whether a later record replaces or deletes this one."""
+        return key in self._amended
 
     def add_aggregate(self, aggregate: aggregates.Series) -> None:
         """Samples of this series up to its ``seq_max`` are only there as aggregates: they are known, not new."""

@@ -16,7 +16,7 @@ from edge.store.database import reported
 from edge.store.head import HEAD_ROW, Head
 from edge.store.keys import KEY_BYTES, Secret, shred
 from edge.store.sealing import LAST_KEY, Sealer, Table, marks, row_ident
-from edge.store.slots import COPY_SUFFIX, Ring, SlotKind, read_records, save_copy, slot_of
+from edge.store.slots import COPY_SUFFIX, Ring, SlotKind, slot_of
 
 if TYPE_CHECKING:
     from edge.store.store import Store
@@ -271,4 +271,4 @@ class StoreKeys:
         finally:
             with reported(store._path):
                 store._db.execute("PRAGMA secure_delete = OFF")
-        save_copy(store._path, read_records(store._db, store._path))
+        store.save_key_copy()

@@ -224,6 +224,7 @@ class _Copy(msgspec.Struct, frozen=True, array_like=True):
     store_id: bytes
     slots: tuple[tuple[int, int, bytes | None, int | None, bytes, bytes], ...]
     keyring: tuple[tuple[int, bytes], ...]
+    first_page: bytes = b""
 
 
 def copy_path(path: Path) -> Path:
@@ -231,9 +232,12 @@ def copy_path(path: Path) -> Path:
     return path.with_name(path.name + COPY_SUFFIX)
 
 
-def save_copy(path: Path, records: KeyRecords) -> bool:
-    """Write the copy anew when it differs; False when the disk refuses (it is only a second chance)."""
-    data = encode(_Copy(records.store_id, tuple(records.slots), tuple(records.keyring)))
+def save_copy(path: Path, records: KeyRecords, first_page: bytes) -> bool:
+    """Write the copy anew when it differs; False when the disk refuses (it is only a second chance).
+
+    ``first_page`` of the file: SQLite's own table of tables, without which nothing in it can be found.
+    """
+    data = encode(_Copy(records.store_id, tuple(records.slots), tuple(records.keyring), first_page))
     place = copy_path(path)
     with contextlib.suppress(OSError):
         if place.read_bytes() == data:
@@ -253,9 +257,19 @@ def save_copy(path: Path, records: KeyRecords) -> bool:
 
 
 def load_copy(path: Path) -> KeyRecords | None:
-    """The copy, or None when there is no usable one."""
+    """The copy of the keys, or None when there is no usable one."""
+    copy = _load(path)
+    return KeyRecords(copy.store_id, list(copy.slots), list(copy.keyring)) if copy else None
+
+
+def load_first_page(path: Path) -> bytes:
+    """The copy of the file's first page; empty when there is none."""
+    copy = _load(path)
+    return copy.first_page if copy else b""
+
+
+def _load(path: Path) -> _Copy | None:
     try:
-        copy = decode(copy_path(path).read_bytes(), _Copy)
+        return decode(copy_path(path).read_bytes(), _Copy)
     except (OSError, DecodeError):
         return None
-    return KeyRecords(copy.store_id, list(copy.slots), list(copy.keyring))

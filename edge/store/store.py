@@ -20,6 +20,7 @@ import structlog
 from core.clock import Clock
 from core.errors import DecodeError, InputError, StoreError, TamperedError
 from core.messages import Sample, encode
+from edge.store import refill
 from edge.store.chain import chained, remembered, unchained
 from edge.store.database import FileWatch, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
@@ -29,9 +30,11 @@ from edge.store.journal import Detail, hash_of, make_line
 from edge.store.keyring import StoreKeys
 from edge.store.keys import Secret
 from edge.store.opening import audit, examined, open_file
+from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment, encode_segment, read_summary
 from edge.store.slots import Ring, read_records, save_copy
+from edge.store.thinning import Thinner
 
 __all__ = ["CheckReport", "Store", "audit"]
 
@@ -44,6 +47,9 @@ FOLD_SAMPLES: Final = 256
 RECEIVED_STEP_US: Final = 100_000
 # Unpacked segments kept for the next question: 8 x 256 samples are under 1 MiB.
 _KEPT_SEGMENTS: Final = 8
+# Rows that one outbox message holds at most (about 8 kB sealed: any broker takes it). So it is known which samples
+# a lost message can have held.
+BATCH_SAMPLES: Final = 200
 _INT64: Final = 1 << 63
 US_PER_MS: Final = 1000
 _MAX_NAME_BYTES: Final = 200  # of sources, kinds and blobs
@@ -67,7 +73,6 @@ class Store:
         self._index = Index()
         self._unpacked: OrderedDict[int, list[Sample]] = OrderedDict()
         self._closed = False
-        self._files = FileWatch(path)
         # True while disk and memory may differ; stays so after a failure whose outcome is unknown.
         self._in_doubt = False
         seen = Examination(db, path, ring, self._sealer)
@@ -78,8 +83,11 @@ class Store:
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
         if not index.tail:
             index.tail_first_row = self._head.last_row + 1
-        save_copy(path, read_records(db, path))
+        self._files = FileWatch(path)
+        self.save_key_copy()
         self.keys = StoreKeys(self)
+        self.thinner = Thinner(self)
+        self._refill = Refill.of(self.get_blob(refill.BLOB))
 
     @classmethod
     def open(cls, path: Path | str, key: Secret, *, hub_id: str, clock: Clock) -> Store:
@@ -113,7 +121,9 @@ class Store:
             fresh: dict[tuple[str, str, int], Sample] = {}
             for sample in samples:
                 kept = _normal(sample, received_us)
-                if kept.key not in fresh and not self._has(kept.key):
+                if kept.key in fresh or self._has(kept.key):
+                    self._has_come_again(kept.source, kept.seq)
+                else:
                     fresh[kept.key] = kept
             new = tuple(fresh.values())
             if new:
@@ -121,9 +131,35 @@ class Store:
             return new
 
     def cursors(self, source: str) -> dict[str, int]:
-        """Greatest sequence number by kind of one source."""
+        """By kind, the sequence number after which to ask one source; the greatest, unless something was lost."""
         with self._mutex:
-            return self._index.cursors(source)
+            return self._refill.cursors(source, self._index.cursors(source), self._clock.now_us())
+
+    @property
+    def sources(self) -> set[str]:
+        """All that ever gave a sample."""
+        return self._index.sources
+
+    def cursor_before(self, row: int, source: str) -> int | None:
+        """Greatest sequence number that ``source`` gave before ``row``."""
+        with self._mutex:
+            return self._index.cursor_before(row, source)
+
+    def missing_rows(self) -> list[tuple[int, int]]:
+        """First and last row of what is not there (any more): thinned, or lost."""
+        with self._mutex:
+            return self._index.missing()
+
+    def want(self, wanted: Refill) -> None:
+        """Ask sensors again for what was lost, from now on and after restarts."""
+        with self._mutex:
+            self.put_blob(refill.BLOB, bytes(wanted))
+            self._refill = wanted
+
+    @property
+    def refilling(self) -> list[str]:
+        """Sources that are asked again for what was lost."""
+        return sorted(self._refill.wanted)
 
     @property
     def last_row(self) -> int:
@@ -233,6 +269,17 @@ class Store:
         """The greatest sample row that an outbox message already holds."""
         return self._head.sample_pointer
 
+    @property
+    def acknowledged_row(self) -> int:
+        """Samples up to this row are surely in the cloud: no waiting message can hold them."""
+        waiting = self._head.counts[Table.OUTBOX] * BATCH_SAMPLES
+        return max(0, self._head.sample_pointer - waiting)
+
+    @property
+    def fold_samples(self) -> int:
+        """How many samples become one segment."""
+        return FOLD_SAMPLES
+
     def pending(self, limit: int) -> list[tuple[int, bytes]]:
         """The oldest messages that are not done, with their numbers."""
         with self._mutex:
@@ -303,6 +350,17 @@ class Store:
 
     # --- the store as a whole
 
+    def check_structure(self) -> None:
+        """TamperedError when SQLite finds its own structures damaged: a later write would trip over them."""
+        with self._mutex, reported(self._path):
+            if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise TamperedError("SQLite finds its file damaged", where=str(self._path))
+
+    def save_key_copy(self) -> None:
+        """Keep the wrapped keys and the file's first page a second time: nothing is found without them."""
+        if not save_copy(self._path, read_records(self._db, self._path), self._files.first_page()):
+            log.warning("store.no_copy_of_keys")
+
     @property
     def path(self) -> Path:
         """Where the file lies."""
@@ -329,6 +387,7 @@ class Store:
                 with reported(self._path):
                     self._db.close()
             finally:
+                self._files.close()
                 self._writer.release()
 
     def __enter__(self) -> Store:
@@ -348,6 +407,11 @@ class Store:
         return any(
             sample.key == key for place in self._index.suspects(key) for sample in self._segment(place)
         )
+
+    def _has_come_again(self, source: str, seq: int) -> None:
+        rest = self._refill.after(source, seq)
+        if rest is not self._refill:
+            self.want(rest)
 
     def _append_new(self, new: Sequence[Sample]) -> None:
         index, seal = self._index, self._sealer.seal
