@@ -262,6 +262,32 @@ def _ask_words(prompt: str, twice: bool = False) -> str:
 
 
 @app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A new folder, or a new file that ends in .zip.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write everything that the hub holds of the person in open formats (CSV, JSON). The hub stays up."""
+    from edge.config import load_config
+    from edge.export import export as write
+
+    _say(write(load_config(config), target))
+
+
+@app.command()
+def audit(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The lines as they are, to check their chain.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Show who did what when, and check that no entry was changed, dropped or put in."""
+    from edge.audit_command import audit_lines
+    from edge.config import load_config
+
+    _say(audit_lines(load_config(config), as_json))
+
+
+@app.command()
 def erase(
     confirm: Annotated[
         str, typer.Option(help="The hub's name, instead of typing it when asked.", metavar="HUB_ID")

@@ -85,7 +85,6 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fine_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0  # 0: 5-min aggregates never become hourly
     # Below this the oldest readings are thinned, so that the newest still find room.
     free_floor_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 64
-    replay_memory_kib: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 1024
 
 
 class SyncConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,15 +6,21 @@ desk. So every command works in both cases, and never needs a second way into th
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+
+import msgspec
 
 from core.clock import SystemClock
 from core.errors import EnvironmentMissing, InputError
 from edge.config import HubConfig
 from edge.control import ask_hub
+from edge.engine_link import SNAPSHOT_BLOB
+from edge.hub_state import DownState, load_state
 from edge.store.keyring import ASIDE_SUFFIX
 from edge.store.keys import Passphrase, Secret, load_key, load_passphrase
 from edge.store.store import Store
@@ -35,6 +41,10 @@ class StoreDesk:
             "keys.retire": self._retire,
             "keys.rotate_data": self._rotate_data,
             "audit": self._audit,
+            "export": self._export,
+            "export.samples": self._samples,
+            "export.aggregates": self._aggregates,
+            "export.archive": self._archive,
             "erase": self._erase,
         }
 
@@ -65,6 +75,45 @@ class StoreDesk:
         lines = self._store.journal(_number(request, "after"), PAGE_LINES)
         return {"lines": lines, "newest": self._store.journal_hash}
 
+    def _export(self, _request: dict[str, Any]) -> dict[str, Any]:
+        store = self._store
+        down = load_state(store, "down", DownState)
+        data = store.get_blob(SNAPSHOT_BLOB)
+        snapshot = base64.b64encode(data).decode() if data is not None else ""
+        return {
+            "now_us": store.now_us(),
+            "rows": store.last_row,
+            "missing": store.missing_rows(),
+            "generation": store.generation,
+            "amended": [[*key, row] for key, row in store.amended_rows()],
+            "audit_newest": store.journal_hash,
+            "advice": jsonable(down.advice),
+            "prior": jsonable(down.prior),
+            "snapshot": snapshot,
+        }
+
+    def _samples(self, request: dict[str, Any]) -> dict[str, Any]:
+        rows = self._store.read(_number(request, "after"), PAGE_ROWS)
+        return {"samples": [[row, *jsonable(sample)] for row, sample in rows]}
+
+    def _aggregates(self, request: dict[str, Any]) -> dict[str, Any]:
+        records = self._store.thinner.read(_number(request, "after"), 1)
+        return {
+            "aggregates": [
+                [number, s.source, s.kind, s.width_us, jsonable(s.buckets, none=True)]
+                for number, series in records
+                for s in series
+            ]
+        }
+
+    def _archive(self, request: dict[str, Any]) -> dict[str, Any]:
+        kept = self._store.archive.read(str(request.get("area")), _number(request, "after"), PAGE_LINES)
+        return {
+            "items": [
+                {"number": n, "time_us": time_us, "content": readable(data)} for n, time_us, data in kept
+            ]
+        }
+
     def _erase(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("confirm") != self._hub_id:
             raise InputError("erasing needs the hub's name as confirmation", where="erase.confirm")
@@ -79,6 +128,29 @@ def _secret(request: dict[str, Any]) -> Secret:
         return bytes.fromhex(key) if isinstance(key, str) else b""
     except ValueError:
         raise InputError("must be hexadecimal", where="keys.key") from None
+
+
+def jsonable(value: Any, *, none: bool = False) -> Any:
+    """Values that JSON can hold: numbers that are not finite become text, or null when ``none``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if none else repr(value)
+    if isinstance(value, dict):
+        return {k: jsonable(v, none=none) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v, none=none) for v in value]
+    return (
+        value
+        if isinstance(value, (int, float, str, type(None)))
+        else jsonable(msgspec.to_builtins(value), none=none)
+    )
+
+
+def readable(data: bytes) -> Any:
+    """An archived MessagePack item as JSON; other bytes as base64."""
+    try:
+        return jsonable(msgspec.msgpack.decode(data))
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        return {"base64": base64.b64encode(data).decode()}
 
 
 def _number(request: dict[str, Any], name: str) -> int:

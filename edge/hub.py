@@ -62,6 +62,8 @@ ALARM_TICK_US: Final = US_PER_MIN
 ALARM_TICK_FLOOR_S: Final = 0.1
 RING_RETRY_S: Final = 1.0
 RESTART_PAUSE_S: Final = 1.0
+ALARM_HISTORY_BYTES: Final = 256 << 10  # some 3,000 alarms
+POSTERIOR_HISTORY_BYTES: Final = 1 << 20  # an estimate is 1-2 kB and one is kept each day: about two years
 ANSWER_FIRST_S: Final = 0.5  # an erased hub ends, but not before the one who asked knows
 ENTRY_KINDS: Final = ("carbs_g", "bolus_u", "long_acting_u", "smbg_mgdl", "drug_mg", "weight_kg")
 
@@ -103,6 +105,7 @@ class Hub:
         self._rung: dict[str, Rung] = {}
         self._store_ok = True
         self._running: asyncio.Task[Any] | None = None
+        self._posterior_day = -1
         self.engine = EngineLink(
             config.engine_socket,
             store,
@@ -320,6 +323,7 @@ class Hub:
 
     async def _on_answer(self, answer: Answer) -> None:
         self.view.on_answer(answer)
+        await self._keep_posterior(answer)
         if answer.forecast is not None:
             await self._act_on(self.alarms.on_forecast(answer.forecast, self.clock.now_us()))
         if not self._may_send_more():
@@ -327,6 +331,17 @@ class Hub:
         for body in (answer.estimate, answer.forecast):
             if body is not None:
                 await self._send(body)
+
+    async def _keep_posterior(self, answer: Answer) -> None:
+        """One estimate a day, so that how the person changes can be seen later."""
+        day = self.clock.now_us() // US_PER_DAY
+        if answer.estimate is None or answer.estimate.status != "ok" or day == self._posterior_day:
+            return
+        self._posterior_day = day
+        with contextlib.suppress(StoreError):
+            await self.thread(
+                self.store.archive.keep, "posterior", encode(answer.estimate), POSTERIOR_HISTORY_BYTES
+            )
 
     async def _on_contribution(self, contribution: Contribution) -> None:
         if self._may_send_more():
@@ -353,6 +368,7 @@ class Hub:
         self._ring_news.set()
         try:
             for alarm in changes:
+                await self.thread(self.store.archive.keep, "alarms", encode(alarm), ALARM_HISTORY_BYTES)
                 if self.link is not None:
                     await self._send(alarm)
             state = AlarmState(tuple(self.alarms.active.values()))

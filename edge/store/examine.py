@@ -62,6 +62,7 @@ class Examination:
         on_segment: Callable[[int, Summary], None],
         on_tail: Callable[[Sample, int], None],
         on_aggregate: Callable[[Series], None] = lambda _: None,
+        on_archive: Callable[[int, bytes], None] = lambda *_: None,
         *,
         deep: bool,
     ) -> CheckReport:
@@ -73,11 +74,14 @@ class Examination:
         self._scan(Table.KEYRING, lambda number, sealed: self._keyring(number, sealed))
         self._scan(Table.SEGMENTS, lambda number, sealed: self._segment(number, sealed, on_segment, deep))
         self._scan(Table.TAIL, lambda number, sealed: self._tail(number, sealed, on_tail))
-        self._scan(Table.OUTBOX, lambda number, sealed: self._authentic(Table.OUTBOX, number, sealed))
+        self._scan(Table.OUTBOX, self._outbox)
         self._scan(Table.BLOBS, self._blob)
         self._scan(Table.AGGREGATES, lambda number, sealed: self._aggregate(number, sealed, on_aggregate))
         self._scan(Table.JOURNAL, self._journal)
-        self._scan(Table.ARCHIVE, lambda number, sealed: self._authentic(Table.ARCHIVE, number, sealed))
+        self._scan(
+            Table.ARCHIVE,
+            lambda number, sealed: on_archive(number, self._opened(Table.ARCHIVE, number, sealed)),
+        )
         if head_is_good:
             self._compare()
         if deep:
@@ -156,8 +160,8 @@ class Examination:
         self._next_row = number + 1
         self._samples += 1
 
-    def _authentic(self, table: Table, number: int, sealed: bytes) -> None:
-        self._opened(table, number, sealed)
+    def _outbox(self, number: int, sealed: bytes) -> None:
+        self._opened(Table.OUTBOX, number, sealed)
 
     def _aggregate(self, number: int, sealed: bytes, pass_on: Callable[[Series], None]) -> None:
         plain = self._opened(Table.AGGREGATES, number, sealed)

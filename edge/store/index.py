@@ -128,6 +128,10 @@ class Index:
                 newest = max(newest, spans.time_max_us[at])
         return newest
 
+    def amended_rows(self) -> list[tuple[Key, int]]:
+        """Keys that were amended, with the row of their last amendment."""
+        return list(self._amended.items())
+
     def is_amended(self, key: Key) -> bool:
         """Whether a later record replaces or deletes this one."""
         return key in self._amended

@@ -21,6 +21,7 @@ from core.clock import Clock
 from core.errors import DecodeError, InputError, StoreError, TamperedError
 from core.messages import Sample, encode
 from edge.store import refill
+from edge.store.archive import Archive
 from edge.store.chain import chained, remembered, unchained
 from edge.store.database import FileWatch, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
@@ -77,7 +78,8 @@ class Store:
         self._in_doubt = False
         seen = Examination(db, path, ring, self._sealer)
         index = self._index
-        seen.run(index.add_segment, index.add_tail, index.add_aggregate, deep=False)
+        self.archive = Archive(self)
+        seen.run(index.add_segment, index.add_tail, index.add_aggregate, self.archive.found, deep=False)
         if seen.first_error is not None:
             raise seen.first_error
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
@@ -149,6 +151,11 @@ class Store:
         """First and last row of what is not there (any more): thinned, or lost."""
         with self._mutex:
             return self._index.missing()
+
+    def amended_rows(self) -> list[tuple[tuple[str, str, int], int]]:
+        """Keys of what was replaced or deleted, with the row of the last record that did so."""
+        with self._mutex:
+            return self._index.amended_rows()
 
     def want(self, wanted: Refill) -> None:
         """Ask sensors again for what was lost, from now on and after restarts."""
@@ -360,6 +367,10 @@ class Store:
         """Keep the wrapped keys and the file's first page a second time: nothing is found without them."""
         if not save_copy(self._path, read_records(self._db, self._path), self._files.first_page()):
             log.warning("store.no_copy_of_keys")
+
+    def now_us(self) -> int:
+        """The time of the store's clock."""
+        return self._clock.now_us()
 
     @property
     def path(self) -> Path:
