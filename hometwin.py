@@ -157,22 +157,151 @@ def provision(
     typer.echo(f"next: copy {folder}/hubs/HUB to each hub, start mosquitto -c {folder}/broker/mosquitto.conf")
 
 
-@app.command()
-def keys(
-    file: Annotated[Path, typer.Argument(help="The key file to make, or to look at.")],
-    new: Annotated[
-        bool, typer.Option("--new", help="Make a new key; an existing file is never replaced.")
-    ] = False,
-) -> None:
-    """Make or check the key of a hub's store."""
-    from edge.store.keys import create_key, load_key
+keys = typer.Typer(help="Make and change the keys of a hub's store.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+KeyFile = Annotated[Path, typer.Argument(help="The key file.")]
 
-    if new:
-        create_key(file)
-        typer.echo(f"made {file} (keep a copy: without it the store cannot be read)")
-    else:
-        load_key(file)
-        typer.echo(f"{file} is a usable key")
+
+@keys.command("new")
+def keys_new(file: KeyFile) -> None:
+    """Make a new key; an existing file is never replaced."""
+    from edge.store.keys import create_key
+
+    create_key(file)
+    typer.echo(f"made {file} (keep a copy: without it the store cannot be read)")
+
+
+@keys.command("check")
+def keys_check(file: KeyFile) -> None:
+    """Say whether a file is a usable key."""
+    from edge.store.keys import load_key
+
+    load_key(file)
+    typer.echo(f"{file} is a usable key")
+
+
+@keys.command("list")
+def keys_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Show what opens the store: keys, passphrases, data keys."""
+    from edge.config import load_config
+    from edge.keys_command import overview_lines
+
+    _say(overview_lines(load_config(config)))
+
+
+@keys.command("rotate")
+def keys_rotate(
+    to: Annotated[
+        Path | None, typer.Option(help="Put the new key there instead of in the key file's place.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Put a new key in the key file's place; the old one opens nothing any more. The hub stays up."""
+    from edge.config import load_config
+    from edge.keys_command import rotate
+
+    _say(rotate(load_config(config), to))
+
+
+@keys.command("retire")
+def keys_retire(
+    file: Annotated[Path | None, typer.Argument(help="The key that stays.")] = None,
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Ask for the one that stays.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Let only this key (or only this passphrase, of all passphrases) open the store from now on."""
+    from core.errors import InputError
+    from edge.config import load_config
+    from edge.keys_command import retire
+    from edge.store.keys import Passphrase, load_key
+
+    if passphrase == (file is not None):
+        raise InputError("name the key file that stays, or --passphrase", where="keys retire")
+    keep = Passphrase(_ask_words("Passphrase that stays")) if file is None else load_key(file, {})
+    _say(retire(load_config(config), keep))
+
+
+@keys.command("rotate-data")
+def keys_rotate_data(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Begin with a new data key; the hub seals everything anew beside its work."""
+    from edge.config import load_config
+    from edge.keys_command import rotate_data
+
+    _say(rotate_data(load_config(config)))
+
+
+@keys.command("passphrase")
+def keys_passphrase(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Add a passphrase as a second way in, for the day when the key file is lost."""
+    from edge.config import load_config
+    from edge.keys_command import add_passphrase
+
+    _say(add_passphrase(load_config(config), _ask_words("New passphrase", twice=True)))
+
+
+@keys.command("recover")
+def keys_recover(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Make a new key file with the passphrase. Stop the hub first."""
+    from edge.config import load_config
+    from edge.keys_command import recover
+
+    _say(recover(load_config(config), _ask_words("Passphrase")))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def _ask_words(prompt: str, twice: bool = False) -> str:
+    """A passphrase from the terminal, unseen; from a pipe its first line. Never from the command line."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline()
+    words: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=twice)
+    return words
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A new folder, or a new file that ends in .zip.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write everything that the hub holds of the person in open formats (CSV, JSON). The hub stays up."""
+    from edge.config import load_config
+    from edge.export import export as write
+
+    _say(write(load_config(config), target))
+
+
+@app.command()
+def audit(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The lines as they are, to check their chain.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Show who did what when, and check that no entry was changed, dropped or put in."""
+    from edge.audit_command import audit_lines
+    from edge.config import load_config
+
+    _say(audit_lines(load_config(config), as_json))
+
+
+@app.command()
+def erase(
+    confirm: Annotated[
+        str, typer.Option(help="The hub's name, instead of typing it when asked.", metavar="HUB_ID")
+    ] = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Destroy the person's record on this hub: keys first, then files. Nobody can undo it."""
+    from edge.config import load_config
+    from edge.erase_command import WARNING, erase
+
+    settings = load_config(config)
+    for line in WARNING:
+        typer.echo(line.format(hub=settings.hub_id))
+    _say(erase(settings, confirm or typer.prompt(f"Type {settings.hub_id} to erase")))
 
 
 @app.command()

@@ -75,10 +75,16 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the replay buffer lies, and its key (a file, or a systemd credential of that name)."""
+    """Where the replay buffer lies, what opens it (a file, or a systemd credential of that name), how long it keeps."""
 
     path: str = "replay.sqlite"
     key_file: str = "store.key"
+    passphrase_file: str = ""  # when set, a passphrase opens the store instead of the key
+    # 0: raw readings stay for ever. A year of a CGM and a strap is 1 MB, and aggregates can never be undone.
+    raw_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    fine_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0  # 0: 5-min aggregates never become hourly
+    # Below this the oldest readings are thinned, so that the newest still find room.
+    free_floor_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 64
 
 
 class SyncConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +138,10 @@ class HubConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (Path(self.base) / relative).resolve()
 
     @property
+    def store_path(self) -> Path:
+        return self.state / self.store.path
+
+    @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
 
@@ -159,6 +169,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> HubConfi
     find_zone(config.timezone, f"{path}: timezone")
     _check_devices(config, path)
     _check_thresholds(config.alarms, path)
+    _check_store(config.store, path)
     return config
 
 
@@ -248,6 +259,15 @@ def _check_devices(config: HubConfig, path: Path) -> None:
                     f"{value!r} is kept for hand entries", where=f"{path}: device", mend="name it otherwise"
                 )
             seen.add(value)
+
+
+def _check_store(store: StoreConfig, path: Path) -> None:
+    if store.fine_days and not 0 < store.raw_days <= store.fine_days:
+        raise ConfigError(
+            "must not be less than raw_days, which must be set as well",
+            where=f"{path}: store.fine_days",
+            mend="see docs/configuration.md",
+        )
 
 
 def _check_thresholds(alarms: AlarmConfig, path: Path) -> None:

@@ -36,6 +36,7 @@ from edge.ble.radio import make_radio
 from edge.ble.supervisor import Supervisor
 from edge.config import HubConfig
 from edge.control import serve_control
+from edge.desk import StoreDesk
 from edge.engine_link import EngineLink
 from edge.engine_messages import Answer
 from edge.hand import COMMAND, MAX_BACK_US, hand_sample
@@ -43,14 +44,16 @@ from edge.hand_words import entry_words
 from edge.hub_state import AlarmState, CommandState, DownState, load_state, save_state
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
-from edge.store.store import Store
+from edge.store.journal import Detail
+from edge.store.repair import RepairReport
+from edge.store.store import BATCH_SAMPLES, Store
+from edge.store_care import StoreCare
 from edge.store_thread import StoreThread
 from sync.hub_link import HubLink
 
 log = structlog.get_logger()
 
 VERSION: Final = version("hometwin")
-BATCH_SAMPLES: Final = 200  # about 8 kB sealed: one MQTT message that any broker takes
 # Beyond this many unsent messages only samples and alarms queue up: estimates can be made again, readings not.
 OUTBOX_SOFT_LIMIT: Final = 2000
 STATUS_EVERY_US: Final = 15 * US_PER_MIN
@@ -59,6 +62,9 @@ ALARM_TICK_US: Final = US_PER_MIN
 ALARM_TICK_FLOOR_S: Final = 0.1
 RING_RETRY_S: Final = 1.0
 RESTART_PAUSE_S: Final = 1.0
+ALARM_HISTORY_BYTES: Final = 256 << 10  # some 3,000 alarms
+POSTERIOR_HISTORY_BYTES: Final = 1 << 20  # an estimate is 1-2 kB and one is kept each day: about two years
+ANSWER_FIRST_S: Final = 0.5  # an erased hub ends, but not before the one who asked knows
 ENTRY_KINDS: Final = ("carbs_g", "bolus_u", "long_acting_u", "smbg_mgdl", "drug_mg", "weight_kg")
 
 
@@ -74,13 +80,22 @@ class Hub:
     """All parts of one running hub. ``run`` returns when cancelled, with links closed and the store shut."""
 
     def __init__(
-        self, config: HubConfig, store: Store, clock: Clock, link: HubLink | None, patient: str
+        self,
+        config: HubConfig,
+        store: Store,
+        clock: Clock,
+        link: HubLink | None,
+        patient: str,
+        repair: RepairReport | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
         self.store = store
         self.thread = StoreThread()
+        self.care = StoreCare(config.store, store, self.thread, clock, cloud=link is not None, repair=repair)
+        self.desk = StoreDesk(store, config.hub_id)
         self.counters: Counter[str] = Counter()
+        self.counters["store.repaired"] += repair is not None
         self.view = HubView(config, clock)
         self.down = load_state(store, "down", DownState)
         self.link = link
@@ -89,6 +104,8 @@ class Hub:
         self._status_due = asyncio.Event()
         self._rung: dict[str, Rung] = {}
         self._store_ok = True
+        self._running: asyncio.Task[Any] | None = None
+        self._posterior_day = -1
         self.engine = EngineLink(
             config.engine_socket,
             store,
@@ -133,6 +150,7 @@ class Hub:
 
     async def run(self) -> None:
         """Until cancelled. Errors of opening have been raised before; here nothing stops the hub."""
+        self._running = asyncio.current_task()
         server = await serve_control(self.config.control_socket, self.on_request)
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "radio": self.supervisor.run,
@@ -140,6 +158,7 @@ class Hub:
             "alarms": self._run_alarms,
             "ring": self._run_ring,
             "status": self._run_status,
+            "care": self.care.run,
         }
         if self.link is not None:
             parts["outbox"] = self._run_outbox
@@ -211,10 +230,19 @@ class Hub:
                     self.store.between, now_us - US_PER_DAY, now_us + US_PER_H, ENTRY_KINDS
                 )
                 return {"entries": [entry_words(s, self.config.zone) for s in recent]}
+            case str(word) if word in self.desk.words:
+                return await self._on_desk(request)
             case other:
-                raise InputError(
-                    f"unknown request {str(other)[:40]!r}", mend="use one of: status, log, advice, entries"
-                )
+                words = ", ".join(("status", "log", "advice", "entries", *self.desk.words))
+                raise InputError(f"unknown request {str(other)[:40]!r}", mend=f"use one of: {words}")
+
+    async def _on_desk(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = await self.thread(self.desk.answer, request)
+        self.care.wake()
+        if request["do"] == "erase" and self._running is not None:
+            log.warning("store.erased")
+            asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._running.cancel)
+        return answer
 
     async def log_by_hand(self, request: dict[str, Any], command_id: int | None = None) -> dict[str, Any]:
         """A meal, dose or reading that a person typed; amendments are new records."""
@@ -229,12 +257,23 @@ class Hub:
         sample = await self.thread(make)
         await self.take((sample,))
         self.counters["hand.entries"] += 1
+        what = "hand.deleted" if sample.deleted else "hand.corrected" if sample.amends else "hand.entered"
+        via = "terminal" if command_id is None else "mqtt"
+        await self._note("person", what, source=sample.source, seq=sample.seq, kind=sample.kind, via=via)
         if sample.amends is not None:
             now_us = self.clock.now_us()
             recent = await self.thread(self.store.between, now_us - US_PER_DAY, now_us + US_PER_H)
             self.view.reload(sample.kind, tuple(recent))
         said = entry_words(sample, self.config.zone)
         return {"source": sample.source, "seq": sample.seq, "kind": sample.kind, "said": said}
+
+    async def _note(self, who: str, what: str, **detail: Detail) -> None:
+        """An entry of the audit log; what it tells of is done already, so a full disk only costs the entry."""
+        try:
+            await self.thread(self.store.note, who, what, **detail)
+        except (StoreError, InputError) as err:
+            self.counters["audit.not_stored"] += 1
+            log.error("audit.not_stored", what=what, error=type(err).__name__)
 
     def _standing(self, source: str, kind: str, seq: int) -> Sample | None:
         """The record of that key, when it still stands."""
@@ -267,6 +306,16 @@ class Hub:
         else:
             return
         await self.thread(save_state, self.store, "down", self.down)
+        if isinstance(body, Prior):
+            await self._note("cloud", "prior.received", number=message.number, version=body.version)
+        else:
+            await self._note(
+                "cloud",
+                "advice.received",
+                number=message.number,
+                advice_id=body.advice_id,
+                approved_by=body.approved_by,
+            )
         self.counters[f"down.{type(body).__name__.lower()}"] += 1
         log.info("down.accepted", kind=type(body).__name__, number=message.number)
         if isinstance(body, Prior):
@@ -274,6 +323,7 @@ class Hub:
 
     async def _on_answer(self, answer: Answer) -> None:
         self.view.on_answer(answer)
+        await self._keep_posterior(answer)
         if answer.forecast is not None:
             await self._act_on(self.alarms.on_forecast(answer.forecast, self.clock.now_us()))
         if not self._may_send_more():
@@ -281,6 +331,17 @@ class Hub:
         for body in (answer.estimate, answer.forecast):
             if body is not None:
                 await self._send(body)
+
+    async def _keep_posterior(self, answer: Answer) -> None:
+        """One estimate a day, so that how the person changes can be seen later."""
+        day = self.clock.now_us() // US_PER_DAY
+        if answer.estimate is None or answer.estimate.status != "ok" or day == self._posterior_day:
+            return
+        self._posterior_day = day
+        with contextlib.suppress(StoreError):
+            await self.thread(
+                self.store.archive.keep, "posterior", encode(answer.estimate), POSTERIOR_HISTORY_BYTES
+            )
 
     async def _on_contribution(self, contribution: Contribution) -> None:
         if self._may_send_more():
@@ -307,6 +368,7 @@ class Hub:
         self._ring_news.set()
         try:
             for alarm in changes:
+                await self.thread(self.store.archive.keep, "alarms", encode(alarm), ALARM_HISTORY_BYTES)
                 if self.link is not None:
                     await self._send(alarm)
             state = AlarmState(tuple(self.alarms.active.values()))
@@ -325,7 +387,14 @@ class Hub:
         while True:
             now_us, steady_us = self.clock.now_us(), self._steady_us()
             changes = self.alarms.on_time(now_us, steady_us)
-            changes += self.alarms.on_health(self.engine.up, self._store_ok, now_us, steady_us)
+            changes += self.alarms.on_health(
+                self.engine.up,
+                self._store_ok,
+                now_us,
+                steady_us,
+                repaired=self.care.repaired,
+                space_low=self.care.space_low,
+            )
             await self._act_on(changes)
             notify_systemd("WATCHDOG=1")
             await asyncio.sleep(max(ALARM_TICK_FLOOR_S, min(5.0, self.clock.wait_s(ALARM_TICK_US))))

@@ -14,21 +14,21 @@ if __name__ == "__main__":
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 from core.clock import Clock
-from core.errors import ConfigError, TamperedError
+from core.errors import ConfigError
 from core.patient import Patient
 from edge.config import HubConfig, load_config
+from edge.desk import load_secret
 from edge.hub import Hub
 from edge.logs import configure_logs
 from edge.process import process_clock, run_until_signal, use_one_heap, with_one_line_errors
-from edge.store.keys import load_key
-from edge.store.store import Store, audit
+from edge.store.repair import open_or_repair
 from sync.hub_link import HubLink, link_from_files
 
 
 async def run_hub(config: HubConfig, clock: Clock) -> None:
     """Run the hub until cancelled."""
     patient = read_patient(config)
-    key = load_key(config.path(config.store.key_file))
+    key = load_secret(config)
     link = make_link(config, clock)
     try:
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -36,23 +36,8 @@ async def run_hub(config: HubConfig, clock: Clock) -> None:
         raise ConfigError(
             f"cannot make this folder: {err.strerror}", where=f"state_dir {config.state}"
         ) from None
-    store = open_store(config, key, clock)
-    await Hub(config, store, clock, link, patient).run()
-
-
-def open_store(config: HubConfig, key: bytes, clock: Clock) -> Store:
-    """The replay buffer. A tampered one is not used: the error counts what is good and what is not."""
-    path = config.state / config.store.path
-    try:
-        return Store.open(path, key, hub_id=config.hub_id, clock=clock)
-    except TamperedError as err:
-        report = audit(path, key, hub_id=config.hub_id)
-        bad, records = sum(report.bad.values()), sum(report.records.values())
-        raise TamperedError(
-            f"{err}; {bad} of {records} records are refused, {report.samples} samples are good",
-            where=str(path),
-            mend="move the file away or restore a copy: the sensors' memories refill a new one",
-        ) from None
+    store, repair = open_or_repair(config.store_path, key, hub_id=config.hub_id, clock=clock)
+    await Hub(config, store, clock, link, patient, repair).run()
 
 
 def read_patient(config: HubConfig) -> str:

@@ -120,6 +120,7 @@ class HubView:
                 "sent_through_row": hub.store.sample_pointer,
                 "problem": link.problem if link else "",
             },
+            "store": hub.care.facts(),
             "prior": _builtins(hub.down.prior),
             "advice": [self.advice_row(a) for a in hub.down.advice[-3:]],
             "counters": dict(hub.counters),

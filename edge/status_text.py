@@ -30,6 +30,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     lines.append(f"engine    {'up' if engine['up'] else 'down'}, {behind} records behind")
     active = ", ".join(a["name"].replace("_", " ") for a in status["alarms"]["active"])
     lines.append(f"alarms    {active or 'none'}")
+    lines += _store_lines(status)
     for source, device in status["devices"].items():
         note = trouble(device)
         lines.append(f"{source:<9} {device['state'].replace('_', ' ')}{': ' + note if note else ''}")
@@ -39,4 +40,26 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         lines.append(f"cloud     {state}, {sync['pending']} messages waiting")
     else:
         lines.append("cloud     not configured")
+    return lines
+
+
+def _store_lines(status: dict[str, Any]) -> list[str]:
+    """Only what a person should know of the store."""
+    store, lines = status["store"], []
+    repair = store["repair"]
+    if repair:
+        cause = "tampered with" if store["tampered"] else "damaged"
+        ago = age((status["now_us"] - repair["time_us"]) / 1e6)
+        lines.append(
+            f"store     was {cause} and repaired {ago} ago: {repair['rows_lost']} records missing, "
+            f"the old file is {repair['set_aside']}"
+        )
+    if store["refilling"]:
+        lines.append(f"store     asks again for what was lost: {', '.join(store['refilling'])}")
+    if store["space_low"]:
+        lines.append(
+            f"store     low on space ({store['free_mib']:.0f} MiB free): old readings become averages"
+        )
+    if store["rotating"]:
+        lines.append("store     is sealed anew with a new data key")
     return lines

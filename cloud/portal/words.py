@@ -18,6 +18,9 @@ ALARM_NAMES: Final = {
     "urgent_high": "Urgent high",
     "signal_loss": "No readings",
     "engine_down": "Twin not running",
+    "store_failed": "Hub stores nothing",
+    "store_repaired": "Hub's record was damaged",
+    "store_space": "Hub low on space",
 }
 PARAMETER_NAMES: Final = {
     "ln_s": ("Insulin sensitivity", "how strongly insulin lowers glucose"),

@@ -28,7 +28,10 @@ LEVELS: Final = {
     "urgent_high": HIGH,
     "signal_loss": MILD,
     "store_failed": MILD,
-    "engine_down": NONE,  # shown and sent, but nobody is woken: thresholds work without the engine
+    # Shown and sent, but nobody is woken: thresholds work without the engine, with a repaired or a full store.
+    "engine_down": NONE,
+    "store_repaired": NONE,
+    "store_space": NONE,
 }
 # A reading older than this neither raises nor clears a threshold alarm: two missed 5-min readings.
 MAX_READING_AGE_MIN: Final = 11.0
@@ -113,8 +116,17 @@ class ThresholdAlarms:
         over = already or not fresh or p50_mgdl >= self.config.low_mgdl + HYSTERESIS_MGDL
         return self._judge("predicted_low", coming, over, p50_mgdl, now_us)
 
-    def on_health(self, engine_up: bool, store_ok: bool, now_us: int, steady_us: int) -> list[Alarm]:
-        """The hub's own troubles: an engine that stays away, a store that takes nothing."""
+    def on_health(
+        self,
+        engine_up: bool,
+        store_ok: bool,
+        now_us: int,
+        steady_us: int,
+        *,
+        repaired: bool = False,
+        space_low: bool = False,
+    ) -> list[Alarm]:
+        """The hub's own troubles: an engine that stays away, a store that takes nothing, was damaged, is full."""
         if engine_up:
             self.engine_away_since_us = None
         elif self.engine_away_since_us is None:
@@ -122,7 +134,13 @@ class ThresholdAlarms:
         away_us = 0 if self.engine_away_since_us is None else steady_us - self.engine_away_since_us
         down = away_us > ENGINE_PATIENCE_MIN * US_PER_MIN
         changes = self._judge("engine_down", down, engine_up, float("nan"), now_us)
-        return changes + self._judge("store_failed", not store_ok, store_ok, float("nan"), now_us)
+        for name, holds in (
+            ("store_failed", not store_ok),
+            ("store_repaired", repaired),
+            ("store_space", space_low),
+        ):
+            changes += self._judge(name, holds, not holds, float("nan"), now_us)
+        return changes
 
     @property
     def level(self) -> int:

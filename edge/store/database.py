@@ -21,6 +21,7 @@ from core.errors import (
     StoreError,
     TamperedError,
 )
+from edge.store.keys import sync_folder
 from edge.store.migrations import (
     APPLICATION_ID,
     SCHEMA_OBJECTS,
@@ -30,6 +31,7 @@ from edge.store.migrations import (
     migrate,
 )
 
+PAGE_BYTES: Final = 4096  # SQLite's default, which our files have
 # 1 MiB of pages: a fold touches about twenty; the hub as a whole lives within 60 MiB.
 _CACHE_KIB: Final = 1024
 # Pages in the write-ahead log before it is copied into the file: 4 MiB. Larger saves writes (a page that
@@ -87,7 +89,17 @@ class FileWatch:
     def __init__(self, path: Path) -> None:
         """Remembers the files at ``path`` as they are now."""
         self._path = path
+        # Stays open as long as SQLite's: closing any handle of a file gives up this process's locks on it.
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._known = {name: _identity(name) for name in (path, path.with_name(path.name + "-wal"))}
+
+    def first_page(self) -> bytes:
+        """The file's first page as it lies on the disk."""
+        return os.pread(self._handle, PAGE_BYTES, 0)
+
+    def close(self) -> None:
+        """After SQLite has closed the file."""
+        os.close(self._handle)
 
     def check(self) -> None:
         """StoreError when a file is not the one that was opened."""
@@ -249,13 +261,25 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
 
 def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     fresh = path.with_name(path.name + ".new")
+    make_database(fresh, fill)
+    try:
+        fresh.rename(path)
+        sync_folder(path.parent)
+    except OSError as err:
+        raise StoreError(
+            f"store cannot be made: {err.strerror}", where=str(path), mend="check the disk and its space"
+        ) from None
+
+
+def make_database(fresh: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+    """A whole file of the current schema at ``fresh``, filled in one transaction, closed and on the disk."""
     try:
         for suffix in ("", "-wal", "-shm", "-journal"):  # of an attempt that was cut
             fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as err:
         raise InputError(
-            f"store cannot be made: {err.strerror}", where=str(path), mend="check the folder and its owner"
+            f"store cannot be made: {err.strerror}", where=str(fresh), mend="check the folder and its owner"
         ) from None
     migrate(fresh)
     with contextlib.closing(_attach(fresh)) as db:
@@ -263,14 +287,3 @@ def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
         db.execute("BEGIN IMMEDIATE")
         fill(db)
         db.execute("COMMIT")
-    try:
-        fresh.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as err:
-        raise StoreError(
-            f"store cannot be made: {err.strerror}", where=str(path), mend="check the disk and its space"
-        ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,20 +11,16 @@ from typing import Final
 
 import msgspec
 
-from core.errors import DecodeError, TamperedError, WrongKeyError
+from core.errors import DecodeError, TamperedError
 from core.messages import Sample, decode
+from edge.store.aggregates import Series, decode_aggregates
+from edge.store.chain import unchained
 from edge.store.database import reported
 from edge.store.head import COMMITTED, HEAD_ROW, Head
-from edge.store.sealing import (
-    CHECK_BYTES,
-    STORE_ID_BYTES,
-    OuterKey,
-    Sealer,
-    Table,
-    marks,
-    row_ident,
-)
+from edge.store.journal import hash_of, read_line
+from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import Summary, decode_segment, read_summary
+from edge.store.slots import Ring, slot_of
 
 _COLUMN: Final = {Table.BLOBS: "name_hash"}  # every other table is keyed by number
 _NAME_HASH_BYTES: Final = 16
@@ -48,8 +43,8 @@ class CheckReport(msgspec.Struct, frozen=True):
 class Examination:
     """One pass over all tables. Callbacks receive what authenticated, in row order."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path, outer: OuterKey, sealer: Sealer) -> None:
-        self._db, self._path, self._outer, self._sealer = db, path, outer, sealer
+    def __init__(self, db: sqlite3.Connection, path: Path, ring: Ring, sealer: Sealer) -> None:
+        self._db, self._path, self._ring, self._sealer = db, path, ring, sealer
         self._records: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
         self._next_row = 1
@@ -59,9 +54,17 @@ class Examination:
         self.head_sealed = b""
         self.blob_marks: dict[bytes, bytes] = {}
         self._found = Head(sealer.commitment_key)
+        self._tail_begun = False
+        self._journal_hash = b""
 
     def run(
-        self, on_segment: Callable[[Summary], None], on_tail: Callable[[Sample], None], *, deep: bool
+        self,
+        on_segment: Callable[[int, Summary], None],
+        on_tail: Callable[[Sample, int], None],
+        on_aggregate: Callable[[Series], None] = lambda _: None,
+        on_archive: Callable[[int, bytes], None] = lambda *_: None,
+        *,
+        deep: bool,
     ) -> CheckReport:
         """Look at everything; ``deep`` also unpacks segments and asks SQLite about its own structures."""
         head_is_good = False
@@ -73,6 +76,12 @@ class Examination:
         self._scan(Table.TAIL, lambda number, sealed: self._tail(number, sealed, on_tail))
         self._scan(Table.OUTBOX, self._outbox)
         self._scan(Table.BLOBS, self._blob)
+        self._scan(Table.AGGREGATES, lambda number, sealed: self._aggregate(number, sealed, on_aggregate))
+        self._scan(Table.JOURNAL, self._journal)
+        self._scan(
+            Table.ARCHIVE,
+            lambda number, sealed: on_archive(number, self._opened(Table.ARCHIVE, number, sealed)),
+        )
         if head_is_good:
             self._compare()
         if deep:
@@ -116,35 +125,62 @@ class Examination:
         self.head_sealed = row[0]
 
     def _keyring(self, number: int, sealed: bytes) -> None:
-        self._outer.unwrap(number, sealed)
+        outer = self._ring.outers.get(slot_of(number))
+        if outer is not None:  # other slots' records: only those who hold their keys can tell more
+            outer.unwrap(number, sealed)
+        elif not isinstance(sealed, bytes):
+            raise TamperedError("record is too short", where=f"keyring {number}")
         self._found.add(Table.KEYRING, row_ident(number), marks(sealed))
 
-    def _segment(self, number: int, sealed: bytes, pass_on: Callable[[Summary], None], deep: bool) -> None:
+    def _segment(
+        self, number: int, sealed: bytes, pass_on: Callable[[int, Summary], None], deep: bool
+    ) -> None:
         plain = self._opened(Table.SEGMENTS, number, sealed)
         self._expect_row(Table.SEGMENTS, number)
         try:
-            summary = read_summary(plain)
+            _, segment = unchained(plain)
+            summary = read_summary(segment)
             if deep:
-                decode_segment(plain)
-            pass_on(summary)
+                decode_segment(segment)
+            pass_on(number, summary)
         except (DecodeError, OverflowError) as err:
             what = err.what if isinstance(err, DecodeError) else "holds a number without end"
             raise TamperedError(what, where=f"segments {number}") from None
         self._next_row = number + summary.size
         self._samples += summary.size
 
-    def _tail(self, number: int, sealed: bytes, pass_on: Callable[[Sample], None]) -> None:
+    def _tail(self, number: int, sealed: bytes, pass_on: Callable[[Sample, int], None]) -> None:
         plain = self._opened(Table.TAIL, number, sealed)
         self._expect_row(Table.TAIL, number)
         try:
-            pass_on(decode(plain, Sample))
+            pass_on(decode(plain, Sample), number)
         except DecodeError as err:
             raise TamperedError(err.what, where=f"tail {number}") from None
+        self._tail_begun = True
         self._next_row = number + 1
         self._samples += 1
 
     def _outbox(self, number: int, sealed: bytes) -> None:
         self._opened(Table.OUTBOX, number, sealed)
+
+    def _aggregate(self, number: int, sealed: bytes, pass_on: Callable[[Series], None]) -> None:
+        plain = self._opened(Table.AGGREGATES, number, sealed)
+        try:
+            for series in decode_aggregates(plain):
+                pass_on(series)
+        except DecodeError as err:
+            raise TamperedError(err.what, where=f"aggregates {number}") from None
+
+    def _journal(self, number: int, sealed: bytes) -> None:
+        plain = self._opened(Table.JOURNAL, number, sealed)
+        try:
+            line = plain.decode()
+            entry = read_line(line)
+        except (UnicodeDecodeError, DecodeError):
+            raise TamperedError("entry is not one of ours", where=f"journal {number}") from None
+        if entry.number != number or entry.previous != self._journal_hash.hex():
+            raise TamperedError("does not follow on the entry before", where=f"journal {number}")
+        self._journal_hash = hash_of(line)
 
     def _blob(self, name_hash: int | bytes, sealed: bytes) -> None:
         if not isinstance(name_hash, bytes) or len(name_hash) != _NAME_HASH_BYTES:
@@ -161,7 +197,8 @@ class Examination:
         return plain
 
     def _expect_row(self, table: Table, number: int) -> None:
-        if number != self._next_row:
+        # Rows may be missing (thinned, or lost and said so); what should be there, the head's sums tell.
+        if number < self._next_row or (self._tail_begun and number != self._next_row):
             raise TamperedError(
                 "samples before it are missing or double", where=f"{table.name.lower()} {number}"
             )
@@ -178,42 +215,9 @@ class Examination:
                     )
         with self._noting(Table.HEAD):
             head = self.head
-            if not self._bad and (head.last_row != self._next_row - 1 or head.sample_pointer > head.last_row):
+            newest = self._next_row - 1
+            fits = head.last_row == newest if self._tail_begun else head.last_row >= newest
+            if not self._bad and (not fits or head.sample_pointer > head.last_row):
                 raise TamperedError("head does not match the samples", where="head")
-
-
-def unlock(db: sqlite3.Connection, path: Path, key: bytes, hub_id: str) -> tuple[OuterKey, Sealer]:
-    """The keys of an open file. WrongKeyError when ``key`` or ``hub_id`` is not its own."""
-    where = str(path)
-    with reported(path):
-        rows = db.execute("SELECT store_id, check_value, hub_check FROM identity").fetchall()
-        ring = db.execute("SELECT number, sealed FROM keyring ORDER BY number").fetchall()
-    sizes = (STORE_ID_BYTES, CHECK_BYTES, CHECK_BYTES)
-    if len(rows) != 1 or not all(
-        isinstance(v, bytes) and len(v) == size for v, size in zip(rows[0], sizes, strict=True)
-    ):
-        raise TamperedError("identity is missing or damaged", where=where)
-    store_id, check_value, hub_check = rows[0]
-    outer = OuterKey(key, store_id, hub_id)
-    key_fits = hmac.compare_digest(check_value, outer.check_value)
-    hub_fits = hmac.compare_digest(hub_check, outer.hub_check)
-    try:
-        if not ring or not all(0 < number < 256 for number, _ in ring):
-            raise TamperedError("keyring is missing or damaged", where=where)
-        data_keys = {number: outer.unwrap(number, sealed) for number, sealed in ring}
-    except TamperedError:
-        # Only after the attempt: a damaged check value must not pass for a wrong key.
-        if not key_fits:
-            raise WrongKeyError(
-                "the key does not open this store", where=where, mend="use the key that it was made with"
-            ) from None
-        if not hub_fits:
-            raise WrongKeyError(
-                "the store was made for another hub_id",
-                where=where,
-                mend="set the hub_id that it was made with",
-            ) from None
-        raise
-    if not key_fits or not hub_fits:
-        raise TamperedError("identity is damaged", where=where)
-    return outer, Sealer(data_keys, store_id, hub_id)
+            if not self._bad and head.journal_hash != self._journal_hash:
+                raise TamperedError("audit log does not end as it should", where="journal")

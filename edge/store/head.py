@@ -24,7 +24,16 @@ HEAD_ROW: Final = 1 << 62
 _SUM_BYTES: Final = 32
 _MODULUS: Final = 1 << (8 * _SUM_BYTES)
 _IDENT: Final = b"head"
-COMMITTED: Final = (Table.KEYRING, Table.TAIL, Table.SEGMENTS, Table.OUTBOX, Table.BLOBS)
+COMMITTED: Final = (
+    Table.KEYRING,
+    Table.TAIL,
+    Table.SEGMENTS,
+    Table.OUTBOX,
+    Table.BLOBS,
+    Table.AGGREGATES,
+    Table.JOURNAL,
+    Table.ARCHIVE,
+)
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -36,7 +45,12 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     sample_pointer: int
     counters: dict[str, int]
     counts: tuple[int, ...]  # in the order of COMMITTED
-    sums: tuple[bytes, ...]
+    sums: tuple[bytes, ...]  # empty bytes for zero: most stores have empty tables
+    links: bytes = b""
+    chain_from: int = 0
+    journal_last: int = 0
+    journal_hash: bytes = b""
+    archive_last: int = 0
 
 
 class Head:
@@ -49,6 +63,11 @@ class Head:
         self.last_outbox = 0
         self.sample_pointer = 0
         self.counters: dict[str, int] = {}
+        self.links = b""  # of the newest segments, newest first (chain.py)
+        self.chain_from = 0  # segments before this row were written anew: no later one links to them
+        self.journal_last = 0
+        self.journal_hash = b""  # of the newest entry of the audit log
+        self.archive_last = 0
         self.counts = dict.fromkeys(COMMITTED, 0)
         self._sums = dict.fromkeys(COMMITTED, 0)
 
@@ -59,6 +78,9 @@ class Head:
         other.last_row, other.last_outbox = self.last_row, self.last_outbox
         other.sample_pointer = self.sample_pointer
         other.counters = dict(self.counters)
+        other.links, other.chain_from = self.links, self.chain_from
+        other.journal_last, other.journal_hash = self.journal_last, self.journal_hash
+        other.archive_last = self.archive_last
         other.counts, other._sums = dict(self.counts), dict(self._sums)
         return other
 
@@ -76,6 +98,12 @@ class Head:
         """No record of ``table`` lives any more."""
         self.counts[table] = self._sums[table] = 0
 
+    def rekey(self, commitment_key: bytes) -> None:
+        """Commit by another key from now on: every live record has to be added again."""
+        self._key = commitment_key
+        for table in COMMITTED:
+            self.clear(table)
+
     def agrees(self, other: Head, table: Table) -> bool:
         """Both commit to the same records of ``table``."""
         return (self.counts[table], self._sums[table]) == (other.counts[table], other._sums[table])
@@ -89,7 +117,12 @@ class Head:
             self.sample_pointer,
             self.counters,
             tuple(self.counts[table] for table in COMMITTED),
-            tuple(self._sums[table].to_bytes(_SUM_BYTES, "big") for table in COMMITTED),
+            tuple(self._sums[t].to_bytes(_SUM_BYTES, "big") if self._sums[t] else b"" for t in COMMITTED),
+            self.links,
+            self.chain_from,
+            self.journal_last,
+            self.journal_hash,
+            self.archive_last,
         )
         return sealer.seal(Table.HEAD, _IDENT, encode(stored))
 
@@ -105,6 +138,9 @@ class Head:
         head.generation, head.last_row = stored.generation, stored.last_row
         head.last_outbox, head.sample_pointer = stored.last_outbox, stored.sample_pointer
         head.counters = dict(stored.counters)
+        head.links, head.chain_from = stored.links, stored.chain_from
+        head.journal_last, head.journal_hash = stored.journal_last, stored.journal_hash
+        head.archive_last = stored.archive_last
         # A head of before a table existed is shorter: that table was empty.
         head.counts.update(zip(COMMITTED, stored.counts, strict=False))
         head._sums.update(zip(COMMITTED, (int.from_bytes(s, "big") for s in stored.sums), strict=False))

@@ -6,10 +6,12 @@ Plain arrays: a year of minute-by-minute readings is some 2,000 segments and und
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from core.messages import Sample
+from edge.store import aggregates
 from edge.store.segment import Summary
 
 Series = tuple[str, str]  # source, kind
@@ -27,28 +29,64 @@ class _Spans:
         self.time_min_us = array("q")
         self.time_max_us = array("q")
 
+    def _columns(self) -> tuple[array[int], ...]:
+        return (self.segment, self.seq_min, self.seq_max, self.seq_peak, self.time_min_us, self.time_max_us)
+
+    def without(self, low: int, high: int, shift: int) -> _Spans:
+        """A copy without the segments low..high-1; the places of later ones moved by ``shift``."""
+        kept = [i for i, place in enumerate(self.segment) if not low <= place < high]
+        copy = _Spans()
+        for mine, column in zip(copy._columns(), self._columns(), strict=True):
+            mine.extend(column[i] for i in kept)
+        for i, place in enumerate(copy.segment):
+            if place >= high:
+                copy.segment[i] = place + shift
+        return copy
+
+    def in_order(self) -> _Spans:
+        """A copy with rising places, and peaks that are right again."""
+        order = sorted(range(len(self.segment)), key=self.segment.__getitem__)
+        copy = _Spans()
+        for mine, column in zip(copy._columns(), self._columns(), strict=True):
+            mine.extend(column[i] for i in order)
+        copy.seq_peak = array("q", accumulate(copy.seq_max, max))
+        return copy
+
 
 class Index:
-    """Rows start at 1. Segments hold rows 1..n without gaps, the tail holds the rest."""
+    """Rows start at 1 and rise. Segments hold the first ones, the tail the rest.
+
+    Rows may be missing between segments: thinned to aggregates, or lost to damage.
+    """
 
     def __init__(self) -> None:
         self.first_rows = array("q")  # of each segment
+        self.sizes = array("q")
         self.tail: list[Sample] = []
         self.tail_first_row = 1
         self._tail_keys: set[Key] = set()
         self._spans: dict[Series, _Spans] = {}
         self._cursors: dict[Series, int] = {}
+        self.thinned: dict[Series, int] = {}  # greatest seq of what is left only as aggregates
         self._amended: dict[Key, int] = {}  # key -> row of its last amendment
 
     @property
     def last_row(self) -> int:
         return self.tail_first_row + len(self.tail) - 1
 
-    def add_segment(self, summary: Summary) -> None:
-        """The next segment, in row order; the tail must be empty or hold these very rows."""
-        first_row = self.tail_first_row
+    def add_segment(self, first_row: int, summary: Summary) -> None:
+        """The next segment, in row order; the tail must be empty or begin with these very rows."""
         place = len(self.first_rows)
         self.first_rows.append(first_row)
+        self.sizes.append(summary.size)
+        self._add_spans(place, summary)
+        for amendment in summary.amendments:
+            self._note_amendment(amendment.target, first_row + amendment.position)
+        self._tail_keys.difference_update(s.key for s in self.tail[: summary.size])
+        del self.tail[: summary.size]
+        self.tail_first_row = first_row + summary.size
+
+    def _add_spans(self, place: int, summary: Summary) -> None:
         for span in summary.spans:
             series = (span.source, span.kind)
             spans = self._spans.setdefault(series, _Spans())
@@ -59,14 +97,55 @@ class Index:
             spans.time_min_us.append(span.time_min_us)
             spans.time_max_us.append(span.time_max_us)
             self._cursors[series] = max(self._cursors.get(series, span.seq_max), span.seq_max)
-        for amendment in summary.amendments:
-            self._note_amendment(amendment.target, first_row + amendment.position)
-        self._tail_keys.difference_update(s.key for s in self.tail[: summary.size])
-        del self.tail[: summary.size]
-        self.tail_first_row = first_row + summary.size
 
-    def add_tail(self, sample: Sample) -> None:
-        """The next sample."""
+    def replace(self, places: Sequence[int], summaries: Sequence[tuple[int, Summary]]) -> None:
+        """Put segments (first row, summary) in the place of neighbours, whose rows they do not leave."""
+        low, high = places[0], places[-1] + 1
+        first_row, end = self.first_rows[low], self.first_rows[high - 1] + self.sizes[high - 1]
+        shift = len(summaries) - (high - low)
+        before = self._spans
+        self._spans = {}
+        for series, spans in before.items():
+            self._spans[series] = spans.without(low, high, shift)
+        self.first_rows[low:high] = array("q", [row for row, _ in summaries])
+        self.sizes[low:high] = array("q", [summary.size for _, summary in summaries])
+        for place, (_, summary) in enumerate(summaries, low):
+            self._add_spans(place, summary)
+        self._spans = {
+            series: spans.in_order() for series, spans in self._spans.items() if len(spans.segment)
+        }
+        self._amended = {k: row for k, row in self._amended.items() if not first_row <= row < end}
+        for row, summary in summaries:
+            for amendment in summary.amendments:
+                self._note_amendment(amendment.target, row + amendment.position)
+
+    def newest_us(self, place: int) -> int:
+        """Time of the newest sample in a segment."""
+        newest = 0
+        for spans in self._spans.values():
+            at = bisect_left(spans.segment, place)
+            if at < len(spans.segment) and spans.segment[at] == place:
+                newest = max(newest, spans.time_max_us[at])
+        return newest
+
+    def amended_rows(self) -> list[tuple[Key, int]]:
+        """Keys that were amended, with the row of their last amendment."""
+        return list(self._amended.items())
+
+    def is_amended(self, key: Key) -> bool:
+        """Whether a later record replaces or deletes this one."""
+        return key in self._amended
+
+    def add_aggregate(self, aggregate: aggregates.Series) -> None:
+        """Samples of this series up to its ``seq_max`` are only there as aggregates: they are known, not new."""
+        series, seq_max = (aggregate.source, aggregate.kind), aggregate.seq_max
+        self.thinned[series] = max(self.thinned.get(series, seq_max), seq_max)
+        self._cursors[series] = max(self._cursors.get(series, seq_max), seq_max)
+
+    def add_tail(self, sample: Sample, row: int | None = None) -> None:
+        """The next sample; ``row`` is that of the tail's first, when rows are missing before it."""
+        if row is not None and not self.tail:
+            self.tail_first_row = row
         self.tail.append(sample)
         self._tail_keys.add(sample.key)
         series = (sample.source, sample.kind)
@@ -78,11 +157,30 @@ class Index:
         """Greatest sequence number by kind."""
         return {kind: seq for (name, kind), seq in self._cursors.items() if name == source}
 
+    @property
+    def sources(self) -> set[str]:
+        """All that ever gave a sample."""
+        return {source for source, _ in self._cursors}
+
+    def cursor_before(self, row: int, source: str) -> int | None:
+        """Greatest sequence number of ``source`` among segments that begin before ``row``."""
+        place = bisect_right(self.first_rows, row) - 1
+        seqs = [
+            seq
+            for (name, _), spans in self._spans.items()
+            if name == source
+            for at, seq in zip(spans.segment, spans.seq_max, strict=True)
+            if at <= place
+        ]
+        return max(seqs + [seq for (name, _), seq in self.thinned.items() if name == source], default=None)
+
     def is_new(self, key: Key) -> bool | None:
         """True: no such sample. False: the tail has it. None: ask the ``suspects``."""
         cursor = self._cursors.get(key[:2])
         if cursor is None or key[2] > cursor:
             return True
+        if key[2] <= self.thinned.get(key[:2], key[2] - 1):
+            return False
         return False if key in self._tail_keys else None
 
     def suspects(self, key: Key) -> Iterator[int]:
@@ -110,9 +208,23 @@ class Index:
             )
         return sorted(places)
 
-    def place_of(self, row: int) -> int:
-        """Place of the segment that holds ``row``, which must not be in the tail."""
-        return bisect_right(self.first_rows, row) - 1
+    def place_from(self, row: int) -> int | None:
+        """Place of the first segment that holds ``row`` or a later one; None when only the tail does."""
+        place = bisect_right(self.first_rows, row) - 1
+        if place < 0 or row >= self.first_rows[place] + self.sizes[place]:
+            place += 1
+        return place if place < len(self.first_rows) else None
+
+    def missing(self) -> list[tuple[int, int]]:
+        """First and last row of each gap."""
+        gaps, expected = [], 1
+        for first, size in zip(self.first_rows, self.sizes, strict=True):
+            if first > expected:
+                gaps.append((expected, first - 1))
+            expected = first + size
+        if self.tail_first_row > expected:
+            gaps.append((expected, self.tail_first_row - 1))
+        return gaps
 
     def is_live(self, row: int, sample: Sample) -> bool:
         """Whether the sample still stands: not replaced, no deletion, and no later amendment of its target.

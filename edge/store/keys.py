@@ -1,4 +1,4 @@
-"""The store's key: 32 bytes from a systemd credential or a file that only its owner can read.
+"""The keys that open a store: 32 bytes, or a passphrase, from a systemd credential or a private file.
 
 Under systemd ``LoadCredential=`` puts the key into ``$CREDENTIALS_DIRECTORY``, a folder in memory that no
 other unit sees; that copy wins over the file. A key never appears in an error, a log or a process list.
@@ -14,11 +14,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
 from core.errors import InputError
 
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
 _HEX_KEY: Final = re.compile(rb"[0-9a-fA-F]{64}\s*")
 _LONGEST_FILE_BYTES: Final = 80  # a hexadecimal key with its line end; whatever is longer is no key
+SALT_BYTES: Final = 16
+# scrypt (RFC 7914), N = 2**14, r = 8, p = 5: OWASP's equal of N = 2**17, p = 1, in 16 MiB instead of 128, which a
+# hub under 60 MiB cannot carry. N is written into each slot and bounded when read: the file may be hostile.
+SCRYPT_LOG2_N: Final = 14
+MAX_SCRYPT_LOG2_N: Final = 16
+_SCRYPT_R: Final = 8
+_SCRYPT_P: Final = 5
+LEAST_PASSPHRASE_CHARS: Final = 12  # five words are longer; what is shorter can be tried out
+_LONGEST_PASSPHRASE_BYTES: Final = 1024
+
+
+class Passphrase:
+    """Words that a person remembers. Never shown, also not by ``repr``."""
+
+    def __init__(self, text: str) -> None:
+        """InputError for a text that is too short to protect anything."""
+        text = text.strip()
+        self.text = text
+        self._data = text.encode("utf-8", "replace")
+        if len(text) < LEAST_PASSPHRASE_CHARS or len(self._data) > _LONGEST_PASSPHRASE_BYTES:
+            raise InputError(
+                f"a passphrase has {LEAST_PASSPHRASE_CHARS} characters or more, not {len(text)}",
+                mend="take five words that nobody would say of you",
+            )
+
+    def __repr__(self) -> str:
+        return "Passphrase(…)"
+
+    def stretched(self, salt: bytes, log2_n: int) -> bytes:
+        """The 32 bytes that wrap, by scrypt: 16 MiB and some tenths of a second, once per opening."""
+        if not 0 < log2_n <= MAX_SCRYPT_LOG2_N or len(salt) != SALT_BYTES:
+            raise InputError("asks for an effort that is none of ours", where="slots")
+        return Scrypt(salt, KEY_BYTES, 1 << log2_n, _SCRYPT_R, _SCRYPT_P).derive(self._data)
+
+
+Secret = bytes | Passphrase
 
 
 def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> bytes:
@@ -27,11 +65,19 @@ def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> bytes:
     The file holds 32 raw bytes, or 64 hexadecimal digits as on a paper backup. InputError says what is wrong
     with it and how to mend it.
     """
-    credential = _credential(path.name, environ)
-    if credential is not None:
-        # systemd owns these files: its modes differ between versions (0400, or 0440 with an ACL).
-        return _parse(_read(credential, private=False), credential)
-    return _parse(_read(path, private=True), path)
+    data, place = _load(path, environ, _LONGEST_FILE_BYTES)
+    return _parse(data, place)
+
+
+def load_passphrase(path: Path, environ: Mapping[str, str] = os.environ) -> Passphrase:
+    """The passphrase named by ``path``, found as a key is; white space around it does not count."""
+    data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES)
+    try:
+        return Passphrase(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InputError("a passphrase is UTF-8 text", where=str(place)) from None
+    except InputError as err:
+        raise InputError(err.what, where=str(place), mend=err.mend) from None
 
 
 def create_key(path: Path) -> bytes:
@@ -50,12 +96,46 @@ def create_key(path: Path) -> bytes:
         file.write(key)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # the name must survive a power cut as well: without the key the store is lost
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)  # the name must survive a power cut as well: without the key the store is lost
     return key
+
+
+def shred(path: Path) -> bool:
+    """Overwrite and remove a file; False when there was none.
+
+    On flash the old bytes may live on in cells that nothing addresses any more: that is why a store's keys are
+    only ever on the card wrapped, and why the key file should be a credential of the TPM where there is one.
+    """
+    try:
+        with path.open("r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            for at in range(0, size, 1 << 20):
+                os.pwrite(file.fileno(), secrets.token_bytes(min(1 << 20, size - at)), at)
+            os.fsync(file.fileno())
+        path.unlink()
+        sync_folder(path.parent)
+    except FileNotFoundError:
+        return False
+    except OSError as err:
+        raise InputError(f"cannot be destroyed: {err.strerror}", where=str(path)) from None
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _load(path: Path, environ: Mapping[str, str], longest: int) -> tuple[bytes, Path]:
+    credential = _credential(path.name, environ)
+    if credential is not None:
+        # systemd owns these files: its modes differ between versions (0400, or 0440 with an ACL).
+        return _read(credential, longest, private=False), credential
+    return _read(path, longest, private=True), path
 
 
 def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
@@ -66,7 +146,7 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
     return path if path.exists() else None
 
 
-def _read(path: Path, *, private: bool) -> bytes:
+def _read(path: Path, longest: int, *, private: bool) -> bytes:
     try:
         with path.open("rb") as file:
             # Of the opened file, so that nobody can exchange it between the check and the reading.
@@ -75,9 +155,9 @@ def _read(path: Path, *, private: bool) -> bytes:
                 raise InputError("key is not a regular file", where=str(path), mend="give a file of 32 bytes")
             if private:
                 _check_private(path, facts)
-            return file.read(_LONGEST_FILE_BYTES + 1)
+            return file.read(longest + 1)
     except FileNotFoundError:
-        raise InputError("no key file", where=str(path), mend="make one: hometwin keys") from None
+        raise InputError("no key file", where=str(path), mend="make one: hometwin keys new") from None
     except OSError as err:
         raise InputError(
             f"key cannot be read: {err.strerror}", where=str(path), mend="check its owner and mode"

@@ -1,9 +1,9 @@
 """Sealing of records: which cipher, which key, bound to which place.
 
 A sealed record is ``format and cipher (1) | key number (1) | nonce (12) | ciphertext | tag (16)``. Its
-associated data names store, hub, table and place, so a record opens only where it was written. Keys are a
-small envelope: the key that a person holds wraps a random data key, so it can be changed later without
-touching a record.
+associated data names store, hub, table and place, so a record opens only where it was written. Keys are an
+envelope: each key that a person holds (slots.py) wraps the random data keys, so it can be changed later
+without touching a record.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ HEADER_BYTES: Final = 2
 OVERHEAD_BYTES: Final = HEADER_BYTES + NONCE_BYTES + TAG_BYTES
 STORE_ID_BYTES: Final = 16
 CHECK_BYTES: Final = 16
-FIRST_KEY: Final = 1  # its subkeys name blobs and make commitments for as long as the store lives
+FIRST_KEY: Final = 1
+LAST_KEY: Final = 255  # a record names its data key in one byte
 
 
 class Cipher(IntEnum):
@@ -49,6 +50,9 @@ class Table(IntEnum):
     SEGMENTS = 4
     OUTBOX = 5
     BLOBS = 6
+    AGGREGATES = 7
+    JOURNAL = 8
+    ARCHIVE = 9
 
 
 def best_cipher(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cipher:
@@ -77,12 +81,12 @@ def row_ident(number: int) -> bytes:
 
 
 class OuterKey:
-    """The key that the person holds: says whether it fits, and wraps data keys."""
+    """A key that wraps data keys (a key-encryption key): says whether it fits, wraps and unwraps."""
 
     def __init__(self, key: bytes, store_id: bytes, hub_id: str) -> None:
         if len(key) != KEY_BYTES:
             raise InputError(
-                f"store key has {len(key)} bytes, not {KEY_BYTES}", mend="make one: hometwin keys"
+                f"store key has {len(key)} bytes, not {KEY_BYTES}", mend="make one: hometwin keys new"
             )
         # Of the key alone: a damaged store id must not pass for a wrong key, nor a wrong key for damage.
         self.check_value = derive(key, b"", "check", CHECK_BYTES)
@@ -91,7 +95,7 @@ class OuterKey:
         self._key = _Key(derive(key, store_id, "wrap"))
 
     def wrap(self, number: int, data_key: bytes, cipher: Cipher) -> bytes:
-        """The sealed record of data key ``number``."""
+        """The sealed record of a data key at place ``number`` of the keyring (slots.ring_number)."""
         return _seal(self._key, cipher, 0, self._place, Table.KEYRING, row_ident(number), data_key)
 
     def unwrap(self, number: int, sealed: bytes) -> bytes:
@@ -100,7 +104,10 @@ class OuterKey:
 
 
 class Sealer:
-    """Seals and opens the records of one store. ``data_keys`` by number; the greatest seals new records."""
+    """Seals and opens the records of one store. ``data_keys`` by number; the greatest seals new records.
+
+    The smallest one names blobs and makes commitments: it stays until a rotation has sealed everything anew.
+    """
 
     def __init__(
         self, data_keys: dict[int, bytes], store_id: bytes, hub_id: str, cipher: Cipher | None = None
@@ -108,14 +115,15 @@ class Sealer:
         self.cipher = cipher or best_cipher()
         self._place = _Place(store_id, hub_id)
         self._keys = {number: _Key(derive(key, store_id, "seal")) for number, key in data_keys.items()}
-        self._active = max(data_keys)
-        first = data_keys[FIRST_KEY]
+        self.active = max(data_keys)
+        self.oldest = min(data_keys)
+        first = data_keys[self.oldest]
         self._name_key = derive(first, store_id, "names")
         self.commitment_key = derive(first, store_id, "commitment")
 
     def seal(self, table: Table, ident: bytes, plain: bytes) -> bytes:
         """A record for exactly this place."""
-        return _seal(self._keys[self._active], self.cipher, self._active, self._place, table, ident, plain)
+        return _seal(self._keys[self.active], self.cipher, self.active, self._place, table, ident, plain)
 
     def open(self, table: Table, ident: bytes, sealed: object) -> bytes:
         """The record's content; TamperedError (and nothing else) when it is not what we wrote here."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -20,13 +20,22 @@ import structlog
 from core.clock import Clock
 from core.errors import DecodeError, InputError, StoreError, TamperedError
 from core.messages import Sample, encode
+from edge.store import refill
+from edge.store.archive import Archive
+from edge.store.chain import chained, remembered, unchained
 from edge.store.database import FileWatch, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
+from edge.store.journal import Detail, hash_of, make_line
+from edge.store.keyring import StoreKeys
+from edge.store.keys import Secret
 from edge.store.opening import audit, examined, open_file
-from edge.store.sealing import OuterKey, Sealer, Table, marks, row_ident
+from edge.store.refill import Refill
+from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment, encode_segment, read_summary
+from edge.store.slots import Ring, read_records, save_copy
+from edge.store.thinning import Thinner
 
 __all__ = ["CheckReport", "Store", "audit"]
 
@@ -39,6 +48,9 @@ FOLD_SAMPLES: Final = 256
 RECEIVED_STEP_US: Final = 100_000
 # Unpacked segments kept for the next question: 8 x 256 samples are under 1 MiB.
 _KEPT_SEGMENTS: Final = 8
+# Rows that one outbox message holds at most (about 8 kB sealed: any broker takes it). So it is known which samples
+# a lost message can have held.
+BATCH_SAMPLES: Final = 200
 _INT64: Final = 1 << 63
 US_PER_MS: Final = 1000
 _MAX_NAME_BYTES: Final = 200  # of sources, kinds and blobs
@@ -53,35 +65,43 @@ class Store:
         clock: Clock,
         lock: WriterLock,
         db: sqlite3.Connection,
-        keys: tuple[OuterKey, Sealer],
+        ring: Ring,
     ) -> None:
         """Takes over ``lock`` and ``db``; TamperedError when any record is not what was written."""
         self._path, self._clock, self._writer, self._db = path, clock, lock, db
-        self._outer, self._sealer = keys
+        self._ring, self._sealer = ring, ring.sealer()
         self._mutex = threading.RLock()
         self._index = Index()
         self._unpacked: OrderedDict[int, list[Sample]] = OrderedDict()
         self._closed = False
-        self._files = FileWatch(path)
         # True while disk and memory may differ; stays so after a failure whose outcome is unknown.
         self._in_doubt = False
-        seen = Examination(db, path, self._outer, self._sealer)
-        seen.run(self._index.add_segment, self._index.add_tail, deep=False)
+        seen = Examination(db, path, ring, self._sealer)
+        index = self._index
+        self.archive = Archive(self)
+        seen.run(index.add_segment, index.add_tail, index.add_aggregate, self.archive.found, deep=False)
         if seen.first_error is not None:
             raise seen.first_error
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
+        if not index.tail:
+            index.tail_first_row = self._head.last_row + 1
+        self._files = FileWatch(path)
+        self.save_key_copy()
+        self.keys = StoreKeys(self)
+        self.thinner = Thinner(self)
+        self._refill = Refill.of(self.get_blob(refill.BLOB))
 
     @classmethod
-    def open(cls, path: Path | str, key: bytes, *, hub_id: str, clock: Clock) -> Store:
+    def open(cls, path: Path | str, key: Secret, *, hub_id: str, clock: Clock) -> Store:
         """The store at ``path``, made when there is none.
 
         StoreBusyError: another process has it. NewerVersionError: a newer program wrote it. WrongKeyError:
-        ``key`` (32 bytes) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
+        ``key`` (32 bytes or a passphrase) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
         """
         path = Path(path).absolute()
-        lock, db, keys = open_file(path, key, hub_id)
+        lock, db, ring = open_file(path, key, hub_id)
         try:
-            store = cls(path, clock, lock, db, keys)
+            store = cls(path, clock, lock, db, ring)
         except BaseException:
             db.close()
             lock.release()
@@ -103,7 +123,9 @@ class Store:
             fresh: dict[tuple[str, str, int], Sample] = {}
             for sample in samples:
                 kept = _normal(sample, received_us)
-                if kept.key not in fresh and not self._has(kept.key):
+                if kept.key in fresh or self._has(kept.key):
+                    self._has_come_again(kept.source, kept.seq)
+                else:
                     fresh[kept.key] = kept
             new = tuple(fresh.values())
             if new:
@@ -111,9 +133,40 @@ class Store:
             return new
 
     def cursors(self, source: str) -> dict[str, int]:
-        """Greatest sequence number by kind of one source."""
+        """By kind, the sequence number after which to ask one source; the greatest, unless something was lost."""
         with self._mutex:
-            return self._index.cursors(source)
+            return self._refill.cursors(source, self._index.cursors(source), self._clock.now_us())
+
+    @property
+    def sources(self) -> set[str]:
+        """All that ever gave a sample."""
+        return self._index.sources
+
+    def cursor_before(self, row: int, source: str) -> int | None:
+        """Greatest sequence number that ``source`` gave before ``row``."""
+        with self._mutex:
+            return self._index.cursor_before(row, source)
+
+    def missing_rows(self) -> list[tuple[int, int]]:
+        """First and last row of what is not there (any more): thinned, or lost."""
+        with self._mutex:
+            return self._index.missing()
+
+    def amended_rows(self) -> list[tuple[tuple[str, str, int], int]]:
+        """Keys of what was replaced or deleted, with the row of the last record that did so."""
+        with self._mutex:
+            return self._index.amended_rows()
+
+    def want(self, wanted: Refill) -> None:
+        """Ask sensors again for what was lost, from now on and after restarts."""
+        with self._mutex:
+            self.put_blob(refill.BLOB, bytes(wanted))
+            self._refill = wanted
+
+    @property
+    def refilling(self) -> list[str]:
+        """Sources that are asked again for what was lost."""
+        return sorted(self._refill.wanted)
 
     @property
     def last_row(self) -> int:
@@ -124,18 +177,18 @@ class Store:
         """At most ``limit`` samples after row ``after_row`` with their rows, as they were stored."""
         with self._mutex:
             self._check_usable()
-            row = max(0, after_row) + 1
-            last = min(self._index.last_row, row + limit - 1)
+            row, index = max(0, after_row) + 1, self._index
             found: list[tuple[int, Sample]] = []
-            while row <= last:
-                if row >= self._index.tail_first_row:
-                    first, samples = self._index.tail_first_row, self._index.tail
+            while len(found) < limit and row <= index.last_row:
+                place = index.place_from(row)
+                if place is None:
+                    first, samples = index.tail_first_row, index.tail
                 else:
-                    place = self._index.place_of(row)
-                    first, samples = self._index.first_rows[place], self._segment(place)
-                part = samples[row - first : last - first + 1]
-                found.extend(enumerate(part, row))
-                row += len(part)
+                    first, samples = index.first_rows[place], self._segment(place)
+                begin = max(row, first)
+                part = samples[begin - first : begin - first + limit - len(found)]
+                found.extend(enumerate(part, begin))
+                row = first + len(samples)
             return found
 
     def between(self, start_us: int, end_us: int, kinds: Iterable[str] = ()) -> list[Sample]:
@@ -223,6 +276,17 @@ class Store:
         """The greatest sample row that an outbox message already holds."""
         return self._head.sample_pointer
 
+    @property
+    def acknowledged_row(self) -> int:
+        """Samples up to this row are surely in the cloud: no waiting message can hold them."""
+        waiting = self._head.counts[Table.OUTBOX] * BATCH_SAMPLES
+        return max(0, self._head.sample_pointer - waiting)
+
+    @property
+    def fold_samples(self) -> int:
+        """How many samples become one segment."""
+        return FOLD_SAMPLES
+
     def pending(self, limit: int) -> list[tuple[int, bytes]]:
         """The oldest messages that are not done, with their numbers."""
         with self._mutex:
@@ -268,7 +332,50 @@ class Store:
             self._change(write)
             return number
 
+    # --- the audit log
+
+    def note(self, who: str, what: str, **detail: Detail) -> None:
+        """A durable entry of the audit log (journal.py). Details never hold readings or doses."""
+        with self._mutex:
+            self._change(lambda head: self._note(head, who, what, detail))
+
+    def journal(self, after: int, limit: int) -> list[str]:
+        """At most ``limit`` lines of the log after entry ``after``."""
+        with self._mutex:
+            self._check_usable()
+            with reported(self._path):
+                rows = self._db.execute(
+                    "SELECT number, sealed FROM journal WHERE number > ? ORDER BY number LIMIT ?",
+                    (max(0, after), max(0, limit)),
+                ).fetchall()
+            return [self._sealer.open(Table.JOURNAL, row_ident(n), sealed).decode() for n, sealed in rows]
+
+    @property
+    def journal_hash(self) -> str:
+        """Of the newest entry, in hexadecimal."""
+        return self._head.journal_hash.hex()
+
     # --- the store as a whole
+
+    def check_structure(self) -> None:
+        """TamperedError when SQLite finds its own structures damaged: a later write would trip over them."""
+        with self._mutex, reported(self._path):
+            if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise TamperedError("SQLite finds its file damaged", where=str(self._path))
+
+    def save_key_copy(self) -> None:
+        """Keep the wrapped keys and the file's first page a second time: nothing is found without them."""
+        if not save_copy(self._path, read_records(self._db, self._path), self._files.first_page()):
+            log.warning("store.no_copy_of_keys")
+
+    def now_us(self) -> int:
+        """The time of the store's clock."""
+        return self._clock.now_us()
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self._path
 
     @property
     def generation(self) -> int:
@@ -279,7 +386,7 @@ class Store:
         """Read and authenticate everything that is on the disk now."""
         with self._mutex:
             self._check_usable()
-            return examined(self._db, self._path, self._outer, self._sealer)
+            return examined(self._db, self._path, self._ring)
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let others open it. Closing twice is harmless."""
@@ -291,6 +398,7 @@ class Store:
                 with reported(self._path):
                     self._db.close()
             finally:
+                self._files.close()
                 self._writer.release()
 
     def __enter__(self) -> Store:
@@ -311,14 +419,21 @@ class Store:
             sample.key == key for place in self._index.suspects(key) for sample in self._segment(place)
         )
 
+    def _has_come_again(self, source: str, seq: int) -> None:
+        rest = self._refill.after(source, seq)
+        if rest is not self._refill:
+            self.want(rest)
+
     def _append_new(self, new: Sequence[Sample]) -> None:
         index, seal = self._index, self._sealer.seal
         rows = [*index.tail, *new]
         whole = len(rows) - len(rows) % FOLD_SAMPLES
         first = index.tail_first_row
-        folds = [
-            (first + at, encode_segment(rows[at : at + FOLD_SAMPLES])) for at in range(0, whole, FOLD_SAMPLES)
-        ]
+        folds, links = [], self._head.links
+        for at in range(0, whole, FOLD_SAMPLES):
+            plain = chained(encode_segment(rows[at : at + FOLD_SAMPLES]), links)
+            folds.append((first + at, plain))
+            links = remembered(links, plain)
         kept = rows[whole:] if folds else new
         kept_row = first + len(rows) - len(kept)
 
@@ -337,12 +452,13 @@ class Store:
                 [(row, seal(Table.TAIL, row_ident(row), encode(s))) for row, s in enumerate(kept, kept_row)],
             )
             head.last_row += len(new)
+            head.links = links
 
         def remember() -> None:
             for sample in new:
                 index.add_tail(sample)
-            for _, plain in folds:
-                index.add_segment(read_summary(plain))
+            for row, plain in folds:
+                index.add_segment(row, read_summary(unchained(plain)[1]))
 
         self._change(write, remember)
 
@@ -355,12 +471,25 @@ class Store:
         """
         return max(last + 1, self._clock.now_us() // US_PER_MS)
 
+    def _note(self, head: Head, who: str, what: str, detail: Mapping[str, Detail]) -> None:
+        """An entry of the audit log, in the transaction of what it tells of."""
+        number = head.journal_last + 1
+        line = make_line(number, self._clock.now_us(), who, what, detail, head.journal_hash)
+        sealed = self._sealer.seal(Table.JOURNAL, row_ident(number), line.encode())
+        self._insert(head, Table.JOURNAL, [(number, sealed)])
+        head.journal_last, head.journal_hash = number, hash_of(line)
+
     def _insert(self, head: Head, table: Table, records: Sequence[tuple[int, bytes]]) -> None:
         for row, sealed in records:
             head.add(table, row_ident(row), marks(sealed))
         self._db.executemany(f"INSERT INTO {table.name.lower()} VALUES (?, ?)", records)  # noqa: S608 - constants
 
-    def _change(self, write: Callable[[Head], None], remember: Callable[[], None] = lambda: None) -> None:
+    def _change(
+        self,
+        write: Callable[[Head], None],
+        remember: Callable[[], None] = lambda: None,
+        sealer: Sealer | None = None,
+    ) -> None:
         """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory.
 
         StoreError when the files are not where they were: a commit to a file without a name is on no disk
@@ -375,7 +504,7 @@ class Store:
                 draft = self._head.copy()
                 self._db.execute("BEGIN IMMEDIATE")
                 write(draft)
-                sealed = draft.seal(self._sealer)
+                sealed = draft.seal(sealer or self._sealer)
                 done = self._db.execute("UPDATE tail SET sealed = ? WHERE number = ?", (sealed, HEAD_ROW))
                 if done.rowcount != 1:
                     raise TamperedError("head is missing", where=str(self._path))
@@ -405,7 +534,7 @@ class Store:
             sealed = self._sealed("SELECT sealed FROM segments WHERE number = ?", row, f"segments {row}")
             plain = self._sealer.open(Table.SEGMENTS, row_ident(row), sealed)
             try:
-                samples = decode_segment(plain)
+                samples = decode_segment(unchained(plain)[1])
             except DecodeError as err:
                 raise TamperedError(err.what, where=f"segments {row}") from None
             self._unpacked[place] = samples

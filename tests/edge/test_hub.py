@@ -16,7 +16,11 @@ from core.messages import Sample
 from core.units import US_PER_MIN
 from edge.config import DeviceConfig, HubConfig, RadioConfig
 from edge.hub import Hub
+from edge.status_text import status_lines
+from edge.store.journal import read_line
+from edge.store.repair import RepairReport
 from edge.store.store import Store
+from edge.store_care import StoreCare
 
 KEY = bytes(range(32))
 START_US = 1_767_600_000_000_000
@@ -169,3 +173,92 @@ async def test_a_corrected_entry_leaves_the_screen(tmp_path: Path) -> None:
     await hub.log_by_hand({"kind": "bolus_u", "amends": [first["source"], first["seq"]], "deleted": True})
     assert "bolus_u" not in hub.view.newest
     hub.thread.close()
+
+
+async def test_hand_entries_are_in_the_audit_log_without_their_values(tmp_path: Path) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    first = await hub.log_by_hand({"kind": "bolus_u", "value": 9.25})
+    await hub.log_by_hand({"kind": "bolus_u", "amends": [first["source"], first["seq"]], "deleted": True})
+    entries = [read_line(line) for line in hub.store.journal(0, 9)]
+    assert [(e.who, e.what) for e in entries] == [("person", "hand.entered"), ("person", "hand.deleted")]
+    assert "9.25" not in str(entries)
+    hub.thread.close()
+
+
+async def test_a_repaired_store_and_a_full_disk_are_told_and_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    hub, watch = make_hub(tmp_path, clock)
+    report = RepairReport(
+        clock.us, "segments 1: damaged", "replay.sqlite.damaged-1", {}, {"segments": 1}, {}, 256, 1
+    )
+    hub.care = StoreCare(hub.config.store, hub.store, hub.thread, clock, cloud=False, repair=report)
+    monkeypatch.setattr(hub.store.thinner, "free_bytes", lambda: 5 << 20)
+    care = asyncio.create_task(hub.care.run())
+    await until(lambda: hub.store.get_blob("repair") is not None)
+    care.cancel()
+    alarms = hub.alarms.on_health(
+        True, True, clock.us, 0, repaired=hub.care.repaired, space_low=hub.care.space_low
+    )
+    assert [(a.name, a.level) for a in alarms] == [("store_repaired", 0), ("store_space", 0)]
+    said = "\n".join(status_lines(hub.view.status(hub)))
+    assert "damaged and repaired" in said
+    assert "256 records missing" in said
+    assert "low on space (5 MiB free)" in said
+    await hub.take((reading(clock, 45),))
+    await ring_until(hub, lambda: watch.written == [2])
+    clock.us += 25 * 60 * US_PER_MIN
+    assert not hub.care.repaired  # told for a day; it stays in the audit log
+    hub.thread.close()
+    hub.store.close()
+
+
+async def test_on_a_full_disk_the_oldest_readings_make_room_and_doses_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    for n in range(4):
+        at_us = clock.us - US_PER_MIN * 60 * (5 - n)
+        hub.store.append(
+            [Sample(at_us + k * 1_000_000, "heart_rate_bpm", 60.0, "strap", at_us + k) for k in range(255)]
+        )
+        hub.store.append([Sample(at_us, "bolus_u", 2.0, "pump", n + 1)])
+    monkeypatch.setattr(hub.store.thinner, "free_bytes", lambda: 5 << 20)
+    care = asyncio.create_task(hub.care.run())
+    await until(lambda: hub.care.thinned > 0)
+    care.cancel()
+    await asyncio.gather(care, return_exceptions=True)
+    assert hub.care.thinned == 4 * 255
+    assert [s.seq for s in hub.store.between(0, 1 << 62)] == [1, 2, 3, 4]
+    assert any(read_line(line).what == "store.thinned" for line in hub.store.journal(0, 9))
+    hub.thread.close()
+    hub.store.close()
+
+
+async def test_a_clock_that_was_set_is_marked_in_the_audit_log(tmp_path: Path) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    care = asyncio.create_task(hub.care.run())
+    await until(lambda: hub.care._offset_us is not None)
+    hub.store.append([reading(clock, 100)])
+    clock.us -= 24 * 60 * US_PER_MIN
+    hub.care.wake()
+    await until(lambda: len(hub.store.journal(0, 9)) == 2)
+    care.cancel()
+    jump = read_line(hub.store.journal(0, 9)[1])
+    assert jump.what == "clock.jumped"
+    assert jump.detail["row"] == 1
+    assert abs(jump.detail["step_s"] + 86_400) < 60
+    hub.store.append([Sample(clock.us, "cgm_mgdl", 101.0, "cgm", 1 << 40)])
+    assert [s.value for _, s in hub.store.read(0, 9)] == [100.0, 101.0]  # the order of arrival stands
+    hub.thread.close()
+    hub.store.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)

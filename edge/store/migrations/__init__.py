@@ -16,7 +16,7 @@ from core.errors import StoreError
 
 SET_NAME: Final = "hometwin.store"
 # One name per step. user_version of a store is the number of steps that it has seen.
-STEP_NAMES: Final = ("0001_first",)
+STEP_NAMES: Final = ("0001_first", "0002_slots_and_generations")
 SCHEMA_VERSION: Final = len(STEP_NAMES)
 APPLICATION_ID: Final = 0x686F6D65  # "home": so that file(1) and we know the file
 # Everything that a current store's schema may hold. Whatever else is there (a trigger, a view) was planted.
@@ -28,6 +28,10 @@ SCHEMA_OBJECTS: Final = frozenset(
         ("table", "segments"),
         ("table", "outbox"),
         ("table", "blobs"),
+        ("table", "slots"),
+        ("table", "aggregates"),
+        ("table", "journal"),
+        ("table", "archive"),
         ("index", "sqlite_autoindex_blobs_1"),
         ("table", "_sqlite_migrations"),
         ("index", "idx__sqlite_migrations_migration_set_name"),

@@ -15,6 +15,7 @@ import pytest
 import sqlite_utils  # noqa: F401
 
 from core.messages import Sample
+from edge.store.keys import Secret
 from edge.store.store import Store
 
 KEY = bytes(range(32))
@@ -46,7 +47,7 @@ def reading(number: int, kind: str = "cgm_mgdl", source: str = "cgm", **fields: 
     return Sample(kind=kind, source=source, **values)  # type: ignore[arg-type]
 
 
-def open_store(path: Path, key: bytes = KEY, hub_id: str = HUB) -> Store:
+def open_store(path: Path, key: Secret = KEY, hub_id: str = HUB) -> Store:
     return Store.open(path, key, hub_id=hub_id, clock=FixedClock())
 
 
@@ -71,7 +72,7 @@ def opened() -> Iterator[Callable[..., Store]]:
     """``opened(path)`` opens a store and closes it after the test."""
     stores: list[Store] = []
 
-    def open_and_remember(path: Path, key: bytes = KEY, hub_id: str = HUB) -> Store:
+    def open_and_remember(path: Path, key: Secret = KEY, hub_id: str = HUB) -> Store:
         stores.append(open_store(path, key, hub_id))
         return stores[-1]
 

@@ -53,8 +53,9 @@ def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
     def row(number: int) -> bytes:
         return struct.pack(">Q", number)
 
+    # Stores with one key only: then every record of the keyring is of its slot.
     ring = {
-        n: opened(hkdf(outer, store_id, "wrap"), "keyring", row(n), sealed)
+        n & 255: opened(hkdf(outer, store_id, "wrap"), "keyring", row(n), sealed)
         for n, sealed in db.execute("SELECT number, sealed FROM keyring")
     }
 
@@ -64,7 +65,8 @@ def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": [], "messages": {}, "blobs": {}}
     for first, sealed in db.execute("SELECT number, sealed FROM segments ORDER BY number"):
         assert first == len(found["samples"]) + 1
-        found["samples"] += segment(plain("segments", row(first), sealed))
+        content = plain("segments", row(first), sealed)
+        found["samples"] += segment(content[17:] if content[0] == 2 else content)
     for n, sealed in db.execute("SELECT number, sealed FROM tail ORDER BY number"):
         if n == HEAD_ROW:
             found["head"] = msgspec.msgpack.decode(plain("head", b"head", sealed))
@@ -76,7 +78,7 @@ def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
     for name_hash, sealed in db.execute("SELECT name_hash, sealed FROM blobs"):
         content = plain("blobs", name_hash, sealed)
         name = content[1 : 1 + content[0]]
-        names = hkdf(ring[1], store_id, "names")
+        names = hkdf(ring[min(ring)], store_id, "names")
         assert hashlib.blake2b(name, key=names, digest_size=16).digest() == name_hash
         found["blobs"][name.decode()] = content[1 + content[0] :]
     db.close()

@@ -40,7 +40,11 @@ def test_a_new_store_is_private_and_empty(path: Path) -> None:
     with open_store(path) as store:
         assert (store.last_row, store.sample_pointer, store.pending(5)) == (0, 0, [])
         assert {p.stat().st_mode & 0o777 for p in path.parent.iterdir()} == {0o600}
-    assert sorted(p.name for p in path.parent.iterdir()) == [path.name, path.name + ".lock"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        path.name,
+        path.name + ".keys",
+        path.name + ".lock",
+    ]
 
 
 def test_commits_wait_for_the_disk(path: Path) -> None:
@@ -145,7 +149,11 @@ def test_a_beginning_that_was_cut_leaves_nothing_in_the_way(path: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         fresh.with_name(fresh.name + suffix).write_bytes(b"half a file")
     open_store(path).close()
-    assert sorted(p.name for p in path.parent.iterdir()) == [path.name, path.name + ".lock"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        path.name,
+        path.name + ".keys",
+        path.name + ".lock",
+    ]
 
 
 def test_folders_that_cannot_be_used_are_input_errors(tmp_path: Path) -> None:

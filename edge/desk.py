@@ -1,0 +1,197 @@
+"""What the owner may ask of a store: keys, audit log, export, erasure. One answer per request, as JSON-able values.
+
+The running hub answers on its control socket; without a hub the command opens the store itself and asks the same
+desk. So every command works in both cases, and never needs a second way into the store.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from core.clock import SystemClock
+from core.errors import EnvironmentMissing, InputError
+from edge.config import HubConfig
+from edge.control import ask_hub
+from edge.engine_link import SNAPSHOT_BLOB
+from edge.hub_state import DownState, load_state
+from edge.store.keyring import ASIDE_SUFFIX
+from edge.store.keys import Passphrase, Secret, load_key, load_passphrase
+from edge.store.store import Store
+
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+PAGE_ROWS: Final = 1000
+PAGE_LINES: Final = 200
+
+
+class StoreDesk:
+    """Answers for one open store. Synchronous: the hub calls it on the store's own thread."""
+
+    def __init__(self, store: Store, hub_id: str) -> None:
+        self._store, self._hub_id = store, hub_id
+        self._answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "keys": self._keys,
+            "keys.add": self._add,
+            "keys.retire": self._retire,
+            "keys.rotate_data": self._rotate_data,
+            "audit": self._audit,
+            "export": self._export,
+            "export.samples": self._samples,
+            "export.aggregates": self._aggregates,
+            "export.archive": self._archive,
+            "erase": self._erase,
+        }
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All requests that are known here."""
+        return tuple(self._answers)
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """InputError for a request that cannot be meant."""
+        return self._answers[request["do"]](request)
+
+    def _keys(self, _request: dict[str, Any]) -> dict[str, Any]:
+        path = self._store.path
+        aside = sorted(p.name for p in path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
+        return {**self._store.keys.overview(), "set_aside": aside}
+
+    def _add(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"slot": self._store.keys.add(_secret(request))}
+
+    def _retire(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"retired": len(self._store.keys.retire(_secret(request)))}
+
+    def _rotate_data(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"dropped": len(self._store.keys.rotate_data()), "rotating": self._store.keys.rotating}
+
+    def _audit(self, request: dict[str, Any]) -> dict[str, Any]:
+        lines = self._store.journal(_number(request, "after"), PAGE_LINES)
+        return {"lines": lines, "newest": self._store.journal_hash}
+
+    def _export(self, _request: dict[str, Any]) -> dict[str, Any]:
+        store = self._store
+        down = load_state(store, "down", DownState)
+        data = store.get_blob(SNAPSHOT_BLOB)
+        snapshot = base64.b64encode(data).decode() if data is not None else ""
+        return {
+            "now_us": store.now_us(),
+            "rows": store.last_row,
+            "missing": store.missing_rows(),
+            "generation": store.generation,
+            "amended": [[*key, row] for key, row in store.amended_rows()],
+            "audit_newest": store.journal_hash,
+            "advice": jsonable(down.advice),
+            "prior": jsonable(down.prior),
+            "snapshot": snapshot,
+        }
+
+    def _samples(self, request: dict[str, Any]) -> dict[str, Any]:
+        rows = self._store.read(_number(request, "after"), PAGE_ROWS)
+        return {"samples": [[row, *jsonable(sample)] for row, sample in rows]}
+
+    def _aggregates(self, request: dict[str, Any]) -> dict[str, Any]:
+        records = self._store.thinner.read(_number(request, "after"), 1)
+        return {
+            "aggregates": [
+                [number, s.source, s.kind, s.width_us, jsonable(s.buckets, none=True)]
+                for number, series in records
+                for s in series
+            ]
+        }
+
+    def _archive(self, request: dict[str, Any]) -> dict[str, Any]:
+        kept = self._store.archive.read(str(request.get("area")), _number(request, "after"), PAGE_LINES)
+        return {
+            "items": [
+                {"number": n, "time_us": time_us, "content": readable(data)} for n, time_us, data in kept
+            ]
+        }
+
+    def _erase(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("confirm") != self._hub_id:
+            raise InputError("erasing needs the hub's name as confirmation", where="erase.confirm")
+        return {"gone": self._store.keys.erase()}
+
+
+def _secret(request: dict[str, Any]) -> Secret:
+    words, key = request.get("passphrase"), request.get("key")
+    if isinstance(words, str):
+        return Passphrase(words)
+    try:
+        return bytes.fromhex(key) if isinstance(key, str) else b""
+    except ValueError:
+        raise InputError("must be hexadecimal", where="keys.key") from None
+
+
+def jsonable(value: Any, *, none: bool = False) -> Any:
+    """Values that JSON can hold: numbers that are not finite become text, or null when ``none``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if none else repr(value)
+    if isinstance(value, dict):
+        return {k: jsonable(v, none=none) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v, none=none) for v in value]
+    return (
+        value
+        if isinstance(value, (int, float, str, type(None)))
+        else jsonable(msgspec.to_builtins(value), none=none)
+    )
+
+
+def readable(data: bytes) -> Any:
+    """An archived MessagePack item as JSON; other bytes as base64."""
+    try:
+        return jsonable(msgspec.msgpack.decode(data))
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _number(request: dict[str, Any], name: str) -> int:
+    value = request.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        raise InputError("must be a whole number", where=name)
+    return value
+
+
+def load_secret(config: HubConfig) -> Secret:
+    """What the configuration says opens the store."""
+    if config.store.passphrase_file:
+        return load_passphrase(config.path(config.store.passphrase_file))
+    return load_key(config.path(config.store.key_file))
+
+
+@contextlib.contextmanager
+def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask]:
+    """A way to ask: the running hub, or the store itself when no hub runs (opened by ``secret``)."""
+    try:
+        ask_hub(config.control_socket, {"do": "keys"})
+    except EnvironmentMissing:
+        pass
+    else:
+        yield lambda request: ask_hub(config.control_socket, request)
+        return
+    if not config.store_path.exists():
+        raise InputError(
+            "no store here, and no hub runs", where=str(config.store_path), mend="check --config"
+        )
+    clock = SystemClock(time.time_ns)
+    key = load_secret(config) if secret is None else secret
+    with Store.open(config.store_path, key, hub_id=config.hub_id, clock=clock) as store:
+        desk = StoreDesk(store, config.hub_id)
+
+        def ask(request: dict[str, Any]) -> dict[str, Any]:
+            answer = desk.answer(request)
+            if request["do"] == "keys.rotate_data":
+                while store.keys.reseal():
+                    pass
+                answer["rotating"] = False
+            return answer
+
+        yield ask

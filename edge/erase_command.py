@@ -1,0 +1,27 @@
+"""``hometwin erase``: the person's record on this hub is gone, for everybody and for ever."""
+
+from __future__ import annotations
+
+from core.errors import InputError
+from edge.config import HubConfig
+from edge.desk import at_the_desk
+from edge.store.keys import shred
+
+WARNING = (
+    "This destroys the record of {hub} on this hub: every wrapped key first, then the files and the key file.",
+    "Nobody can undo it. Copies that were exported, and what the cloud holds, are not touched.",
+)
+
+
+def erase(config: HubConfig, confirmed: str) -> list[str]:
+    """Erase once ``confirmed`` is the hub's name; says what is gone."""
+    if confirmed != config.hub_id:
+        raise InputError(
+            "nothing was erased: the name typed is not the hub's", where="erase", mend=f"type {config.hub_id}"
+        )
+    with at_the_desk(config) as ask:
+        gone = ask({"do": "erase", "confirm": confirmed})["gone"]
+    lines = [f"destroyed {name}" for name in gone]
+    names = (config.store.key_file, config.store.passphrase_file)
+    lines += [f"destroyed {config.path(name)}" for name in names if name and shred(config.path(name))]
+    return [*lines, "the record cannot be read any more; destroy backups of the key as well"]

@@ -1,0 +1,75 @@
+"""Each segment holds short hashes of two before it, so that damage can be told from an exchange, and located.
+
+The head's sums (head.py) say that *something* of a table is not what it was; the chain says which segment: the one
+that no later one vouches for. A segment names the one before it and the one sixteen before it; the head names the
+newest sixteen. So a run of fifteen lost segments (a bad page holds about five) leaves no other without a witness.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+from core.errors import DecodeError
+
+REACH: Final = 16
+# Nobody can choose what is hashed (segments are sealed with our key), so 64 bits are beyond any luck.
+LINK_BYTES: Final = 8
+CHAINED_FORMAT: Final = (
+    2  # the first byte; 1 is a bare segment, as stores wrote them before there was a chain
+)
+_NONE: Final = bytes(LINK_BYTES)
+# Fewer missing rows than this cannot hide sixteen whole segments, so a witness must be there.
+_HIDING_ROWS: Final = (REACH - 1) * 256
+
+
+def link_of(data: bytes) -> bytes:
+    """What later segments remember of this one: ``data`` is the whole content of its record."""
+    return hashlib.blake2b(data, digest_size=LINK_BYTES).digest()
+
+
+def split(links: bytes) -> list[bytes]:
+    """The single links of ``links``."""
+    return [links[at : at + LINK_BYTES] for at in range(0, len(links), LINK_BYTES)]
+
+
+def chained(segment: bytes, links: bytes) -> bytes:
+    """The content of the next record. ``links``: those of the newest sixteen segments, newest first."""
+    padded = links.ljust(REACH * LINK_BYTES, b"\0")
+    return bytes((CHAINED_FORMAT,)) + padded[:LINK_BYTES] + padded[-LINK_BYTES:] + segment
+
+
+def unchained(data: bytes) -> tuple[list[bytes], bytes]:
+    """Links (none in an old store) and segment; DecodeError when it ends too early."""
+    if not data or data[0] != CHAINED_FORMAT:
+        return [], data
+    start = 1 + 2 * LINK_BYTES
+    if len(data) <= start:
+        raise DecodeError("segment ends too early")
+    return split(data[1:start]), data[start:]
+
+
+def remembered(links: bytes, data: bytes) -> bytes:
+    """The links after a record with content ``data`` became the newest."""
+    return (link_of(data) + links)[: REACH * LINK_BYTES]
+
+
+def vouched(
+    segments: Iterable[tuple[int, int, bytes]], links: bytes, last_row: int, chain_from: int
+) -> set[int]:
+    """First rows of the segments that belong there: (first row, rows, content) each, in rising order.
+
+    From the newest down, each one vouched for is a witness for two more. Segments of a time before the chain, or
+    written anew by thinning (before ``chain_from``), have none; nor has one behind a gap that hides all its own.
+    """
+    known, trusted, next_first = set(split(links)) - {_NONE}, set(), last_row + 1
+    for first, size, data in reversed(list(segments)):
+        its_links, _ = unchained(data)
+        without_chain = first < chain_from or not its_links
+        hidden = next_first - (first + size) >= _HIDING_ROWS
+        if link_of(data) in known or without_chain or hidden:
+            trusted.add(first)
+            known.update(set(its_links) - {_NONE})
+            next_first = first
+    return trusted

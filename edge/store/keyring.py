@@ -1,0 +1,274 @@
+"""Changing the keys of an open store: every step is one durable transaction, and the store goes on in between.
+
+A new data key takes over at once for what is written from now on; what lies there is sealed anew a few records at a
+time, in the pauses of everything else. A store that is opened in the middle goes on with it. When the last
+record is done, names and commitments move to the new key and the old one is destroyed, in one transaction.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from core.errors import InputError, StoreError, TamperedError
+from edge.store.database import reported
+from edge.store.head import HEAD_ROW, Head
+from edge.store.keys import KEY_BYTES, Secret, shred
+from edge.store.sealing import LAST_KEY, Sealer, Table, marks, row_ident
+from edge.store.slots import COPY_SUFFIX, Ring, SlotKind, slot_of
+
+if TYPE_CHECKING:
+    from edge.store.store import Store
+
+# Records sealed anew in one transaction: some 50 kB of segments, a few milliseconds.
+RESEAL_RECORDS: Final = 64
+_DATA_TABLES: Final = (
+    Table.SEGMENTS,
+    Table.TAIL,
+    Table.OUTBOX,
+    Table.BLOBS,
+    Table.AGGREGATES,
+    Table.JOURNAL,
+    Table.ARCHIVE,
+)
+ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damaged stores there
+
+
+class StoreKeys:
+    """The keys of one store. All methods may be called while others use the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._at = (0, 0)  # table and row up to which everything is sealed with the newest key
+
+    def overview(self) -> dict[str, Any]:
+        """What there is: slots with their kind, data keys by number, whether a rotation is under way."""
+        ring = self._store._ring
+        return {
+            "slots": [
+                {"number": s.number, "kind": SlotKind(s.kind).name.lower(), "in_use": s.number in ring.outers}
+                for s in ring.slots.values()
+            ],
+            "data_keys": sorted(ring.data_keys),
+            "rotating": self.rotating,
+        }
+
+    def add(self, secret: Secret, who: str = "owner") -> int:
+        """Let ``secret`` open the store as well; returns its slot, an old one when it already did."""
+        store = self._store
+        with store._mutex:
+            known = store._ring.find(secret)
+            if known is not None:
+                if known not in store._ring.outers:
+                    slot = store._ring.slots[known]
+                    ring = store._ring
+                    ring.outers[known] = slot.outer(secret, ring.store_id, ring.hub_id)
+                return known
+            draft = store._ring.copy()
+            slot = draft.new_slot(secret)
+            self._write(draft, who, "key.added", slot=slot.number, kind=SlotKind(slot.kind).name.lower())
+            return slot.number
+
+    def retire(self, keep: Secret, who: str = "owner") -> list[int]:
+        """No key but ``keep`` opens the store any more; passphrases stay. Returns the slots that are gone.
+
+        ``keep`` a passphrase: it alone of all passphrases stays, and the keys stay.
+        """
+        store = self._store
+        with store._mutex:
+            slot = store._ring.find(keep)
+            if slot is None:
+                raise InputError("this key does not open the store", where="keys", mend="add it first")
+            draft = store._ring.copy()
+            kind = draft.slots[slot].kind
+            gone = [s.number for s in draft.slots.values() if s.kind == kind and s.number != slot]
+            if slot not in draft.outers:
+                draft.outers[slot] = draft.slots[slot].outer(keep, draft.store_id, draft.hub_id)
+            for number in gone:
+                del draft.slots[number]
+                draft.outers.pop(number, None)
+            if gone:
+                self._write(draft, who, "key.retired", slots=len(gone))
+            return gone
+
+    # --- a new data key
+
+    @property
+    def rotating(self) -> bool:
+        """Whether records of an older data key are left."""
+        return len(self._store._ring.data_keys) > 1
+
+    def rotate_data(self, who: str = "owner") -> list[int]:
+        """Begin with a new data key. Returns the slots whose keys we do not hold: they are dropped.
+
+        Whoever holds an old copy of the store and its key must not be able to unwrap the new data key, so only
+        the keys that are known here (the one in use, and those added since) wrap it.
+        """
+        store = self._store
+        with store._mutex:
+            if self.rotating:
+                return []
+            draft = store._ring.copy()
+            number = max(draft.data_keys) + 1
+            if number > LAST_KEY:
+                raise InputError("this store has had all its data keys", mend="export it and begin a new one")
+            draft.data_keys[number] = secrets.token_bytes(KEY_BYTES)
+            dropped = [slot for slot in draft.slots if slot not in draft.outers]
+            for slot in dropped:
+                del draft.slots[slot]
+            self._at = (0, 0)
+            self._write(draft, who, "datakey.begun", key=number, slots_dropped=len(dropped))
+            return dropped
+
+    def reseal(self, records: int = RESEAL_RECORDS) -> bool:
+        """Seal the next records anew; True while there is more to do."""
+        store = self._store
+        with store._mutex:
+            store._check_usable()
+            if not self.rotating:
+                return False
+            place, after = self._at
+            if place == len(_DATA_TABLES):
+                self._finish()
+                return False
+            table = _DATA_TABLES[place]
+            with reported(store._path):
+                rows = store._db.execute(
+                    f"SELECT rowid, sealed FROM {table.name.lower()} WHERE rowid > ? AND rowid < ?"  # noqa: S608 - constants
+                    " ORDER BY rowid LIMIT ?",
+                    (after, HEAD_ROW, records),
+                ).fetchall()
+            old = [(row, sealed) for row, sealed in rows if sealed[1] != store._sealer.active]
+            if old:
+                self._reseal(table, old)
+            self._at = (place, rows[-1][0]) if len(rows) == records else (place + 1, 0)
+            return True
+
+    def _reseal(self, table: Table, rows: list[tuple[int, bytes]]) -> None:
+        store = self._store
+        fresh: list[tuple[bytes, int]] = []
+        blob_marks: dict[bytes, bytes] = {}
+
+        def write(head: Head) -> None:
+            for row, sealed in rows:
+                ident = self._ident(table, row)
+                anew = store._sealer.seal(table, ident, store._sealer.open(table, ident, sealed))
+                head.remove(table, ident, marks(sealed))
+                head.add(table, ident, marks(anew))
+                fresh.append((anew, row))
+                if table is Table.BLOBS:
+                    blob_marks[ident] = marks(anew)
+            store._db.executemany(f"UPDATE {table.name.lower()} SET sealed = ? WHERE rowid = ?", fresh)  # noqa: S608 - constants
+
+        store._change(write, lambda: store._blob_marks.update(blob_marks))
+
+    def _ident(self, table: Table, row: int) -> bytes:
+        if table is not Table.BLOBS:
+            return row_ident(row)
+        found = self._store._db.execute("SELECT name_hash FROM blobs WHERE rowid = ?", (row,)).fetchone()
+        ident: bytes = found[0]
+        return ident
+
+    def _finish(self) -> None:
+        """Everything is sealed with the newest key: the older ones, and all that hung on them, end here."""
+        store = self._store
+        draft = store._ring.copy()
+        newest = max(draft.data_keys)
+        draft.data_keys = {newest: draft.data_keys[newest]}
+        sealer = draft.sealer()
+        blob_marks: dict[bytes, bytes] = {}
+
+        def write(head: Head) -> None:
+            head.rekey(sealer.commitment_key)
+            for table in _DATA_TABLES:
+                if table is Table.BLOBS:
+                    continue
+                for number, sealed in self._all(table):
+                    if sealed[1] != newest:
+                        raise StoreError("a record was left behind; it is sealed anew first")
+                    head.add(table, row_ident(number), marks(sealed))
+            for old_ident, sealed in store._db.execute("SELECT name_hash, sealed FROM blobs").fetchall():
+                plain = store._sealer.open(Table.BLOBS, old_ident, sealed)
+                ident = sealer.name_hash(plain[1 : 1 + plain[0]].decode())
+                anew = sealer.seal(Table.BLOBS, ident, plain)
+                store._db.execute("DELETE FROM blobs WHERE name_hash = ?", (old_ident,))
+                store._db.execute("INSERT INTO blobs VALUES (?, ?)", (ident, anew))
+                head.add(Table.BLOBS, ident, marks(anew))
+                blob_marks[ident] = marks(anew)
+
+        try:
+            self._write(draft, "hub", "datakey.rotated", before=write, key=newest)
+        except StoreError as err:
+            if isinstance(err, TamperedError):
+                raise
+            self._at = (0, 0)  # begin the pass again; until then both keys work
+            raise
+        store._blob_marks = blob_marks
+
+    def _all(self, table: Table) -> Iterator[tuple[int, bytes]]:
+        query = f"SELECT number, sealed FROM {table.name.lower()} WHERE number < ?"  # noqa: S608 - constants
+        yield from self._store._db.execute(query, (HEAD_ROW,))
+
+    # --- the end
+
+    def erase(self) -> list[str]:
+        """Destroy every wrapped key, then the files: nothing of the record can be read any more, by anybody.
+
+        The store is closed then. Returns the names of the files that are gone. The keys that persons hold (key
+        file, credential, passphrase) open nothing any more; destroy the file all the same.
+        """
+        store = self._store
+        with store._mutex:
+            store._check_usable()
+            with reported(store._path):
+                db = store._db
+                db.execute("PRAGMA secure_delete = ON")
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("UPDATE keyring SET sealed = randomblob(length(sealed))")
+                for table in ("keyring", "slots", "identity"):
+                    db.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+                db.execute("COMMIT")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            store.close()
+            path = store._path
+            doomed = [path.with_name(path.name + end) for end in (COPY_SUFFIX, COPY_SUFFIX + ".new", "-wal")]
+            doomed += [path, *sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))]
+            return [file.name for file in doomed if shred(file)]
+
+    # --- inside
+
+    def _write(self, draft: Ring, who: str, what: str, before: Any = None, **detail: Any) -> None:
+        """Make ``draft`` the ring, durably; what it drops is overwritten on the disk, not only unlinked."""
+        store = self._store
+        sealer: Sealer = draft.sealer()
+
+        def write(head: Head) -> None:
+            if before is not None:
+                before(head)
+            foreign = [
+                (number, sealed)
+                for number, sealed in store._db.execute("SELECT number, sealed FROM keyring").fetchall()
+                if slot_of(number) in draft.slots and slot_of(number) not in draft.outers
+            ]
+            wraps = [wrap for slot in draft.outers for wrap in draft.wraps(slot, sealer.cipher)]
+            store._db.execute("DELETE FROM keyring")
+            store._db.execute("DELETE FROM slots")
+            head.clear(Table.KEYRING)
+            store._db.executemany("INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?)", list(draft.slots.values()))
+            store._insert(head, Table.KEYRING, foreign + wraps)
+            store._note(head, who, what, detail)
+
+        def remember() -> None:
+            store._ring, store._sealer = draft, sealer
+
+        with reported(store._path):
+            store._db.execute("PRAGMA secure_delete = ON")
+        try:
+            store._change(write, remember, sealer)
+            with reported(store._path):
+                store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            with reported(store._path):
+                store._db.execute("PRAGMA secure_delete = OFF")
+        store.save_key_copy()

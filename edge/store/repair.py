@@ -1,0 +1,431 @@
+"""A damaged or tampered store never stops the hub: what is proven good is carried over, the rest is set aside.
+
+The damaged file stays, sealed as it is, under another name; a new file takes its place by one rename, once it is whole.
+Of each table a decision is taken, and told:
+
+- a record that cannot be read or fails authentication is *damaged*: it is left behind;
+- a table whose records all authenticate but whose sum (head.py) disagrees was *put back* by somebody: nothing of it
+  is used, except segments that the chain (chain.py) vouches for;
+- what hangs on a lost record is asked for again: samples from the sensors (refill.py), outbox messages from samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+
+from core.clock import Clock
+from core.errors import DecodeError, HometwinError, StoreError, TamperedError, WrongKeyError
+from core.messages import Sample, decode
+from edge.store.aggregates import decode_aggregates
+from edge.store.chain import chained, remembered, unchained, vouched
+from edge.store.database import WriterLock, make_database
+from edge.store.head import COMMITTED, HEAD_ROW, Head
+from edge.store.journal import hash_of, read_line
+from edge.store.keyring import ASIDE_SUFFIX
+from edge.store.keys import Secret, sync_folder
+from edge.store.refill import Refill, Wanted
+from edge.store.salvage import attach, read_head_record, read_key_records, read_rows, with_first_page
+from edge.store.sealing import Sealer, Table, marks, row_ident
+from edge.store.segment import decode_segment, encode_segment, read_summary
+from edge.store.slots import KeyRecords, Ring, load_copy, load_first_page, slot_of, unlock
+from edge.store.store import BATCH_SAMPLES, Store
+
+log = structlog.get_logger()
+
+KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
+US_PER_MS: Final = 1000
+_ROW_TABLES: Final[tuple[Table, ...]] = tuple(t for t in COMMITTED if t is not Table.KEYRING)
+
+
+class RepairReport(msgspec.Struct, frozen=True):
+    """What a repair found and did. Counts are records, by table."""
+
+    time_us: int
+    reason: str  # why the store could not be opened: place and kind of damage
+    set_aside: str  # the damaged file's new name
+    kept: dict[str, int]
+    damaged: dict[str, int]  # could not be read, or failed authentication
+    distrusted: dict[str, int]  # authentic, but not of this state of the store
+    rows_lost: int  # samples that no record holds any more
+    first_lost_row: int  # 0 when none is
+
+    @property
+    def tampered(self) -> bool:
+        """Whether somebody, not the card, did it: nothing wears out into authentic records."""
+        return bool(self.distrusted)
+
+
+def open_or_repair(
+    path: Path | str, key: Secret, *, hub_id: str, clock: Clock
+) -> tuple[Store, RepairReport | None]:
+    """The store, repaired when it has to be. Errors of the key, the lock, the version and the disk are raised."""
+    path = Path(path).absolute()
+    try:
+        return _sound(path, key, hub_id, clock), None
+    except TamperedError as err:
+        reason = str(err)
+    except WrongKeyError as err:
+        # Both the wrapped key and its check value may be damaged: the copy beside the store knows better.
+        if not _copy_opens(path, key, hub_id):
+            raise
+        reason = str(err)
+    log.error("store.damaged", reason=reason)
+    report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
+    try:
+        store = _sound(path, key, hub_id, clock)
+    except TamperedError:
+        aside = _set_aside_whole(path, clock)
+        report = msgspec.structs.replace(report, set_aside=aside, kept={})
+        store = Store.open(path, key, hub_id=hub_id, clock=clock)
+    if report.first_lost_row and report.kept:
+        _ask_again(store, report.first_lost_row, clock)
+    store.note(
+        "hub",
+        "store.repaired",
+        reason=report.reason,
+        set_aside=report.set_aside,
+        rows_lost=report.rows_lost,
+        damaged=sum(report.damaged.values()),
+        distrusted=sum(report.distrusted.values()),
+    )
+    log.error(
+        "store.repaired",
+        set_aside=report.set_aside,
+        kept=report.kept,
+        damaged=report.damaged,
+        distrusted=report.distrusted,
+        rows_lost=report.rows_lost,
+    )
+    return store, report
+
+
+def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
+    store = Store.open(path, key, hub_id=hub_id, clock=clock)
+    try:
+        store.check_structure()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -> RepairReport:
+    """Put a store of all that is good in the place of the damaged one."""
+    lock = WriterLock(path)
+    try:
+        try:
+            return _carry_over(path, key, hub_id, clock, reason)
+        except (HometwinError, sqlite3.Error, OSError, ValueError, OverflowError) as err:
+            # Nothing could be carried over (no key opens it, no space): begin anew beside it.
+            log.error("store.not_salvaged", error=type(err).__name__)
+            aside = _set_aside_whole(path, clock)
+            return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, 0, 1)
+    finally:
+        lock.release()
+
+
+Kept = tuple[Any, bytes, bytes]  # number or name hash, record, content
+
+
+class _Found(NamedTuple):
+    """Of one table: records that authenticate, and how many do not."""
+
+    good: list[Kept]
+    bad: int
+
+
+def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> RepairReport:
+    distrusted: dict[str, int] = {}
+    mended = path.with_name(path.name + ".mended")
+    db = with_first_page(path, load_first_page(path), mended) or attach(path)
+    try:
+        records, sealer = _keys(db, path, key, hub_id, distrusted)
+        old = _head(db, sealer)
+        found = {table: _read(db, table, sealer) for table in _ROW_TABLES}
+    finally:
+        db.close()
+        for end in ("", "-wal", "-shm"):
+            mended.with_name(mended.name + end).unlink(missing_ok=True)
+    log_left = path.with_name(path.name + "-wal")
+    if log_left.exists() and log_left.stat().st_size:
+        raise StoreError("write-ahead log cannot be folded in", where=str(log_left))
+    kept = {table: _trusted(table, part, old, sealer, distrusted) for table, part in found.items()}
+    kept[Table.SEGMENTS] = _apart(kept[Table.SEGMENTS])
+    head = Head(sealer.commitment_key)
+    rows = _Rows(kept, old)
+    fresh = path.with_name(path.name + ".repaired")
+    make_database(fresh, lambda new: _fill(new, head, records, kept, rows, old, sealer, clock))
+    aside = _name_aside(path, clock)
+    os.link(path, aside)
+    fresh.rename(path)
+    sync_folder(path.parent)
+    _forget_oldest(path)
+    damaged = {table.name.lower(): part.bad for table, part in found.items() if part.bad}
+    if old is None:
+        damaged["head"] = 1
+    return RepairReport(
+        clock.now_us(),
+        reason,
+        aside.name,
+        {table.name.lower(): len(part) for table, part in kept.items()},
+        damaged,
+        distrusted,
+        rows.lost,
+        rows.first_lost,
+    )
+
+
+def _keys(
+    db: sqlite3.Connection, path: Path, key: Secret, hub_id: str, distrusted: dict[str, int]
+) -> tuple[KeyRecords, Sealer]:
+    """The wrapped keys: the file's own when the head vouches for them, else the copy's."""
+    usable: list[tuple[KeyRecords, Ring]] = []
+    for records in (read_key_records(db), load_copy(path)):
+        if records is not None:
+            with contextlib.suppress(TamperedError, WrongKeyError):
+                usable.append((records, unlock(records, path, key, hub_id)))
+    if not usable:
+        raise TamperedError("no wrapped key is left", where=str(path))
+    for records, ring in usable:
+        sealer = ring.sealer()
+        head, sums = _head(db, sealer), Head(sealer.commitment_key)
+        for number, sealed in records.keyring:
+            sums.add(Table.KEYRING, row_ident(number), marks(sealed))
+        if head is None or sums.agrees(head, Table.KEYRING):
+            return records, sealer
+    # Somebody put slots back or in: only the way in that was just used is known to be ours.
+    records, ring = usable[0]
+    ours = [item for item in records.keyring if slot_of(item[0]) in ring.outers]
+    distrusted["keyring"] = len(records.keyring) - len(ours)
+    slots = [slot for slot in records.slots if slot[0] in ring.outers]
+    return KeyRecords(records.store_id, slots, ours), ring.sealer()
+
+
+def _copy_opens(path: Path, key: Secret, hub_id: str) -> bool:
+    records = load_copy(path)
+    if records is None:
+        return False
+    try:
+        unlock(records, path, key, hub_id)
+    except StoreError:
+        return False
+    return True
+
+
+def _head(db: sqlite3.Connection, sealer: Sealer) -> Head | None:
+    try:
+        return Head.open(sealer, read_head_record(db))
+    except TamperedError:
+        return None
+
+
+_CHECKS: Final[dict[Table, Callable[[bytes], Any]]] = {
+    Table.SEGMENTS: lambda plain: decode_segment(unchained(plain)[1]),
+    Table.TAIL: lambda plain: decode(plain, Sample),
+    Table.AGGREGATES: decode_aggregates,
+    Table.JOURNAL: lambda plain: read_line(plain.decode()),
+}
+
+
+def _read(db: sqlite3.Connection, table: Table, sealer: Sealer) -> _Found:
+    rows, whole = read_rows(db, table)
+    good: list[Kept] = []
+    for _, place, sealed in rows:
+        try:
+            ident = place if table is Table.BLOBS else row_ident(place)
+            plain = sealer.open(table, ident, sealed)
+            _CHECKS.get(table, lambda _: None)(plain)
+        except (TamperedError, DecodeError, TypeError, AttributeError, OverflowError, ValueError):
+            continue
+        good.append((place, sealed, plain))
+    return _Found(good, len(rows) - len(good) + (not whole))
+
+
+def _trusted(
+    table: Table, part: _Found, old: Head | None, sealer: Sealer, distrusted: dict[str, int]
+) -> list[Kept]:
+    """The records of one table that may be used."""
+    if table is Table.JOURNAL:
+        good = _unbroken(part.good)
+    elif old is None:
+        return part.good
+    else:
+        sums = Head(sealer.commitment_key)
+        for place, sealed, _ in part.good:
+            sums.add(table, place if table is Table.BLOBS else row_ident(place), marks(sealed))
+        if sums.agrees(old, table):
+            return part.good
+        good = _vouched(part.good, old) if table is Table.SEGMENTS else part.good * bool(part.bad)
+    if len(good) < len(part.good):
+        distrusted[table.name.lower()] = len(part.good) - len(good)
+    elif old is not None and not part.bad and old.counts[table] > len(part.good):
+        distrusted[table.name.lower()] = 0  # nothing is damaged, and yet some are gone: somebody took them
+    return good
+
+
+def _unbroken(entries: list[Kept]) -> list[Kept]:
+    """The audit log as far as each entry follows on the one before."""
+    previous, kept = "", list[Kept]()
+    for place, sealed, plain in entries:
+        line = plain.decode()
+        entry = read_line(line)
+        if entry.number != place or entry.number != len(kept) + 1 or entry.previous != previous:
+            break
+        kept.append((place, sealed, plain))
+        previous = hash_of(line).hex()
+    return kept
+
+
+def _vouched(segments: list[Kept], old: Head) -> list[Kept]:
+    """The segments that a later one vouches for."""
+    sized = [(row, _size(plain), plain) for row, _, plain in segments]
+    trusted = vouched(sized, old.links, old.last_row, old.chain_from)
+    return [item for item in segments if item[0] in trusted]
+
+
+def _size(plain: bytes) -> int:
+    return read_summary(unchained(plain)[1]).size
+
+
+def _apart(segments: list[Kept]) -> list[Kept]:
+    """Without those that claim rows of the one before."""
+    kept, end = [], 0
+    for row, sealed, plain in segments:
+        if row > end:
+            kept.append((row, sealed, plain))
+            end = row + _size(plain) - 1
+    return kept
+
+
+class _Rows:
+    """Rows of the new store: segments as they are, the tail too when nothing of it is missing."""
+
+    def __init__(self, kept: dict[Table, list[Kept]], old: Head | None) -> None:
+        segments, tail = kept[Table.SEGMENTS], kept[Table.TAIL]
+        spans = [(row, row + _size(plain) - 1) for row, _, plain in segments]
+        end = spans[-1][1] if spans else 0
+        tail = [item for item in tail if item[0] > end]
+        rows = [row for row, _, _ in tail]
+        newest = max([end, *rows])
+        self.last_row = newest if old is None else max(newest, old.last_row)
+        whole = rows == list(range(self.last_row - len(rows) + 1, self.last_row + 1))
+        self.tail: list[Kept] = tail if whole else []
+        # What is left of a tail with holes becomes a segment: a tail has none.
+        self.folded = [] if whole else [(row, decode(plain, Sample)) for row, _, plain in tail]
+        if self.folded:
+            spans.append((rows[0], rows[0] + len(rows) - 1))
+        elif tail:
+            spans.append((rows[0], rows[-1]))
+        first_kept = 1 if old is None else min([old.chain_from or 1, self.last_row + 1])
+        self.lost = self.first_lost = 0
+        expected = first_kept
+        for first, last in [*spans, (self.last_row + 1, self.last_row)]:
+            if first > expected:
+                self.lost += first - expected
+                self.first_lost = self.first_lost or expected
+            expected = max(expected, last + 1)
+
+
+def _fill(
+    db: sqlite3.Connection,
+    head: Head,
+    records: KeyRecords,
+    kept: dict[Table, list[Kept]],
+    rows: _Rows,
+    old: Head | None,
+    sealer: Sealer,
+    clock: Clock,
+) -> None:
+    db.execute("INSERT INTO identity VALUES (1, ?)", (records.store_id,))
+    db.executemany("INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?)", records.slots)
+    kept = {**kept, Table.TAIL: rows.tail, Table.KEYRING: [(n, sealed, b"") for n, sealed in records.keyring]}
+    for _, _, plain in kept[Table.SEGMENTS]:
+        head.links = remembered(head.links, plain)
+    if rows.folded:
+        plain = chained(encode_segment([sample for _, sample in rows.folded]), head.links)
+        head.links = remembered(head.links, plain)
+        first = rows.folded[0][0]
+        sealed = sealer.seal(Table.SEGMENTS, row_ident(first), plain)
+        kept[Table.SEGMENTS] = [*kept[Table.SEGMENTS], (first, sealed, plain)]
+    for table, items in kept.items():
+        for place, sealed, _ in items:
+            head.add(table, place if table is Table.BLOBS else row_ident(place), marks(sealed))
+        db.executemany(
+            f"INSERT INTO {table.name.lower()} VALUES (?, ?)",  # noqa: S608 - constants
+            [(place, sealed) for place, sealed, _ in items],
+        )
+    now_ms = clock.now_us() // US_PER_MS
+    numbers = [number for number, _, _ in kept[Table.OUTBOX]]
+    journal = kept[Table.JOURNAL]
+    head.last_row = rows.last_row
+    head.journal_last = len(journal)
+    head.journal_hash = hash_of(journal[-1][2].decode()) if journal else b""
+    head.archive_last = max([n for n, _, _ in kept[Table.ARCHIVE]], default=0)
+    if old is None:
+        # Numbers that the cloud knows must not come again: time does not repeat itself (Store._next).
+        head.generation, head.last_outbox = now_ms, max([now_ms, *numbers])
+    else:
+        head.generation, head.counters = old.generation + 1, old.counters
+        head.last_outbox, head.chain_from = max([old.last_outbox, *numbers]), old.chain_from
+        head.archive_last = max(head.archive_last, old.archive_last)
+        # Messages that are gone held the newest of the samples that were sent: these are sent again.
+        gone = old.counts[Table.OUTBOX] != len(numbers)
+        again = old.counts[Table.OUTBOX] * BATCH_SAMPLES if gone else 0
+        head.sample_pointer = max(0, min(old.sample_pointer, rows.last_row) - again)
+    db.execute("INSERT INTO tail VALUES (?, ?)", (HEAD_ROW, head.seal(sealer)))
+
+
+def _ask_again(store: Store, first_lost_row: int, clock: Clock) -> None:
+    """Sensors are asked from before the gap."""
+    wanted = {}
+    for source in sorted(store.sources):
+        newest = max(store.cursors(source).values())
+        floor = store.cursor_before(first_lost_row, source)
+        if floor != newest:
+            wanted[source] = Wanted(floor, newest)
+    store.want(Refill(clock.now_us(), wanted))
+
+
+# --- files
+
+
+def _name_aside(path: Path, clock: Clock) -> Path:
+    number = max(1, clock.now_us() // US_PER_MS)
+    while (aside := path.with_name(f"{path.name}{ASIDE_SUFFIX}{number}")).exists():
+        number += 1
+    return aside
+
+
+def _set_aside_whole(path: Path, clock: Clock) -> str:
+    """Rename the file and its log: works without any space."""
+    aside = _name_aside(path, clock)
+    try:
+        for suffix in ("-wal", ""):  # the log first: without its store it is only set aside at the next start
+            file = path.with_name(path.name + suffix)
+            if file.exists():
+                file.rename(aside.with_name(aside.name + suffix))
+        sync_folder(path.parent)
+    except OSError as err:
+        raise StoreError(
+            f"damaged store cannot be set aside: {err.strerror}", where=str(path), mend="check the disk"
+        ) from None
+    _forget_oldest(path)
+    return aside.name
+
+
+def _forget_oldest(path: Path) -> None:
+    """Damaged files beyond the newest few go; the oldest first."""
+    with contextlib.suppress(OSError):
+        aside = [p for p in path.parent.glob(path.name + ASIDE_SUFFIX + "*") if not p.name.endswith("-wal")]
+        aside.sort(key=lambda p: (len(p.name), p.name))
+        for old in aside[:-KEPT_ASIDE]:
+            old.unlink()
+            old.with_name(old.name + "-wal").unlink(missing_ok=True)

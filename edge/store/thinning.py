@@ -1,0 +1,175 @@
+"""From raw readings to aggregates: the oldest first, a few segments per transaction, events untouched.
+
+Doses, meals, entries by hand and whatever was amended stay as records for ever (aggregates.may_thin). What is thinned
+stays known by its number, so that a sensor which tells its history again adds nothing twice.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from core.errors import DecodeError, TamperedError
+from edge.store.aggregates import (
+    COARSE_US,
+    Series,
+    aggregate,
+    coarser,
+    decode_aggregates,
+    encode_aggregates,
+    may_thin,
+)
+from edge.store.chain import chained, unchained
+from edge.store.database import PAGE_BYTES, reported
+from edge.store.head import Head
+from edge.store.sealing import Table, marks, row_ident
+from edge.store.segment import encode_segment, read_summary
+
+if TYPE_CHECKING:
+    from edge.store.store import Store
+
+# 8,192 samples, some 3 MiB while they are unpacked and a tenth of a second on a Pi.
+BATCH_SEGMENTS: Final = 32
+# Room inside the file that is enough to go on with: 1 MiB is a year of a CGM.
+RESERVE_BYTES: Final = 1 << 20
+
+
+class Thinner:
+    """Thins one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._coarse_after = 0  # records up to here are coarse, or too young when last looked at
+
+    def thin(self, before_us: int, *, unsent: bool = False, cloud: bool = True) -> int:
+        """Thin the oldest readings, if they are older than ``before_us``; how many became aggregates, 0 when none may.
+
+        Only what the cloud has acknowledged, unless ``unsent``; without a ``cloud`` nothing waits to be sent.
+        """
+        store = self._store
+        with store._mutex:
+            store._check_usable()
+            places = self._candidates(before_us, unsent, cloud)
+            return self._thin(places) if places else 0
+
+    def _candidates(self, before_us: int, unsent: bool, cloud: bool) -> list[int]:
+        store, index = self._store, self._store._index
+        pointer = store.sample_pointer
+        sent = store.acknowledged_row if cloud else store.last_row
+        limit = store.last_row if unsent else sent
+        found: list[int] = []
+        for place, first in enumerate(index.first_rows):
+            last = first + index.sizes[place] - 1
+            if first < store._head.chain_from:
+                continue
+            if last > limit or index.newest_us(place) >= before_us or len(found) == BATCH_SEGMENTS:
+                break
+            if cloud and first <= pointer < last:
+                break  # the next message is made of a part of it
+            if cloud and found and (index.first_rows[found[0]] <= pointer) != (first <= pointer):
+                break
+            found.append(place)
+        return found
+
+    def _thin(self, places: list[int]) -> int:
+        store, index = self._store, self._store._index
+        samples = [sample for place in places for sample in store._segment(place)]
+        dense = [s for s in samples if may_thin(s) and not index.is_amended(s.key)]
+        thinned = {s.key for s in dense}
+        events = [s for s in samples if s.key not in thinned]
+        series = aggregate(dense)
+        first = index.first_rows[places[0]]
+        end = index.first_rows[places[-1]] + index.sizes[places[-1]]
+        size = store.fold_samples
+        segments = [
+            (first + at, chained(encode_segment(events[at : at + size]), b""))
+            for at in range(0, len(events), size)
+        ]
+        rows = [index.first_rows[place] for place in places]
+
+        def write(head: Head) -> None:
+            for row in rows:
+                sealed = store._sealed("SELECT sealed FROM segments WHERE number = ?", row, f"segments {row}")
+                head.remove(Table.SEGMENTS, row_ident(row), marks(sealed))
+                store._db.execute("DELETE FROM segments WHERE number = ?", (row,))
+            store._insert(
+                head,
+                Table.SEGMENTS,
+                [(row, store._sealer.seal(Table.SEGMENTS, row_ident(row), data)) for row, data in segments],
+            )
+            if series:
+                plain = encode_aggregates(series)
+                sealed = store._sealer.seal(Table.AGGREGATES, row_ident(first), plain)
+                store._insert(head, Table.AGGREGATES, [(first, sealed)])
+            head.chain_from = end
+
+        def remember() -> None:
+            store._unpacked.clear()
+            summaries = [(row, read_summary(unchained(data)[1])) for row, data in segments]
+            index.replace(places, summaries)
+            for one in series:
+                index.add_aggregate(one)
+
+        store._change(write, remember)
+        return len(dense)
+
+    def coarsen(self, before_us: int) -> bool:
+        """Make the next record of fine aggregates hourly, if it ends before ``before_us``; False when none is left."""
+        store = self._store
+        with store._mutex:
+            store._check_usable()
+            with reported(store._path):
+                row = store._db.execute(
+                    "SELECT number, sealed FROM aggregates WHERE number > ? ORDER BY number LIMIT 1",
+                    (self._coarse_after,),
+                ).fetchone()
+            if row is None:
+                return False
+            number, sealed = row
+            series = _decoded(store, number, sealed)
+            if max((b.start_us for one in series for b in one.buckets), default=0) >= before_us:
+                return False
+            if any(one.width_us < COARSE_US for one in series):
+                ident = row_ident(number)
+                anew = store._sealer.seal(Table.AGGREGATES, ident, encode_aggregates(coarser(series)))
+
+                def write(head: Head) -> None:
+                    head.remove(Table.AGGREGATES, ident, marks(sealed))
+                    head.add(Table.AGGREGATES, ident, marks(anew))
+                    store._db.execute("UPDATE aggregates SET sealed = ? WHERE number = ?", (anew, number))
+
+                store._change(write)
+            self._coarse_after = number
+            return True
+
+    def read(self, after: int, limit: int) -> list[tuple[int, tuple[Series, ...]]]:
+        """At most ``limit`` records of aggregates with their numbers, oldest first."""
+        store = self._store
+        with store._mutex:
+            store._check_usable()
+            with reported(store._path):
+                rows = store._db.execute(
+                    "SELECT number, sealed FROM aggregates WHERE number > ? ORDER BY number LIMIT ?",
+                    (max(0, after), max(0, limit)),
+                ).fetchall()
+            return [(number, _decoded(store, number, sealed)) for number, sealed in rows]
+
+    def free_bytes(self) -> int:
+        """On the disk, for everybody."""
+        disk = os.statvfs(self._store._path.parent)
+        return disk.f_bavail * disk.f_frsize
+
+    def reserve_bytes(self) -> int:
+        """Inside the file: pages that hold nothing any more and are written before the file grows."""
+        store = self._store
+        with store._mutex, reported(store._path):
+            pages: int = store._db.execute("PRAGMA freelist_count").fetchone()[0]
+            return pages * PAGE_BYTES
+
+
+def _decoded(store: Store, number: int, sealed: object) -> tuple[Series, ...]:
+    plain = store._sealer.open(Table.AGGREGATES, row_ident(number), sealed)
+    try:
+        return decode_aggregates(plain)
+    except DecodeError as err:
+        raise TamperedError(err.what, where=f"aggregates {number}") from None

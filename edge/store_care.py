@@ -1,0 +1,184 @@
+"""What the store needs while the hub works: sealing anew after a change of keys, thinning, an eye on the disk.
+
+Small steps with pauses between them, on the store's own thread: a reading never waits longer than one step. A failure
+here is told and tried again; it never stops anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from core.clock import Clock
+from core.errors import DecodeError, StoreError
+from core.messages import decode, encode
+from core.units import US_PER_DAY, US_PER_H
+from edge.config import StoreConfig
+from edge.store.journal import Detail
+from edge.store.repair import RepairReport
+from edge.store.store import Store
+from edge.store.thinning import RESERVE_BYTES
+from edge.store_thread import StoreThread
+
+log = structlog.get_logger()
+
+PAUSE_S: Final = 0.05  # between steps of some milliseconds: at most a tenth of the store's time
+LOOK_S: Final = 60.0
+THIN_EVERY_US: Final = 6 * US_PER_H
+ALARM_US: Final = US_PER_DAY  # so long a repair is told as an alarm; in the audit log it stays
+REPAIR_BLOB: Final = "repair"
+# A wall clock that moved by more than this against the steady one was set: by a person, or by NTP after a start.
+JUMP_US: Final = 2_000_000
+_EVER: Final = 1 << 62
+MIB: Final = 1 << 20
+
+
+class StoreCare:
+    """``wake`` it when there is something to do at once. ``cloud``: samples wait for its acknowledgement."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        store: Store,
+        thread: StoreThread,
+        clock: Clock,
+        *,
+        cloud: bool,
+        repair: RepairReport | None = None,
+    ) -> None:
+        self._config, self._store, self._thread, self._clock = config, store, thread, clock
+        self._cloud = cloud
+        self._news = asyncio.Event()
+        self._thinned_us = -_EVER
+        self._offset_us: int | None = None  # wall time less steady time, when last looked at
+        self.free_bytes = math.inf
+        self.thinned = 0  # readings that became aggregates, since the start
+        self._begun = False
+        self._repair_is_known = repair is None
+        self.repair = repair or _load_repair(store)
+
+    def wake(self) -> None:
+        """Something was asked for."""
+        self._news.set()
+
+    @property
+    def space_low(self) -> bool:
+        """Whether the disk has less room than the configuration wants."""
+        return self.free_bytes < self._config.free_floor_mib * MIB
+
+    @property
+    def repaired(self) -> bool:
+        """Whether the store was repaired lately."""
+        return self.repair is not None and abs(self._clock.now_us() - self.repair.time_us) < ALARM_US
+
+    def facts(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "rows": self._store.last_row,
+            "repair": msgspec.to_builtins(self.repair) if self.repair else None,
+            "tampered": self.repair is not None and self.repair.tampered,
+            "refilling": self._store.refilling,
+            "free_mib": self.free_bytes / MIB,
+            "space_low": self.space_low,
+            "thinned": self.thinned,
+            "rotating": self._store.keys.rotating,
+        }
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._news.clear()
+            await self._make_room()
+            await self._begin()
+            await self._watch_clock()
+            if self._store.keys.rotating:
+                await self._seal_anew()
+            await self._thin_the_old()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._news.wait()
+
+    async def _begin(self) -> None:
+        """Once: a mark in the audit log, and the last repair is remembered."""
+        if self._begun:
+            return
+        self._begun = True
+        await self._note("hub.started", row=self._store.last_row)
+        if self.repair is not None and not self._repair_is_known:
+            await self._thread(self._store.put_blob, REPAIR_BLOB, encode(self.repair))
+
+    async def _note(self, what: str, **detail: Detail) -> None:
+        """A full disk must not stop what makes room on it."""
+        try:
+            await self._thread(self._store.note, "hub", what, **detail)
+        except StoreError as err:
+            log.warning("store.not_noted", what=what, reason=str(err))
+
+    async def _watch_clock(self) -> None:
+        """Mark in the audit log where the wall clock was set: between two marks, differences of times are true."""
+        pace = 1 / self._clock.wait_s(1_000_000)  # of our time against real time
+        steady_us = int(time.monotonic() * pace * 1e6)
+        offset_us = self._clock.now_us() - steady_us
+        before, self._offset_us = self._offset_us, offset_us
+        if before is not None and abs(offset_us - before) > JUMP_US * max(1.0, pace):
+            step_s = (offset_us - before) / 1e6
+            log.warning("clock.jumped", step_s=step_s)
+            await self._note("clock.jumped", step_s=round(step_s, 3), row=self._store.last_row)
+
+    async def _seal_anew(self) -> None:
+        log.info("store.sealing_anew")
+        while await self._thread(self._store.keys.reseal):  # noqa: ASYNC110 - the sleep is the pause
+            await asyncio.sleep(PAUSE_S)
+        log.info("store.sealed_anew")
+
+    async def _make_room(self) -> None:
+        """On a disk that fills, whoever fills it: give the newest readings the pages of the oldest.
+
+        Nothing is thinned for others' sake: once the file has room inside for months, it is enough.
+        """
+        self.free_bytes = float(await self._thread(self._store.thinner.free_bytes))
+        if not self.space_low:
+            return
+        thinned = 0
+        for unsent in (False, True):  # what the cloud has not acknowledged goes last
+            while await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES:
+                count = await self._thread(self._store.thinner.thin, _EVER, unsent=unsent, cloud=self._cloud)
+                if not count:
+                    break
+                thinned += count
+                await asyncio.sleep(PAUSE_S)
+        if thinned:
+            self.thinned += thinned
+            log.warning("store.thinned_for_space", readings=thinned)
+            await self._note("store.thinned", readings=thinned, why="space")
+
+    async def _thin_the_old(self) -> None:
+        now_us = self._clock.now_us()
+        if not self._config.raw_days or 0 <= now_us - self._thinned_us < THIN_EVERY_US:
+            return
+        self._thinned_us = now_us
+        before_us, thinned = now_us - self._config.raw_days * US_PER_DAY, 0
+        while count := await self._thread(self._store.thinner.thin, before_us, cloud=self._cloud):
+            thinned += count
+            await asyncio.sleep(PAUSE_S)
+        if thinned:
+            self.thinned += thinned
+            log.info("store.thinned", readings=thinned)
+            await self._note("store.thinned", readings=thinned, why="age")
+        if self._config.fine_days:
+            fine_us = now_us - self._config.fine_days * US_PER_DAY
+            while await self._thread(self._store.thinner.coarsen, fine_us):  # noqa: ASYNC110 - the sleep is the pause
+                await asyncio.sleep(PAUSE_S)
+
+
+def _load_repair(store: Store) -> RepairReport | None:
+    data = store.get_blob(REPAIR_BLOB)
+    with contextlib.suppress(DecodeError):
+        return None if data is None else decode(data, RepairReport)
+    return None

@@ -1,0 +1,299 @@
+"""Keys change while the store is open, in steps that a cut may fall between; what is destroyed stays destroyed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import InputError, TamperedError, WrongKeyError
+from edge.store.database import reported
+from edge.store.journal import read_line
+from edge.store.keys import Passphrase, load_passphrase
+from edge.store.slots import copy_path, load_copy
+from edge.store.store import FOLD_SAMPLES, Store
+from tests.edge.store.conftest import HUB, KEY, FixedClock, open_store, reading
+from tests.edge.store.test_tamper import cells, everything
+
+Opened = Callable[..., Store]
+OTHER = bytes(range(32, 64))
+THIRD = b"k" * 32
+WORDS = Passphrase("five words that nobody knows")
+VECTORS = Path(__file__).parents[2] / "vectors"
+
+
+def fill(store: Store, first: int = 0) -> None:
+    store.append(reading(n) for n in range(first, first + 2 * FOLD_SAMPLES + 20))
+    for n in range(3):
+        store.enqueue(b"message %d" % n, sample_row=store.last_row)
+    store.put_blob("engine", b"snapshot")
+    store.put_blob("bonds", b"bonds")
+    store.note("hub", "test.filled")
+
+
+@pytest.fixture
+def full(path: Path) -> Path:
+    with open_store(path) as store:
+        fill(store)
+    return path
+
+
+def copies_after_each_commit(store: Store, folder: Path) -> Iterator[Path]:
+    """While the caller's block runs, what a power cut after each commit would leave."""
+    for n, (main, log) in enumerate(store.cuts):  # type: ignore[attr-defined]
+        place = folder / f"cut{n}"
+        place.mkdir()
+        (place / "replay.sqlite").write_bytes(main)
+        (place / "replay.sqlite-wal").write_bytes(log)
+        yield place / "replay.sqlite"
+
+
+def record_cuts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember both files as they are on the disk after each transaction."""
+    store.cuts = []  # type: ignore[attr-defined]
+    change = store._change
+    log = store._path.with_name(store._path.name + "-wal")
+
+    def changed(*args: object) -> None:
+        change(*args)  # type: ignore[arg-type]
+        store.cuts.append((store._path.read_bytes(), log.read_bytes()))  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(store, "_change", changed)
+
+
+def test_a_second_key_opens_as_well_until_the_first_is_retired(full: Path) -> None:
+    with open_store(full) as store:
+        wanted = everything(store)
+        slot = store.keys.add(OTHER)
+        assert store.keys.add(OTHER) == slot
+    for key in (KEY, OTHER):
+        with open_store(full, key) as store:
+            assert everything(store) == wanted
+            assert store.check().ok
+    with open_store(full) as store:
+        assert len(store.keys.retire(OTHER)) == 1
+        assert store.append([reading(5000)])
+    with pytest.raises(WrongKeyError):
+        open_store(full)
+    with open_store(full, OTHER) as store:
+        assert store.check().ok
+        assert [read_line(line).what for line in store.journal(0, 9)][1:] == ["key.added", "key.retired"]
+
+
+def test_a_key_that_opens_nothing_cannot_be_the_one_that_stays(full: Path) -> None:
+    with open_store(full) as store:
+        with pytest.raises(InputError, match="add it first"):
+            store.keys.retire(OTHER)
+        assert store.keys.retire(KEY) == []
+
+
+def test_at_every_cut_of_a_change_of_key_a_key_that_a_person_holds_opens_the_store(
+    full: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(full) as store:
+        wanted = everything(store)
+        record_cuts(store, monkeypatch)
+        store.keys.add(OTHER)
+        store.keys.retire(OTHER)
+        opened = []
+        for cut in copies_after_each_commit(store, folder):
+            fits = []
+            for key in (KEY, OTHER):
+                place = cut.with_name(f"try{key[0]}.sqlite")
+                shutil.copy(cut, place)
+                shutil.copy(cut.with_name(cut.name + "-wal"), place.with_name(place.name + "-wal"))
+                try:
+                    with open_store(place, key) as again:
+                        assert everything(again) == wanted
+                    fits.append(key)
+                except WrongKeyError:
+                    pass
+            opened.append(fits)
+    assert opened == [[KEY, OTHER], [OTHER]]
+
+
+def test_a_passphrase_is_a_second_way_in(full: Path) -> None:
+    with open_store(full) as store:
+        wanted = everything(store)
+        store.keys.add(WORDS)
+        store.keys.add(OTHER)
+        store.keys.retire(OTHER)
+    with open_store(full, WORDS) as store:
+        assert everything(store) == wanted
+        store.keys.add(THIRD)
+    with open_store(full, THIRD) as store:
+        assert [s["kind"] for s in store.keys.overview()["slots"]] == ["passphrase", "key", "key"]
+    with pytest.raises(WrongKeyError):
+        open_store(full, Passphrase("five words that somebody guessed"))
+
+
+def test_a_store_can_begin_with_a_passphrase(path: Path) -> None:
+    with Store.open(path, WORDS, hub_id=HUB, clock=FixedClock()) as store:
+        store.append([reading(1)])
+    with pytest.raises(WrongKeyError):
+        open_store(path)
+    with Store.open(path, WORDS, hub_id=HUB, clock=FixedClock()) as store:
+        assert store.last_row == 1
+
+
+def test_passphrases_come_from_private_files_and_never_show(tmp_path: Path) -> None:
+    file = tmp_path / "store.passphrase"
+    file.write_text("five words that nobody knows\n")
+    with pytest.raises(InputError, match="chmod 600"):
+        load_passphrase(file, {})
+    file.chmod(0o600)
+    words = load_passphrase(file, {})
+    assert words.stretched(bytes(16), 4) == WORDS.stretched(bytes(16), 4)
+    assert "words" not in repr(words) + str(words)
+    file.write_text("short")
+    with pytest.raises(InputError, match=r"store\.passphrase.*12 characters"):
+        load_passphrase(file, {})
+    with pytest.raises(InputError):
+        words.stretched(bytes(16), 30)
+
+
+def test_a_new_data_key_seals_everything_anew_while_the_store_is_used(full: Path) -> None:
+    before = {content for t in ("tail", "segments", "outbox", "blobs") for *_, content in cells(full, t)}
+    with open_store(full) as store:
+        wanted_rows = store.read(0, 10_000)
+        assert store.keys.rotate_data() == []
+        assert store.keys.rotating
+        steps = n = 0
+        while store.keys.reseal(4):
+            steps += 1
+            n += 1
+            store.append([reading(20_000 + n)])
+            store.put_blob("engine", b"state %d" % n)
+            assert store.get_blob("bonds") == b"bonds"
+            assert store.read(0, 10_000)[: len(wanted_rows)] == wanted_rows
+        assert steps > 5
+        assert not store.keys.rotating
+        assert store.keys.overview()["data_keys"] == [2]
+        assert store.check().ok
+        assert store.get_blob("engine") == b"state %d" % n
+        assert len(store.pending(99)) == 3
+    after = [
+        content for t in ("tail", "segments", "outbox", "blobs", "journal") for *_, content in cells(full, t)
+    ]
+    assert {content[1] for content in after} == {2}
+    assert not before & set(after)
+    with open_store(full) as store:
+        assert store.check().ok
+        assert store.read(0, 10_000)[: len(wanted_rows)] == wanted_rows
+        assert [read_line(x).what for x in store.journal(1, 9)] == ["datakey.begun", "datakey.rotated"]
+
+
+def test_a_rotation_that_is_cut_goes_on_at_the_next_opening(
+    full: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(full) as store:
+        wanted = everything(store)
+        record_cuts(store, monkeypatch)
+        store.keys.rotate_data()
+        while store.keys.reseal(100):
+            pass
+        keys = []
+        for cut in copies_after_each_commit(store, folder):
+            with open_store(cut) as again:
+                keys.append(again.keys.overview()["data_keys"])
+                assert everything(again) == wanted
+                while again.keys.reseal():
+                    pass
+                assert again.keys.overview()["data_keys"] == [2]
+                assert everything(again) == wanted
+                assert again.check().ok
+    assert keys[0] == [1, 2]
+    assert keys[-1] == [2]
+    assert len(keys) > 4
+
+
+def test_a_new_data_key_is_not_wrapped_by_keys_that_the_hub_does_not_hold(full: Path) -> None:
+    with open_store(full) as store:
+        store.keys.add(WORDS)
+    with open_store(full) as store:
+        assert len(store.keys.rotate_data()) == 1  # the passphrase was not given this time
+    with pytest.raises(WrongKeyError):
+        open_store(full, WORDS)
+
+
+def test_two_rotations_in_a_row_and_a_change_of_key_between(full: Path) -> None:
+    with open_store(full) as store:
+        wanted = everything(store)
+        for key in (OTHER, THIRD):
+            store.keys.rotate_data()
+            store.keys.reseal()
+            store.keys.add(key)  # in the middle of a rotation
+            store.keys.retire(key)
+            while store.keys.reseal():
+                pass
+        assert everything(store) == wanted
+    with open_store(full, THIRD) as store:
+        assert store.keys.overview()["data_keys"] == [3]
+        assert store.check().ok
+
+
+def test_retired_wraps_are_not_left_in_the_files(full: Path) -> None:
+    with open_store(full) as store:
+        [(_, old)] = store._db.execute("SELECT number, sealed FROM keyring").fetchall()
+        store.keys.add(OTHER)
+        store.keys.retire(OTHER)
+        found = [file.name for file in full.parent.iterdir() if old in file.read_bytes()]
+    assert found == []
+
+
+def test_erased_nothing_opens_and_every_file_is_gone(full: Path, folder: Path) -> None:
+    aside = full.with_name(full.name + ".damaged-1")
+    shutil.copy(full, aside)
+    store = open_store(full)
+    gone = store.keys.erase()
+    assert {full.name, full.name + ".keys", aside.name} <= set(gone)
+    assert [p.name for p in folder.iterdir()] == [full.name + ".lock"]
+
+
+def test_with_the_keyring_destroyed_a_copy_of_everything_else_is_useless(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that counts: the wrapped keys go before the files do, so a cut in between reveals nothing."""
+    store = open_store(full)
+    monkeypatch.setattr("edge.store.keyring.shred", lambda _: False)
+    store.keys.erase()
+    copy_path(full).unlink()
+    with pytest.raises(TamperedError):
+        open_store(full)
+
+
+def test_the_copy_of_the_wrapped_keys_follows_every_change(full: Path) -> None:
+    with open_store(full) as store:
+        first = load_copy(full)
+        store.keys.add(OTHER)
+        second = load_copy(full)
+        assert first is not None
+        assert second is not None
+        assert len(first.slots) == 1
+        assert len(second.slots) == 2
+        with reported(full):
+            assert second.keyring == store._db.execute("SELECT number, sealed FROM keyring").fetchall()
+
+
+def test_a_store_of_schema_1_takes_new_keys(path: Path) -> None:
+    vector = json.loads((VECTORS / "store_v1.json").read_text())
+    path.write_bytes(zlib.decompress(base64.b64decode(vector["sqlite"])))
+    key = bytes.fromhex(vector["key"])
+    with open_store(path, key, vector["hub_id"]) as store:
+        wanted = store.read(0, 10_000)
+        assert store.keys.overview()["slots"] == [{"number": 0, "kind": "key", "in_use": True}]
+        store.keys.add(OTHER)
+        store.keys.retire(OTHER)
+        store.keys.rotate_data()
+        while store.keys.reseal():
+            pass
+    with pytest.raises(WrongKeyError):
+        open_store(path, key, vector["hub_id"])
+    with open_store(path, OTHER, vector["hub_id"]) as store:
+        assert store.read(0, 10_000) == wanted
+        assert store.check().ok

@@ -1,0 +1,249 @@
+"""Old readings become aggregates, the oldest first; doses, meals and what a person typed stay as they were."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.errors import DecodeError
+from core.messages import Quality, Sample
+from core.units import US_PER_MIN, US_PER_S
+from edge.store.aggregates import (
+    COARSE_US,
+    FINE_US,
+    aggregate,
+    coarser,
+    decode_aggregates,
+    encode_aggregates,
+    may_thin,
+)
+from edge.store.repair import open_or_repair
+from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
+from edge.store.thinning import BATCH_SEGMENTS
+from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store
+from tests.edge.store.test_tamper import flip, sql
+
+NEVER = 1 << 62
+
+
+def life(samples: int, seed: int = 3) -> list[Sample]:
+    """A strap each 5 s, a CGM each 5 min, doses, meals, an entry by hand that was corrected."""
+    rng = random.Random(seed)
+    made: list[Sample] = []
+    step = 0
+    while len(made) < samples:
+        time_us = START_US + step * 5 * US_PER_S
+        made.append(Sample(time_us, "heart_rate_bpm", float(rng.randrange(50, 150)), "strap", time_us))
+        if step % 60 == 0:
+            made.append(
+                Sample(time_us, "cgm_mgdl", float(rng.randrange(60, 300)), "cgm", time_us // US_PER_MIN)
+            )
+        if step % 500 == 0:
+            made.append(Sample(time_us, "bolus_u", rng.randrange(1, 80) / 10, "pump", step))
+            made.append(Sample(time_us, "carbs_g", 40.0, "hand", step, int(Quality.BY_HAND)))
+        if step % 1000 == 0:
+            made.append(
+                Sample(
+                    time_us, "carbs_g", 45.0, "hand", step + 1, int(Quality.BY_HAND), amends=("hand", step)
+                )
+            )
+        step += 1
+    return made[:samples]
+
+
+def filled(path: Path, samples: list[Sample]) -> Store:
+    store = open_store(path)
+    for at in range(0, len(samples), 500):
+        store.append(samples[at : at + 500])
+    return store
+
+
+def test_thinning_leaves_every_event_and_exact_aggregates(path: Path) -> None:
+    made = life(3000)
+    store = filled(path, made)
+    whole = len(made) // FOLD_SAMPLES * FOLD_SAMPLES
+    events_before = [s for s in store.between(0, NEVER) if not may_thin(s)]
+    raw_before = [(s.key, s.value, s.amends) for _, s in store.read(0, 10_000) if not may_thin(s)]
+    assert store.thinner.thin(NEVER, cloud=False) == sum(map(may_thin, made[:whole]))
+    assert store.thinner.thin(NEVER, cloud=False) == 0
+    for again in range(2):
+        assert [s for s in store.between(0, NEVER) if not may_thin(s)] == events_before
+        assert [(s.key, s.value, s.amends) for _, s in store.read(0, 10_000) if not may_thin(s)] == raw_before
+        rows = [row for row, _ in store.read(0, 10_000)]
+        assert rows == sorted(set(rows))
+        assert store.last_row == len(made)
+        assert store.check().ok
+        [(_, series)] = store.thinner.read(0, 99)
+        for one in series:
+            for bucket in one.buckets:
+                values = [
+                    s.value
+                    for s in made[:whole]
+                    if (s.source, s.kind) == (one.source, one.kind)
+                    and bucket.start_us <= s.time_us < bucket.start_us + FINE_US
+                ]
+                assert bucket.size == len(values)
+                assert (bucket.low, bucket.high) == (min(values), max(values))
+                assert bucket.mean == pytest.approx(statistics.fmean(values), abs=6e-4)
+                assert bucket.sd == pytest.approx(statistics.pstdev(values), abs=6e-4)
+        if not again:
+            store.close()
+            store = open_store(path)
+    store.close()
+
+
+def test_what_was_thinned_is_known_and_sensors_are_not_asked_for_it(path: Path) -> None:
+    made = [s for s in life(3000) if s.kind == "heart_rate_bpm"]
+    store = filled(path, made)
+    cursors = store.cursors("strap")
+    store.thinner.thin(NEVER, cloud=False)
+    assert store.append(made) == ()
+    store.close()
+    with open_store(path) as store:
+        assert store.cursors("strap") == cursors
+        assert store.append(made) == ()
+        assert store.append(
+            [made[-1].__class__(made[-1].time_us + 1, "heart_rate_bpm", 60.0, "strap", made[-1].seq + 1)]
+        )
+
+
+def test_only_what_is_old_enough_is_thinned(path: Path) -> None:
+    made = life(4000)
+    store = filled(path, made)
+    limit_us = made[2000].time_us
+    thinned = store.thinner.thin(limit_us, cloud=False)
+    assert 0 < thinned < 2000
+    kept = {s.key for s in store.between(0, NEVER)}
+    assert all(
+        s.key in kept for s in made if s.time_us >= limit_us and s.amends is None and s.kind != "carbs_g"
+    )
+    assert store.thinner.thin(limit_us, cloud=False) == 0
+    store.close()
+
+
+def test_what_the_cloud_has_not_acknowledged_goes_last(path: Path) -> None:
+    store = filled(path, life(4000))
+    for row in range(BATCH_SAMPLES, 2001, BATCH_SAMPLES):
+        store.enqueue(b"batch", sample_row=row)
+    assert store.acknowledged_row == 0
+    assert store.thinner.thin(NEVER) == 0  # all wait to be sent
+    store.done(number for number, _ in store.pending(8))
+    assert store.acknowledged_row == 2000 - 2 * BATCH_SAMPLES
+    assert store.thinner.thin(NEVER) > 0
+    assert store.thinner.thin(NEVER) == 0
+    rows = {row for row, _ in store.read(0, 10_000)}
+    assert set(range(store.acknowledged_row + 1, 4001)) <= rows
+    assert store.thinner.thin(NEVER, unsent=True) > 0
+    # What is left of the unsent rows is still sent, in order, by the pointer that stands before it.
+    left = store.read(store.sample_pointer, 10_000)
+    assert [row for row, _ in left] == sorted(row for row, _ in left)
+    store.enqueue(b"batch", sample_row=left[10][0])
+    assert store.check().ok
+    store.close()
+
+
+def test_one_step_is_bounded_and_steps_go_on(path: Path) -> None:
+    made = [
+        Sample(START_US + n * US_PER_S, "heart_rate_bpm", 60.0, "strap", n)
+        for n in range((BATCH_SEGMENTS + 4) * FOLD_SAMPLES)
+    ]
+    store = filled(path, made)
+    size = path.stat().st_size
+    assert store.thinner.thin(NEVER, cloud=False) == BATCH_SEGMENTS * FOLD_SAMPLES
+    assert store.thinner.thin(NEVER, cloud=False) == 4 * FOLD_SAMPLES
+    assert store.thinner.reserve_bytes() > size // 4
+    assert store.between(0, NEVER) == []
+    assert store.append([Sample(START_US, "cgm_mgdl", 100.0, "cgm", 1)])
+    assert store.check().ok
+    store.close()
+    open_store(path).close()
+
+
+def test_fine_aggregates_become_hourly_once_they_are_old(path: Path) -> None:
+    made = life(3000)
+    store = filled(path, made)
+    store.thinner.thin(made[1500].time_us, cloud=False)
+    store.thinner.thin(NEVER, cloud=False)
+    [(_, first), (_, second)] = store.thinner.read(0, 9)
+    newest_us = max(b.start_us for one in first for b in one.buckets)
+    assert store.thinner.coarsen(newest_us + 1)
+    assert not store.thinner.coarsen(newest_us + 1)
+    found = [encode_aggregates(series) for _, series in store.thinner.read(0, 9)]
+    assert found == [encode_aggregates(coarser(first)), encode_aggregates(second)]
+    assert store.check().ok
+    store.close()
+
+
+def test_a_thinned_store_can_change_its_keys_and_be_repaired(path: Path) -> None:
+    store = filled(path, life(6000))
+    store.thinner.thin(START_US + 3 * 3600 * US_PER_S, cloud=False)
+    wanted = store.read(0, 10_000)
+    store.keys.rotate_data()
+    while store.keys.reseal():
+        pass
+    assert store.read(0, 10_000) == wanted
+    store.close()
+    [(number, content)] = sql(path, "SELECT number, sealed FROM segments ORDER BY number DESC LIMIT 1")
+    assert isinstance(content, bytes)
+    assert isinstance(number, int)
+    sql(path, "UPDATE segments SET sealed = ? WHERE number = ?", values=(flip(content, 40), number))
+    store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    assert report is not None
+    assert report.rows_lost == FOLD_SAMPLES
+    assert store.read(0, 10_000) == [item for item in wanted if not number <= item[0] < number + FOLD_SAMPLES]
+    store.close()
+
+
+def test_doubtful_readings_are_counted_but_never_averaged() -> None:
+    samples = [
+        Sample(START_US + n, "cgm_mgdl", value, "cgm", n, quality)
+        for n, (value, quality) in enumerate([(100, 0), (110, 2), (900, 1), (20, 16), (math.nan, 0)])
+    ]
+    [one] = aggregate(samples)
+    [bucket] = one.buckets
+    assert (bucket.size, bucket.mean, bucket.doubtful) == (2, 105.0, 3)
+    [one] = aggregate(samples[2:])
+    assert one.buckets[0].size == 0
+    assert math.isnan(one.buckets[0].mean)
+    assert decode_aggregates(encode_aggregates([one]))[0].buckets[0].doubtful == 3
+
+
+READINGS = st.builds(
+    Sample,
+    time_us=st.integers(0, 300).map(lambda n: START_US + n * US_PER_MIN),
+    kind=st.sampled_from(["cgm_mgdl", "heart_rate_bpm"]),
+    value=st.integers(20, 4000).map(lambda n: n / 10),
+    source=st.sampled_from(["a", "größe"]),
+    seq=st.integers(0, 1000),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(READINGS, min_size=1, max_size=80))
+def test_hourly_by_way_of_five_minutes_is_hourly_at_once(samples: list[Sample]) -> None:
+    direct = aggregate(samples, COARSE_US)
+    pooled = coarser(aggregate(samples))
+    assert [(s.source, s.kind, s.seq_max, len(s.buckets)) for s in pooled] == [
+        (s.source, s.kind, s.seq_max, len(s.buckets)) for s in direct
+    ]
+    for a, b in zip(direct, pooled, strict=True):
+        for x, y in zip(a.buckets, b.buckets, strict=True):
+            assert x[:2] == y[:2]
+            assert x[2:6] == pytest.approx(y[2:6], abs=1e-6)
+    again = decode_aggregates(encode_aggregates(pooled))
+    assert encode_aggregates(again) == encode_aggregates(pooled)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_give_series_or_one_error(data: bytes, marked: bool) -> None:
+    try:
+        decode_aggregates(b"\x01" * marked + data)
+    except DecodeError:
+        return

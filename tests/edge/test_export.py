@@ -1,0 +1,161 @@
+"""Everything comes out, in formats that others read, while the hub runs and without it; and the audit log holds."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from core.errors import InputError, TamperedError
+from core.events import parse_events
+from core.messages import Alarm, Sample, encode
+from core.units import US_PER_MIN
+from edge.audit_command import audit_lines
+from edge.config import DeviceConfig, HubConfig, RadioConfig
+from edge.export import export
+from edge.store.journal import check_chain
+from edge.store.keys import create_key
+from edge.store.store import Store
+from tests.edge.store.conftest import START_US, FixedClock
+from tests.edge.test_keys_command import with_hub
+
+PASSKEY = 918273
+
+
+def record() -> list[Sample]:
+    made = [Sample(START_US + n * 5 * US_PER_MIN, "cgm_mgdl", 100.0 + n % 90, "cgm", n) for n in range(1500)]
+    hand = "hand"
+    made += [
+        Sample(START_US + 7, "carbs_g", 45.5, hand, 1, 8),
+        Sample(START_US + 7, "carbs_g", 40.0, hand, 2, 8, amends=(hand, 1)),
+        Sample(START_US + 9, "bolus_u", 3.05, hand, 3, 8),
+        Sample(START_US + 9, "bolus_u", 0.0, hand, 4, 8, amends=(hand, 3), deleted=True),
+        Sample(START_US + 10, "cgm_mgdl", 5000.0, "odd", 1),  # stored as it came; no reader would take it
+    ]
+    return made
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> HubConfig:
+    (tmp_path / "patient.toml").write_text("weight_kg = 70.0\n")
+    config = HubConfig(
+        hub_id="home",
+        radio=RadioConfig(adapter="bumble:tcp-client:127.0.0.1:1"),
+        device=(DeviceConfig("cgm", "cgm", "C0:00:00:00:00:01", passkey=PASSKEY),),
+        patient="patient.toml",
+        base=str(tmp_path),
+    )
+    config.state.mkdir()
+    key = create_key(tmp_path / "store.key")
+    with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:
+        store.append(record())
+        for n in range(5):
+            alarm = Alarm(n, START_US, "low", 1, True, 65.0, 60.0)
+            store.archive.keep("alarms", encode(alarm), 1 << 16)
+            store.note("person", "hand.entered", seq=n)
+    return config
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_everything_comes_out_and_the_hashes_fit(
+    config: HubConfig, tmp_path: Path, running: bool
+) -> None:
+    target = tmp_path / "out"
+    lines = await with_hub(config, lambda: export(config, target)) if running else export(config, target)
+    assert "samples.csv: 1505" in lines
+    raw = rows(target / "samples.csv")
+    assert [int(r["row"]) for r in raw] == list(range(1, 1506))
+    for row, sample in zip(raw, record(), strict=True):
+        assert (row["kind"], float(row["value"]), row["source"]) == (sample.kind, sample.value, sample.source)
+        assert (int(row["seq"]), int(row["quality"])) == (sample.seq, sample.quality)
+        amends = (row["amends_source"], int(row["amends_seq"])) if row["amends_source"] else None
+        assert (amends, row["deleted"]) == (sample.amends, str(int(sample.deleted)))
+    events = parse_events((target / "events.csv").open(encoding="utf-8"), ZoneInfo("UTC"), "events.csv")
+    standing = [s for s in record() if s.source == "cgm" or s.seq == 2]
+    assert sorted((e.time_us, e.kind, e.value) for e in events) == sorted(
+        (s.time_us, s.kind, s.value) for s in standing
+    )
+    manifest = json.loads((target / "manifest.json").read_text())
+    written = {p.name for p in target.iterdir()} - {"manifest.json"}
+    assert manifest["files"].keys() == written
+    for name, facts in manifest["files"].items():
+        assert hashlib.sha256((target / name).read_bytes()).hexdigest() == facts["sha256"]
+    assert any("1 readings that no sensor can mean" in note for note in manifest["not_included"])
+    assert len(json.loads((target / "alarms.json").read_text())) == 5
+    everything = b"".join(p.read_bytes() for p in target.iterdir())
+    assert str(PASSKEY).encode() not in everything
+    assert "weight_kg" in json.loads((target / "settings.json").read_text())["patient_toml"]
+    assert {p.stat().st_mode & 0o077 for p in target.iterdir()} == {0}
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_exported_audit_log_can_be_checked_with_a_common_tool(config: HubConfig, tmp_path: Path) -> None:
+    export(config, tmp_path / "out")
+    lines = (tmp_path / "out" / "audit.jsonl").read_text().splitlines()
+    assert check_chain(lines) == 5
+    done = subprocess.run(["b2sum", "-l", "256"], input=lines[0], capture_output=True, text=True, check=True)
+    assert json.loads(lines[1])["previous"] == done.stdout.split()[0]
+
+
+def test_an_archive_holds_the_same_and_nothing_is_overwritten(config: HubConfig, tmp_path: Path) -> None:
+    target = tmp_path / "record.zip"
+    export(config, target)
+    assert target.stat().st_mode & 0o077 == 0
+    with zipfile.ZipFile(target) as archive:
+        assert archive.testzip() is None
+        assert "record/samples.csv" in archive.namelist()
+    with pytest.raises(InputError, match="kept"):
+        export(config, target)
+    with pytest.raises(InputError, match="cannot be written"):
+        export(config, tmp_path / "store.key" / "x")
+
+
+def test_thinned_readings_come_out_as_averages(config: HubConfig, tmp_path: Path) -> None:
+    key = (tmp_path / "store.key").read_bytes()
+    with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:
+        thinned = store.thinner.thin(1 << 62, cloud=False)
+    export(config, tmp_path / "out")
+    averages = rows(tmp_path / "out" / "aggregates.csv")
+    assert sum(int(r["count"]) for r in averages) == thinned > 1000
+    assert averages[0]["mean"] == "100.0"
+    assert averages[0]["width_s"] == "300"
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert sum(last - first + 1 for first, last in manifest["rows_missing"]) == thinned
+
+
+def test_the_audit_log_is_shown_only_when_its_chain_is_whole(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = audit_lines(config, as_json=False)
+    assert "5 entries" in lines[-1]
+    assert "hand.entered" in lines[0]
+    whole = audit_lines(config, as_json=True)
+    newest = hashlib.blake2b(whole[-1].encode(), digest_size=32).hexdigest()
+    changes: dict[str, Callable[[list[str]], Any]] = {
+        "changed": lambda x: [x[0].replace("person", "nobody"), *x[1:]],
+        "dropped": lambda x: [*x[:2], *x[3:]],
+        "swapped": lambda x: [x[0], x[2], x[1], *x[3:]],
+        "doubled": lambda x: [x[0], *x],
+        "cut": lambda x: x[:-1],
+        "other": lambda x: ["{}", *x],
+    }
+    for change in changes.values():
+        with pytest.raises(TamperedError, match="journal"):
+            check_chain(change(whole), newest)
+    assert check_chain(whole, newest) == 5
+    monkeypatch.setattr("edge.audit_command._all_lines", lambda _: (whole[:-1], newest))
+    with pytest.raises(TamperedError, match="newer entries are missing"):
+        audit_lines(config, as_json=False)

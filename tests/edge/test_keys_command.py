@@ -1,0 +1,151 @@
+"""hometwin keys, with the hub's desk answering on a real socket, and without a hub."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import InputError, WrongKeyError
+from edge.config import HubConfig, RadioConfig
+from edge.control import ask_hub, serve_control
+from edge.erase_command import erase
+from edge.hub import Hub
+from edge.keys_command import add_passphrase, overview_lines, recover, retire, rotate, rotate_data
+from edge.store.keys import create_key, load_key
+from edge.store.store import Store
+from tests.edge.store.conftest import FixedClock, reading
+
+WORDS = "five words that nobody knows"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> HubConfig:
+    config = HubConfig(
+        hub_id="home", radio=RadioConfig(adapter="bumble:tcp-client:127.0.0.1:1"), base=str(tmp_path)
+    )
+    key = create_key(tmp_path / "store.key")
+    config.state.mkdir()
+    with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:
+        store.append(reading(n) for n in range(600))
+    return config
+
+
+def rows(config: HubConfig, key: bytes) -> int:
+    with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:
+        assert store.check().ok
+        return store.last_row
+
+
+async def with_hub(config: HubConfig, call: Callable[[], Any]) -> Any:
+    """Run ``call`` in a thread while a hub serves the store; wait until its store has nothing left to do."""
+    key = load_key(config.path("store.key"), {})
+    store = Store.open(config.store_path, key, hub_id="home", clock=FixedClock())
+    hub = Hub(config, store, FixedClock(), None, "")
+    server = await serve_control(config.control_socket, hub.on_request)
+    care = asyncio.create_task(hub.care.run())
+    try:
+        answer = await asyncio.to_thread(call)
+        async with asyncio.timeout(20):
+            while config.store_path.exists() and store.keys.rotating:  # noqa: ASYNC110 - the hub tells it only when asked
+                await asyncio.sleep(0.02)
+        return answer
+    finally:
+        care.cancel()
+        await asyncio.gather(care, return_exceptions=True)
+        server.close()
+        config.control_socket.unlink()
+        hub.thread.close()
+        store.close()
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_rotating_puts_a_new_key_in_the_files_place(config: HubConfig, running: bool) -> None:
+    old = load_key(config.path("store.key"), {})
+    lines = await with_hub(config, lambda: rotate(config, None)) if running else rotate(config, None)
+    assert old.hex() not in str(lines)
+    new = load_key(config.path("store.key"), {})
+    assert new != old
+    assert rows(config, new) == 600
+    with pytest.raises(WrongKeyError):
+        rows(config, old)
+
+
+async def test_a_rotation_cut_before_the_file_was_replaced_goes_on(config: HubConfig, tmp_path: Path) -> None:
+    old = load_key(config.path("store.key"), {})
+    fresh = create_key(tmp_path / "store.key.next")
+    with Store.open(config.store_path, old, hub_id="home", clock=FixedClock()) as store:
+        store.keys.add(fresh)
+    rotate(config, None)
+    assert load_key(config.path("store.key"), {}) == fresh
+    assert not (tmp_path / "store.key.next").exists()
+    with pytest.raises(WrongKeyError):
+        rows(config, old)
+
+
+async def test_with_a_key_elsewhere_both_open_until_the_old_one_is_retired(
+    config: HubConfig, tmp_path: Path
+) -> None:
+    old, place = load_key(config.path("store.key"), {}), tmp_path / "elsewhere.key"
+    await with_hub(config, lambda: rotate(config, place))
+    new = load_key(place, {})
+    assert rows(config, old) == rows(config, new) == 600
+    await with_hub(config, lambda: retire(config, new))
+    with pytest.raises(WrongKeyError):
+        rows(config, old)
+    assert rows(config, new) == 600
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_a_new_data_key_while_the_hub_runs_and_without_it(config: HubConfig, running: bool) -> None:
+    lines = await with_hub(config, lambda: rotate_data(config)) if running else rotate_data(config)
+    assert "new data key" in lines[0]
+    assert "data key 2" in overview_lines(config)
+    assert rows(config, load_key(config.path("store.key"), {})) == 600
+
+
+async def test_a_lost_key_file_is_made_anew_with_the_passphrase(config: HubConfig) -> None:
+    await with_hub(config, lambda: add_passphrase(config, WORDS))
+    lost = load_key(config.path("store.key"), {})
+    config.path("store.key").unlink()
+    with pytest.raises(InputError):
+        overview_lines(config)
+    with pytest.raises(WrongKeyError):
+        recover(config, "five words that are not these")
+    assert not config.path("store.key").exists()
+    recover(config, WORDS)
+    assert rows(config, load_key(config.path("store.key"), {})) == 600
+    with pytest.raises(WrongKeyError):
+        rows(config, lost)
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_erasing_needs_the_hubs_name_and_leaves_nothing(config: HubConfig, running: bool) -> None:
+    with pytest.raises(InputError, match="nothing was erased"):
+        erase(config, "another")
+    assert rows(config, load_key(config.path("store.key"), {})) == 600
+    lines = await with_hub(config, lambda: erase(config, "home")) if running else erase(config, "home")
+    assert "destroyed replay.sqlite" in lines
+    assert not config.path("store.key").exists()
+    assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
+
+
+async def test_the_desk_refuses_what_cannot_be_meant(config: HubConfig) -> None:
+    def ask(**request: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            ask_hub(config.control_socket, request)
+        return str(caught.value)
+
+    def all_of_it() -> None:
+        assert "unknown request" in ask(do="keys.burn")
+        assert "unknown request" in ask(do=["keys"])
+        assert "not 32" in ask(do="keys.add", key="00")
+        assert "hexadecimal" in ask(do="keys.add", key="zz")
+        assert "12 characters" in ask(do="keys.add", passphrase="short")
+        assert "confirmation" in ask(do="erase", confirm="somebody")
+        assert "whole number" in ask(do="audit", after="x")
+
+    await with_hub(config, all_of_it)
