@@ -29,6 +29,7 @@ from edge.store.migrations import (
     STEP_NAMES,
     migrate,
 )
+from edge.store.wal import check_log
 
 # 1 MiB of pages: a fold touches about twenty; the hub as a whole lives within 60 MiB.
 _CACHE_KIB: Final = 1024
@@ -187,6 +188,7 @@ def open_database(path: Path, fill: Callable[[sqlite3.Connection], None]) -> tup
                     raise TamperedError("version does not match the steps recorded", where=str(path))
             _settle(db, path)
             _check_schema(db, path)
+            check_log(db, path)
         except BaseException:
             db.close()
             raise
@@ -263,6 +265,8 @@ def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
         db.execute("BEGIN IMMEDIATE")
         fill(db)
         db.execute("COMMIT")
+        # Closing would do this too, but silently not when the disk refuses, and the log does not come along.
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     try:
         fresh.rename(path)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
