@@ -19,7 +19,7 @@ from core.patient import Patient
 from edge.config import HubConfig, load_config
 from edge.hub import Hub
 from edge.logs import configure_logs
-from edge.process import process_clock, run_until_signal, with_one_line_errors
+from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
 from edge.store.keys import load_key
 from edge.store.store import Store, audit
 from sync.hub_link import HubLink, link_from_files
@@ -98,6 +98,7 @@ def main() -> None:
     """Run the hub whose configuration is the first argument."""
     settings = load_config(Path(sys.argv[1]))
     configure_logs("hub", settings.log_level)
+    keep_memory_private(lock=True)
     run_until_signal(run_hub(settings, process_clock()))
 
 
