@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from edge.process import process_clock, run_until_signal, with_one_line_errors
+from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
 
 app = typer.Typer(
     name="hometwin",
@@ -44,6 +44,7 @@ def engine(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     settings = load_config(config)
     configure_logs("engine", settings.log_level)
+    keep_memory_private(lock=True)
     run_until_signal(serve_engine(settings.engine_socket))
 
 
@@ -60,6 +61,7 @@ def cloud(
 
     settings = load_config(config)
     configure_logs("cloud", settings.log_level)
+    keep_memory_private(lock=False)  # numbers of many people take room; swap is its machine's own matter
     run_until_signal(run(settings, process_clock()))
 
 

@@ -20,7 +20,13 @@ from edge.config import HubConfig, load_config
 from edge.desk import load_secret
 from edge.hub import Hub
 from edge.logs import configure_logs
-from edge.process import process_clock, run_until_signal, use_one_heap, with_one_line_errors
+from edge.process import (
+    keep_memory_private,
+    process_clock,
+    run_until_signal,
+    use_one_heap,
+    with_one_line_errors,
+)
 from edge.store.repair import open_or_repair
 from sync.hub_link import HubLink, link_from_files
 
@@ -84,6 +90,7 @@ def main() -> None:
     use_one_heap()
     settings = load_config(Path(sys.argv[1]))
     configure_logs("hub", settings.log_level)
+    keep_memory_private(lock=True)
     run_until_signal(run_hub(settings, process_clock()))
 
 

@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+import structlog
+
 from core.clock import Clock, clock_from_text
 from core.errors import HometwinError
 
+log = structlog.get_logger()
+
 _M_ARENA_MAX: Final = -8  # malloc.h of glibc
+_PR_SET_DUMPABLE: Final = 4
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+
+
+def keep_memory_private(*, lock: bool) -> None:
+    """Keys and readings in this process's memory get onto no disk, and no other program of this user sees them.
+
+    No core dump is ever written; ``/proc/PID/mem`` and ``environ`` are closed to all but root, and no debugger of
+    the same user attaches. ``lock``: memory is never swapped, where the limit allows it (``LimitMEMLOCK=`` in the
+    units, or root). Call it before the first key is read. Children that are executed decide for themselves,
+    but inherit the core limit. Root still sees everything (docs/security.md).
+    """
+    with contextlib.suppress(OSError, ValueError):  # the unit's LimitCORE=0 does the same
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    # A core limit does not stop a dump into a pipe (core_pattern "|..."); this stops every dump.
+    closed = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+    # Under a finite limit later allocations would fail, so only without one. ONFAULT: what was never touched
+    # (most of each thread's stack) takes no memory.
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    unlimited = limit == resource.RLIM_INFINITY or os.geteuid() == 0
+    locked = lock and unlimited and libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0
+    log.info("memory.private", closed=closed, locked=locked)
 
 
 def process_clock() -> Clock:

@@ -30,6 +30,7 @@ from edge.store.migrations import (
     STEP_NAMES,
     migrate,
 )
+from edge.store.wal import check_log
 
 PAGE_BYTES: Final = 4096  # SQLite's default, which our files have
 # 1 MiB of pages: a fold touches about twenty; the hub as a whole lives within 60 MiB.
@@ -199,6 +200,7 @@ def open_database(path: Path, fill: Callable[[sqlite3.Connection], None]) -> tup
                     raise TamperedError("version does not match the steps recorded", where=str(path))
             _settle(db, path)
             _check_schema(db, path)
+            check_log(db, path)
         except BaseException:
             db.close()
             raise
@@ -287,3 +289,5 @@ def make_database(fresh: Path, fill: Callable[[sqlite3.Connection], None]) -> No
         db.execute("BEGIN IMMEDIATE")
         fill(db)
         db.execute("COMMIT")
+        # Closing would do this too, but silently not when the disk refuses, and the log does not come along.
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

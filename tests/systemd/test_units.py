@@ -82,6 +82,15 @@ def test_the_hub_is_watched_and_gets_its_key_as_a_credential() -> None:
     assert (hub["StateDirectory"], hub["RuntimeDirectory"]) == ("hometwin", "hometwin")
 
 
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.stem)
+def test_memory_reaches_neither_a_core_dump_nor_swap(unit: Path) -> None:
+    """The processes see to it themselves too (tests/edge/test_process.py), hub and engine if they may lock."""
+    service = settings(unit.stem)
+    assert (service["LimitCORE"], service["MemorySwapMax"]) == ("0", "0")
+    if unit.stem != "hometwin-cloud":
+        assert service["LimitMEMLOCK"] == "infinity"
+
+
 def test_only_what_compiles_may_write_code() -> None:
     assert settings("hometwin-hub")["MemoryDenyWriteExecute"] == "yes"
     for name in ("hometwin-engine", "hometwin-cloud"):

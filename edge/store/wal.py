@@ -1,0 +1,123 @@
+"""A write-ahead log that lost acknowledged commits to damage is told from one that a power cut left.
+
+SQLite takes a log up to its first frame that fails its checksum and forgets the rest without a word: right after a
+power cut, when that rest was never acknowledged; wrong when a bit has rotted. The two differ. A commit's frames are
+synced before the next commit's are written, and each frame's checksum continues the one stored in the frame
+before it. So a frame after SQLite's end that continues a *commit* frame proves that this commit was on the disk,
+acknowledged, and is now lost. (The format: https://www.sqlite.org/fileformat2.html#walformat)
+
+What this cannot see: damage in the frames of the very last commit, and a log that was shortened at a commit. Both
+look like a cut before it. The sensors' memories and the store's generation (docs/store-format.md) tell of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from core.errors import TamperedError
+
+_MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian words
+_HEADER_BYTES: Final = 32
+_FRAME_HEADER_BYTES: Final = 24
+_MASK: Final = 0xFFFFFFFF
+
+
+class _Frame(NamedTuple):
+    start: bytes  # the part of the header that its checksum covers
+    salts: bytes
+    checksum: tuple[int, int]
+    at: int  # of its page in the file
+
+    @property
+    def is_commit(self) -> bool:
+        return self.start[4:] != bytes(4)
+
+
+def check_log(db: sqlite3.Connection, path: Path) -> None:
+    """TamperedError when the log of this just opened store has lost a commit that was on the disk.
+
+    What the log still holds is then in the store already, and the log itself is kept beside it: opening again
+    goes on without what was lost.
+    """
+    log = path.with_name(path.name + "-wal")
+    try:
+        busy, taken, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError:
+        return  # a full disk must not keep the store from opening; the log stays, and the next opening looks
+    if not log.exists() or not _lost_a_commit(log, max(0, taken)):
+        return
+    if not busy and taken == copied:
+        _keep_aside(log, path)
+    raise TamperedError(
+        "write-ahead log is damaged: the last records before the hub ended are lost",
+        where=str(log),
+        mend="it was set aside; start again: sensors that remember send those records once more",
+    )
+
+
+def _lost_a_commit(log: Path, taken: int) -> bool:
+    with log.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        if len(header) < _HEADER_BYTES:
+            return False
+        magic, _, page_size = struct.unpack(">3I", header[:12])
+        order = ">" if magic == _MAGIC[1] else "<"
+        whole = _checksum(header[:24], (0, 0), order) == struct.unpack(">2I", header[24:])
+        if magic not in _MAGIC or not whole:
+            # It is synced before the first frame is written.
+            return bool(file.read(_FRAME_HEADER_BYTES).strip(b"\0"))
+        handle = file.fileno()
+
+        def sums(frame: _Frame, start: tuple[int, int]) -> tuple[int, int]:
+            return _checksum(frame.start + os.pread(handle, page_size, frame.at), start, order)
+
+        # What the frame before may have ended with: as it says, or as it should say if that very field rotted.
+        ends = {struct.unpack(">2I", header[24:])}
+        is_commit = False
+        for number, frame in _frames(handle, page_size, max(0, taken - 1)):
+            # Other salts: of an earlier round through this file, whose frames prove nothing.
+            is_ours = frame.salts == header[16:24]
+            if is_ours and is_commit and any(sums(frame, end) == frame.checksum for end in ends):
+                return True
+            # Frames that continue the last commit that SQLite took are of one that was never finished.
+            is_commit = frame.is_commit and number >= taken
+            ends = {frame.checksum, *(sums(frame, end) for end in ends)} if is_commit else {frame.checksum}
+    return False
+
+
+def _frames(handle: int, page_size: int, first: int) -> Iterator[tuple[int, _Frame]]:
+    """Numbers and headers from the frame ``first`` (0-based) on."""
+    step = _FRAME_HEADER_BYTES + page_size
+    for number in range(first, (os.fstat(handle).st_size - _HEADER_BYTES) // step):
+        at = _HEADER_BYTES + number * step
+        data = os.pread(handle, _FRAME_HEADER_BYTES, at)
+        s0, s1 = struct.unpack(">2I", data[16:])
+        yield number, _Frame(data[:8], data[8:16], (s0, s1), at + _FRAME_HEADER_BYTES)
+
+
+def _checksum(data: bytes, start: tuple[int, int], order: str) -> tuple[int, int]:
+    """SQLite's: two running sums over pairs of 32-bit words."""
+    s0, s1 = start
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for a, b in zip(words[::2], words[1::2], strict=True):
+        s0 = (s0 + a + s1) & _MASK
+        s1 = (s1 + b + s0) & _MASK
+    return s0, s1
+
+
+def _keep_aside(log: Path, path: Path) -> None:
+    """A second name for the log: SQLite deletes the first when it closes. Costs no space."""
+    number = 1
+    with contextlib.suppress(OSError):
+        while True:
+            try:
+                os.link(log, path.with_name(f"{path.name}.damaged-log-{number}"))
+                return
+            except FileExistsError:
+                number += 1
