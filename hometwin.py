@@ -124,6 +124,22 @@ def replay(
 
 
 @app.command()
+def trial(
+    plan: Annotated[Path, typer.Argument(help="The plan: a TOML file (docs/trials.md).")],
+    out: Annotated[Path, typer.Option(help="Folder for results and report; give it again to go on.")],
+    workers: Annotated[int, typer.Option(help="Processes; 0 is one per core.", min=0, max=1024)] = 0,
+    scheduler: Annotated[
+        str, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")
+    ] = "",
+) -> None:
+    """Run an in-silico trial: policies on virtual people, with a report. Resumes where it was stopped."""
+    from cloud.trials.command import trial as run
+
+    for line in run(plan, out, workers, scheduler):
+        typer.echo(line)
+
+
+@app.command()
 def pair(
     config: ConfigOption = DEFAULT_CONFIG,
     seconds: Annotated[float, typer.Option(help="How long to listen.", min=1, max=120)] = 10.0,

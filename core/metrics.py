@@ -103,6 +103,22 @@ def missed_targets(metrics: CgmMetrics) -> tuple[str, ...]:
     return tuple(text for met, text in checks if not met)
 
 
+def blood_glucose_risk(glucose_mgdl: ArrayLike) -> tuple[float, float]:
+    """(LBGI, HBGI) of readings: Kovatchev et al., Diabetes Care 1997;20:1655 and 2006;29:2433; nan without any.
+
+    Risk 10·f², f = 1.509·(ln(G)^1.084 − 5.381), averaged over all readings on either side of f = 0 (112.5 mg/dL).
+    """
+    glucose = np.asarray(glucose_mgdl, dtype=np.float64).ravel()
+    glucose = glucose[np.isfinite(glucose)]
+    if not glucose.size:
+        return math.nan, math.nan
+    if np.any(glucose < 1.0):
+        raise InputError("glucose must be at least 1 mg/dL", where="blood_glucose_risk")
+    f = 1.509 * (np.log(glucose) ** 1.084 - 5.381)
+    risk = 10.0 * f * f
+    return float(np.mean(np.where(f < 0, risk, 0.0))), float(np.mean(np.where(f > 0, risk, 0.0)))
+
+
 def rmse(predicted: ArrayLike, observed: ArrayLike) -> float:
     """Root mean square error in the unit of the arguments; nan without a pair."""
     p, o = _pairs(predicted, observed)

@@ -51,7 +51,9 @@ def frame(title: str, request: Request) -> Iterator[None]:
     # NiceGUI's own page element is the <main> of the document already.
     with ui.element("div").classes("page").props('id="main" tabindex="-1"'):
         yield
-    ui.html(f'<footer class="foot">{DISCLAIMER}</footer>', sanitize=False).classes("full")
+    ui.html(
+        f'<footer class="foot">{DISCLAIMER} <a href="/causes">What causes what</a></footer>', sanitize=False
+    ).classes("full")
 
 
 def token(request: Request) -> str | None:

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from core.drawing.svg import Plot, nice_ticks, runs
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from edge.replay.outputs import EPOCH
 from edge.replay.pipeline import HORIZONS_MIN, Trace
 from edge.replay.scores import interval_min, observed_at, targets
-from edge.replay.svg import Plot, nice_ticks, runs
 
 Z90: Final = 1.6449
 GLUCOSE_TICKS: Final = (70, 120, 180, 250, 300, 350, 400)

@@ -8,11 +8,11 @@ from html import escape
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from core.drawing.style import CSS
+from core.drawing.svg import both_widths
 from edge.replay import charts
 from edge.replay.pipeline import Trace
 from edge.replay.scores import RANGES
-from edge.replay.style import CSS
-from edge.replay.svg import both_widths
 
 WIDE, NARROW, HALF = 1040, 350, 330
 # Meanings of log-parameters, in words; another model's own names are shown as they are.

@@ -62,7 +62,9 @@ def database(site: Site) -> Iterator[Database]:
     db.close()
 
 
-@pytest.mark.parametrize("path", ["/", "/person/hub-1", "/person/unknown", "/static/portal.css", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/", "/person/hub-1", "/person/unknown", "/causes", "/static/portal.css", "/docs"]
+)
 def test_no_page_without_login(site: Site, path: str) -> None:
     answer = site.get(path)
     assert answer.status_code == 303
@@ -98,6 +100,13 @@ async def test_a_foreign_site_cannot_open_the_live_socket(site: Site) -> None:
 def test_a_foreign_site_cannot_post(site: Site) -> None:
     headers = {"Cookie": site.login(), "Origin": "https://evil.example"}
     assert httpx.post(f"{site.base}/logout", headers=headers).status_code == 403
+
+
+def test_causal_graph_page_says_what_records_cannot_answer(site: Site) -> None:
+    page = site.get("/causes", site.login())
+    assert page.status_code == 200
+    assert "illness would have to be measured" in page.text
+    assert "Causal graph of a dose and later glucose" in page.text
 
 
 def test_health_check_says_nothing_of_anybody(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""The report's style sheet. Every text colour has a contrast of at least 4.5 to its ground, light and dark."""
+"""The style sheet of all reports. Every text colour has a contrast of at least 4.5 to its ground, light and dark."""
 
 from typing import Final
 

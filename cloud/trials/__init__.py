@@ -1,0 +1,1 @@
+"""In-silico trials: a plan in, simulated people, a report out (``hometwin trial``)."""

@@ -1,0 +1,171 @@
+"""``hometwin trial``: read the plan, run it with a bar, write table, figures and report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cloud.trials.analyse import analyse
+from cloud.trials.plan import OUTCOME_NAMES, OUTCOMES, Plan, PopulationPlan, read_plan
+from cloud.trials.provenance import gather, result_digest
+from cloud.trials.report import report_html
+from cloud.trials.run import OnProgress, Outcome, run_trial, write_atomically
+from cloud.trials.simulate import BASELINE_NAMES
+from core.errors import ConfigError, InputError
+from core.messages import Prior
+
+
+def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> list[str]:
+    """Run a trial into a folder; returns lines for the terminal. ``workers`` 0: one per core.
+
+    A stopped or killed run goes on when the same command is given again. ConfigError or InputError for what
+    cannot be used, before anything is simulated.
+    """
+    started = time.monotonic()
+    plan, plan_bytes = read_plan(plan_file)
+    prior = read_prior(plan.population, plan_file.parent)
+    origin = gather(plan, plan_bytes, prior)
+    _claim(out, origin.key)
+    with _bar(plan.name) as on_progress:
+        outcome = run_trial(
+            plan, prior, origin, out, workers or len(os.sched_getaffinity(0)), scheduler, on_progress
+        )
+    analysis = analyse(plan, outcome.rows)
+    digest = result_digest(outcome.rows)
+    summary = {
+        "plan": plan,
+        "sizing": outcome.sizing,
+        "people": outcome.people,
+        "analysis": analysis,
+        "provenance": origin,
+        "result_sha256": digest,
+    }
+    write_atomically(out / "results.csv", table_csv(plan, outcome).encode())
+    write_atomically(out / "trial.toml", plan_bytes)
+    write_atomically(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1))
+    write_atomically(out / "report.html", report_html(plan, outcome, analysis, origin, digest).encode())
+    took_s = time.monotonic() - started
+    lines = [f"{outcome.sizing}; {len(plan.arms)} arms × {plan.days} days in {took_s:.1f} s"]
+    if outcome.resumed:
+        lines.append(f"{outcome.resumed} chunks were there already and were taken up")
+    words = next(words for name, _, words, _ in OUTCOMES if name == plan.primary)
+    lines += [
+        f"{plan.arms[d.arm].name} against {plan.arms[0].name}: {words} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})"
+        for d in analysis.differences[plan.primary]
+    ]
+    return [*lines, f"result {digest[:16]}", f"see {out / 'report.html'}"]
+
+
+def read_prior(population: PopulationPlan, folder: Path) -> Prior | None:
+    """The prior that the plan names; None for the published table. Paths are taken from the plan's folder."""
+    if population.kind == "virtual":
+        return None
+    path = folder / population.file
+    if population.kind == "cloud":
+        return _cloud_prior(path, population.stratum)
+    try:
+        prior = msgspec.json.decode(path.read_bytes(), type=Prior)
+    except OSError as err:
+        raise ConfigError(
+            f"cannot be read: {err.strerror or type(err).__name__}", where="population.file"
+        ) from None
+    except (msgspec.MsgspecError, ValueError) as err:
+        raise ConfigError(f"is not a population prior: {err}", where="population.file") from None
+    return checked_prior(prior)
+
+
+def checked_prior(prior: Prior) -> Prior:
+    """Self when people can be drawn from it."""
+    k = len(prior.names)
+    if k == 0 or len(prior.mean) != k or len(prior.covariance) != k * (k + 1) // 2:
+        raise ConfigError("has the wrong size", where="population.file")
+    cov = np.zeros((k, k))
+    cov[np.tril_indices(k)] = prior.covariance
+    cov = cov + np.tril(cov, -1).T
+    if not np.all(np.isfinite([*prior.mean, *prior.covariance])) or np.linalg.eigvalsh(cov)[0] <= 0:
+        raise ConfigError("is not a distribution", where="population.file")
+    return prior
+
+
+def _cloud_prior(path: Path, stratum: str) -> Prior:
+    """What the cloud twin's hubs make of the prior of a stratum, all of them together."""
+    from cloud import queries
+    from cloud.config import load_config
+    from cloud.db import Database
+    from cloud.population import prior_for
+    from cloud.sealing import read_database_key
+
+    config = load_config(path)
+    db = Database.open(config.database_url, read_database_key(config.path(config.database.key_file)))
+    try:
+        with db.read() as session:
+            contributions = queries.contributions(session)
+    finally:
+        db.close()
+    # Not for sending: it has no version and never expires, so that a rerun sees the same bytes.
+    prior, _ = prior_for("", stratum, contributions, 0, 1)
+    return prior
+
+
+def table_csv(plan: Plan, outcome: Outcome) -> str:
+    """One line per person and arm, numbers in full."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("person", "arm", *OUTCOME_NAMES, *BASELINE_NAMES))
+    for row in outcome.rows:
+        writer.writerow((row.person, plan.arms[row.arm].name, *row.values, *row.baseline))
+    return text.getvalue()
+
+
+def _claim(out: Path, key: str) -> None:
+    """The folder belongs to one trial: another plan, code or version must not be mixed in, nor overwrite it."""
+    marker = out / "key"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if marker.is_file():
+            if marker.read_text(encoding="utf-8").strip() != key:
+                raise InputError(
+                    "holds a trial of another plan, code or version",
+                    where=str(out),
+                    mend="give another --out folder, or remove it",
+                )
+            return
+        if any(out.iterdir()):
+            raise InputError(
+                "is not empty and holds no trial", where=str(out), mend="give another --out folder"
+            )
+        write_atomically(marker, key.encode() + b"\n")
+    except OSError as err:
+        raise InputError(
+            f"cannot be written: {err.strerror or type(err).__name__}", where=str(out), mend="check --out"
+        ) from None
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[OnProgress]:
+    """A bar on a terminal; silence where nobody looks."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield lambda done, wanted: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("people"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(name[:40], total=None)
+        yield lambda done, wanted: progress.update(task, completed=done, total=wanted)

@@ -1,0 +1,203 @@
+"""The plan of an in-silico trial: a TOML file, typed, checked, and nothing in it left unused.
+
+name = "Less basal at the same calculator"
+days = 14
+seed = 7
+[size]
+people = 1000                 # or: half_width = 0.5, or: detect = 1.0, power = 0.9
+[[arms]]
+name = "usual care"           # the first arm is the one the others are compared with
+[[arms]]
+name = "basal × 0.9"
+basal_factor = 0.9
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from core import closed_loop as loop
+from core.errors import ConfigError
+from core.models.hovorka import Array
+from core.virtual import Habits
+
+MAX_PEOPLE: Final = 100_000
+MAX_DAYS: Final = 90
+
+# What is measured on each person in each arm: (name, unit, in words, True when more is better).
+OUTCOMES: Final = (
+    ("in_range_pct", "%", "time in 70–180", True),
+    ("below_70_pct", "%", "time below 70", False),
+    ("below_54_pct", "%", "time below 54", False),
+    ("above_180_pct", "%", "time above 180", False),
+    ("above_250_pct", "%", "time above 250", False),
+    ("mean_mgdl", "mg/dL", "mean glucose", False),
+    ("gmi_pct", "%", "GMI", False),
+    ("cv_pct", "%", "CV", False),
+    ("lbgi", "", "low blood glucose index", False),
+    ("hbgi", "", "high blood glucose index", False),
+    ("lows_per_week", "1/week", "lows below 54 of ≥ 15 min", False),
+    ("rescues_per_week", "1/week", "rescue sugar", False),
+    ("bolus_u_per_day", "U/d", "bolus insulin", False),
+    ("basal_u_per_day", "U/d", "basal insulin", False),
+    ("lowest_mgdl", "mg/dL", "lowest plasma glucose", True),
+)
+OUTCOME_NAMES: Final = tuple(name for name, *_ in OUTCOMES)
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One policy: what differs from each person's own settings. Empty is usual care."""
+
+    name: str
+    basal_factor: float = 1.0
+    carb_ratio_factor: float = 1.0  # above 1: less insulin for the same meal
+    correction_factor: float = 1.0  # above 1: smaller corrections
+    target_mgdl: float = 110.0
+    correct_above_mgdl: float = 200.0  # corrections between meals begin here
+    suspend_below_mgdl: float = 0.0  # no basal while the sensor reads less; 0: never
+    max_bolus_u: float = 25.0
+    max_iob_u: float = 30.0
+    dose_step_u: float = 0.05
+    bolus_earlier_min: float = 0.0
+    meal_shift_min: float = 0.0  # all meals later by this
+    meal_size_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "basal_factor": (0.0, 3.0),
+            "carb_ratio_factor": (0.2, 5.0),
+            "correction_factor": (0.2, 5.0),
+            "target_mgdl": (70.0, 300.0),
+            "correct_above_mgdl": (100.0, 1000.0),
+            "suspend_below_mgdl": (0.0, 180.0),
+            "max_bolus_u": (0.0, 25.0),
+            "max_iob_u": (0.0, 30.0),
+            "dose_step_u": (0.001, 5.0),
+            "bolus_earlier_min": (-120.0, 120.0),
+            "meal_shift_min": (-240.0, 240.0),
+            "meal_size_factor": (0.0, 3.0),
+        }
+        if not 1 <= len(self.name) <= 60:
+            raise ConfigError("must have 1..60 characters", where="arms.name")
+        for field, (low, high) in limits.items():
+            value = getattr(self, field)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise ConfigError(f"must lie in {low:g}..{high:g}", where=f"arms.{field}")
+
+    def policy(self) -> Array:
+        """As core.closed_loop wants it."""
+        policy = np.empty(loop.N_POLICY)
+        policy[loop.BASAL_FACTOR] = self.basal_factor
+        policy[loop.RATIO_FACTOR] = self.carb_ratio_factor
+        policy[loop.CORRECTION_FACTOR] = self.correction_factor
+        policy[loop.TARGET_MGDL] = self.target_mgdl
+        policy[loop.CORRECT_ABOVE_MGDL] = self.correct_above_mgdl
+        policy[loop.SUSPEND_BELOW_MGDL] = self.suspend_below_mgdl
+        policy[loop.MAX_BOLUS_U] = self.max_bolus_u
+        policy[loop.MAX_IOB_U] = self.max_iob_u
+        policy[loop.DOSE_STEP_U] = self.dose_step_u
+        return policy
+
+    def changes(self) -> str:
+        """What differs from usual care, in words."""
+        parts = [
+            f"{name} {getattr(self, name):g}"
+            for name in self.__struct_fields__
+            if name != "name" and getattr(self, name) != getattr(USUAL, name)
+        ]
+        return ", ".join(parts) or "each person's own settings"
+
+
+USUAL: Final = Arm("usual care")
+
+
+class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many people. Exactly one of ``people``, ``half_width`` (of the 95 % interval of the primary difference,
+    in its unit) and ``detect`` (a difference to be found with ``power``). The last two are worked out from the
+    first ``pilot`` people, who stay in the trial."""
+
+    people: int | None = None
+    half_width: float | None = None
+    detect: float | None = None
+    power: float = 0.9
+    pilot: int = 100
+    most: int = 5000
+
+    def __post_init__(self) -> None:
+        given = [v for v in (self.people, self.half_width, self.detect) if v is not None]
+        if len(given) != 1:
+            raise ConfigError("give exactly one of people, half_width and detect", where="size")
+        if not (math.isfinite(given[0]) and given[0] > 0):
+            raise ConfigError("must be above 0", where="size")
+        if self.people is not None and not 2 <= self.people <= MAX_PEOPLE:
+            raise ConfigError(f"must lie in 2..{MAX_PEOPLE}", where="size.people")
+        if not 0.5 <= self.power < 1:
+            raise ConfigError("must lie in 0.5..1", where="size.power")
+        if not 20 <= self.pilot <= self.most <= MAX_PEOPLE:
+            raise ConfigError(f"must rise: 20, pilot, most, {MAX_PEOPLE}", where="size.pilot, size.most")
+
+
+class PopulationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where people come from: ``virtual`` (the published table), ``prior`` (a file with a population prior, JSON),
+    or ``cloud`` (the prior that the cloud twin's hubs have made so far: its TOML file)."""
+
+    kind: Literal["virtual", "prior", "cloud"] = "virtual"
+    file: str = ""
+    stratum: str = "type-1 adult"
+    habits: Habits = Habits()
+
+    def __post_init__(self) -> None:
+        if (self.kind == "virtual") == bool(self.file):
+            raise ConfigError(
+                "kind prior needs a file with the prior, kind cloud the cloud's TOML file, kind virtual none",
+                where="population.file",
+            )
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The trial. ``crossover``: each person lives the very same days under every arm (no carry-over, no period
+    effect: only simulation can do that). ``parallel``: each person has one arm, in randomised blocks."""
+
+    name: str
+    arms: tuple[Arm, ...]
+    size: Size
+    question: str = ""
+    design: Literal["crossover", "parallel"] = "crossover"
+    days: int = 14
+    warmup_days: int = 1  # lived but not measured
+    seed: int = 1
+    primary: str = "in_range_pct"
+    population: PopulationPlan = PopulationPlan()
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.arms) <= 8:
+            raise ConfigError("must be 2..8", where="arms")
+        if len({arm.name for arm in self.arms}) != len(self.arms):
+            raise ConfigError("two arms have the same name", where="arms")
+        if not 1 <= self.days <= MAX_DAYS or not 0 <= self.warmup_days <= 14:
+            raise ConfigError(f"days must lie in 1..{MAX_DAYS}, warmup_days in 0..14", where="days")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError("must not be negative", where="seed")
+        if self.primary not in OUTCOME_NAMES:
+            raise ConfigError(f"must be one of {', '.join(OUTCOME_NAMES)}", where="primary")
+        if not 1 <= len(self.name) <= 200 or len(self.question) > 2000:
+            raise ConfigError("name must have 1..200 characters, question at most 2000", where="name")
+
+
+def read_plan(path: Path) -> tuple[Plan, bytes]:
+    """(the plan, its bytes as they lay in the file). ConfigError says what is wrong and where."""
+    try:
+        text = path.read_bytes()
+    except OSError as err:
+        raise ConfigError(
+            f"cannot be read: {err.strerror or type(err).__name__}", where=path.name, mend="check the path"
+        ) from None
+    try:
+        return msgspec.toml.decode(text, type=Plan), text
+    except (msgspec.MsgspecError, ValueError) as err:
+        raise ConfigError(str(err), where=path.name, mend="see docs/trials.md for the known keys") from None

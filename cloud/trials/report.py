@@ -1,0 +1,274 @@
+"""The trial's report: one HTML file, nothing loaded from elsewhere, and no clock in it: a rerun gives the same bytes."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Final
+
+import numpy as np
+
+from cloud.trials.analyse import SAFETY, Analysis, Difference
+from cloud.trials.charts import Line, forest, violins
+from cloud.trials.plan import OUTCOMES, Plan
+from cloud.trials.provenance import Provenance
+from cloud.trials.run import Outcome
+from core.drawing.style import CSS
+from core.drawing.svg import both_widths
+
+WIDE: Final = 1060
+NARROW: Final = 420
+HALF: Final = 500
+POINTS: Final = ("in_range_pct", "below_70_pct", "below_54_pct", "above_180_pct", "above_250_pct", "cv_pct")
+VIOLINS: Final = (
+    ("in_range_pct", (70.0,)),
+    ("below_70_pct", (4.0,)),
+    ("above_180_pct", (25.0,)),
+    ("mean_mgdl", ()),
+)
+OWN_CSS: Final = """
+.interval { stroke-width: 1.8; } .interval.better, .point.better { stroke: var(--in); } .point.better { fill: var(--in); }
+.interval.worse, .point.worse { stroke: var(--low); } .point.worse { fill: var(--low); }
+.interval.neutral, .point.neutral { stroke: var(--twin); } .point.neutral { fill: var(--twin); }
+.zero { stroke: var(--quiet); stroke-width: 1.2; } .aim { stroke: var(--high); stroke-dasharray: 5 4; }
+.tick.head { font-weight: 650; fill: var(--text); } .violin { stroke: none; } .violin.v0 { fill: var(--other); }
+.violin.v1 { fill: var(--twin); opacity: .45; } code { font-size: .82rem; overflow-wrap: anywhere; } table.left td { text-align: left; white-space: normal; }
+"""
+
+
+def report_html(plan: Plan, outcome: Outcome, analysis: Analysis, origin: Provenance, digest: str) -> str:
+    """The whole page."""
+    parts = (
+        _head(plan, outcome),
+        _verdict(plan, analysis),
+        _tiles(plan, analysis),
+        _forests(plan, analysis),
+        _violins(plan, outcome),
+        _safety(plan, analysis),
+        _all_outcomes(plan, analysis),
+        _design(plan, outcome),
+        _provenance(plan, origin, digest),
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width, initial-scale=1"><title>{escape(plan.name)}</title>'
+        f"<style>{CSS}{OWN_CSS}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def _head(plan: Plan, outcome: Outcome) -> str:
+    question = f"<p>{escape(plan.question)}</p>" if plan.question else ""
+    return (
+        f"<h1>{escape(plan.name)}</h1>{question}"
+        '<p class="caution">An in-silico trial: nobody took part. It says what follows if bodies are as the twin\'s '
+        "model has them. Simulation is not clinical evidence, and no figure here is a therapy recommendation.</p>"
+        f'<p class="quiet">{outcome.people} virtual people, {plan.days} days, {len(plan.arms)} arms, {plan.design}.</p>'
+    )
+
+
+def _verdict(plan: Plan, analysis: Analysis) -> str:
+    words = _words(plan.primary)
+    lines = []
+    for d in analysis.differences[plan.primary]:
+        sure = d.low > 0 or d.high < 0
+        lines.append(
+            f"<li><b>{escape(plan.arms[d.arm].name)}</b> against {escape(plan.arms[0].name)}: {words} "
+            f"{_interval(plan.primary, d)}. "
+            + (
+                "The interval excludes no difference."
+                if sure
+                else "The interval holds no difference as well: this trial does not tell them apart."
+            )
+            + "</li>"
+        )
+    return f"<section><h2>Answer</h2><ul>{''.join(lines)}</ul></section>"
+
+
+def _tiles(plan: Plan, analysis: Analysis) -> str:
+    tiles = []
+    for arm, each in enumerate(plan.arms):
+        figures = {
+            name: analysis.figures[name][arm] for name in ("in_range_pct", "below_70_pct", "below_54_pct")
+        }
+        tiles.append(
+            f'<div class="tile"><div class="name">{escape(each.name)}</div><div class="figure">'
+            f'{figures["in_range_pct"].mean:.1f} <small>% in range</small></div><div class="beside">below 70: '
+            f"{figures['below_70_pct'].mean:.1f} %, below 54: {figures['below_54_pct'].mean:.2f} %</div></div>"
+        )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _forests(plan: Plan, analysis: Analysis) -> str:
+    lines = [
+        _line(name, d, _with_arm(plan, _words(name), d))
+        for name in POINTS
+        for d in analysis.differences[name]
+    ]
+    first = _both(lines, "percentage points", "Differences of the consensus measures")
+    groups: list[Line] = []
+    heading = ""
+    for group in analysis.subgroups:
+        about = group.name.rsplit(" below ", 1)[0] if " below " in group.name else ""
+        if about and about != heading:
+            heading = about
+            groups.append(Line(about))
+        groups.append(_line(plan.primary, group.difference, _with_arm(plan, group.name, group.difference)))
+    groups += [
+        _line(plan.primary, d, _with_arm(plan, "everybody", d)) for d in analysis.differences[plan.primary]
+    ]
+    second = _both(groups, _unit(plan.primary), f"{_words(plan.primary)} in subgroups")
+    return (
+        '<section><h2>Differences from the reference arm</h2><p class="quiet">Squares are mean differences over people, '
+        f"lines their 95 % intervals; reference: {escape(plan.arms[0].name)}. Green: better, red: worse, by the "
+        f"consensus of 2019; purple: the interval holds zero.</p>{first}</section>"
+        f'<section><h2>{escape(_words(plan.primary).capitalize())}: who gains?</h2><p class="quiet">Thirds of the people '
+        "by what they were before the trial. Many looks find something by chance: read this as a question, not an answer."
+        f"</p>{second}</section>"
+    )
+
+
+def _violins(plan: Plan, outcome: Outcome) -> str:
+    names = [name for name, *_ in OUTCOMES]
+    cells = []
+    for name, targets in VIOLINS:
+        at = names.index(name)
+        groups = [
+            (arm.name, np.array([r.values[at] for r in outcome.rows if r.arm == k]))
+            for k, arm in enumerate(plan.arms)
+        ]
+        cells.append(
+            f"<div><h3>{escape(_words(name))}</h3>{violins(groups, _scale(name), HALF, _words(name), targets)}</div>"
+        )
+    return (
+        '<section><h2>How people differ</h2><p class="quiet">Width: how many people. Box: middle half, with the median. '
+        f'Dashed: consensus target.</p><div class="two">{"".join(cells)}</div></section>'
+    )
+
+
+def _safety(plan: Plan, analysis: Analysis) -> str:
+    head = "".join(f"<th>{escape(arm.name)}</th>" for arm in plan.arms)
+    rows = "".join(
+        f"<tr><td>{escape(words)}</td>"
+        + "".join(
+            f"<td>{s.count} ({100 * s.count / s.people:.1f} %; {100 * s.low:.1f}–{100 * s.high:.1f})</td>"
+            for s in analysis.safety[words]
+        )
+        + "</tr>"
+        for words, *_ in SAFETY
+    )
+    rows += "".join(
+        f"<tr><td>{escape(_words(name))}, per person</td>"
+        + "".join(f"<td>{f.mean:.2f} (5–95 %: {f.p05:.1f}–{f.p95:.1f})</td>" for f in analysis.figures[name])
+        + "</tr>"
+        for name in ("lows_per_week", "rescues_per_week", "lbgi")
+    )
+    return (
+        '<section><h2>Safety</h2><p class="quiet">People with each, share and its exact 95 % interval. Everybody who was '
+        f'drawn is counted.</p><div class="scroll"><table><tr><th></th>{head}</tr>{rows}</table></div></section>'
+    )
+
+
+def _all_outcomes(plan: Plan, analysis: Analysis) -> str:
+    head = "".join(f"<th>{escape(arm.name)}</th>" for arm in plan.arms)
+    head += "".join(f"<th>difference, {escape(arm.name)}</th>" for arm in plan.arms[1:])
+    rows = []
+    for name, unit, words, _ in OUTCOMES:
+        arms = "".join(f"<td>{f.mean:.2f} ± {f.sd:.2f}</td>" for f in analysis.figures[name])
+        gaps = "".join(f"<td>{_interval(name, d)}</td>" for d in analysis.differences[name])
+        rows.append(f"<tr><td>{escape(words)}{f', {escape(unit)}' if unit else ''}</td>{arms}{gaps}</tr>")
+    return (
+        '<section><h2>Every outcome</h2><p class="quiet">Mean ± SD over people; mean difference with 95 % interval. '
+        f"Only {escape(_words(plan.primary))} was named beforehand: the others are many looks.</p>"
+        f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div></section>'
+    )
+
+
+def _design(plan: Plan, outcome: Outcome) -> str:
+    arms = "".join(
+        f"<tr><td>{escape(arm.name)}{' (reference)' if k == 0 else ''}</td><td>{escape(arm.changes())}</td></tr>"
+        for k, arm in enumerate(plan.arms)
+    )
+    design = (
+        "Cross-over: each person lives the very same days (meals, moods of the body, sensor errors) under every arm. "
+        "There is no carry-over and no period effect; only simulation can do that."
+        if plan.design == "crossover"
+        else "Parallel: each person has one arm, drawn in blocks of as many people as arms."
+    )
+    source = {
+        "virtual": "the published table of the model (W10), as in core/virtual.py",
+        "prior": "a population prior from a file, on the published constants",
+        "cloud": f"the cloud twin's prior of the stratum {plan.population.stratum}, on the published constants",
+    }[plan.population.kind]
+    habits = ", ".join(
+        f"{name} {getattr(plan.population.habits, name):g}"
+        for name in plan.population.habits.__struct_fields__
+    )
+    return (
+        f"<section><h2>Design</h2><p>{design} {plan.warmup_days} day(s) were lived before measuring began.</p>"
+        f"<p>Size: {escape(outcome.sizing)}.</p><p>People: {escape(source)}. Settings are found from each body, then "
+        f"given errors. Primary outcome: {escape(_words(plan.primary))}.</p>"
+        f'<table class="left"><tr><th>arm</th><th>what differs from each person\'s own settings</th></tr>{arms}</table>'
+        f'<details><summary>Habits and unsteadiness</summary><p class="quiet">{escape(habits)}</p></details></section>'
+    )
+
+
+def _provenance(plan: Plan, origin: Provenance, digest: str) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(origin.versions.items()))
+    rows = (
+        ("seed", str(plan.seed)),
+        ("plan, SHA-256", origin.plan_sha256),
+        ("prior, SHA-256", origin.prior_sha256 or "none: published table"),
+        ("sources of core and cloud/trials, SHA-256", origin.code_sha256),
+        ("versions", versions),
+        ("machine", origin.machine),
+        ("key of all these", origin.key),
+        ("every number of the result, SHA-256", digest),
+    )
+    cells = "".join(f"<tr><td>{escape(a)}</td><td><code>{escape(b)}</code></td></tr>" for a, b in rows)
+    return (
+        '<section><h2>Provenance</h2><p class="quiet">The same key gives the same last line: run it again to see.</p>'
+        f'<table class="left">{cells}</table></section>'
+    )
+
+
+def _line(name: str, d: Difference, words: str) -> Line:
+    better = _more_is_better(name)
+    good = None if d.low <= 0 <= d.high else (d.mean > 0) == better
+    return Line(words, d.mean, d.low, d.high, _form(name), good)
+
+
+def _both(lines: list[Line], unit: str, label: str) -> str:
+    return both_widths(forest(lines, unit, WIDE, label), forest(lines, unit, NARROW, label))
+
+
+def _with_arm(plan: Plan, words: str, d: Difference) -> str:
+    return words if len(plan.arms) == 2 else f"{words}, {plan.arms[d.arm].name}"
+
+
+def _interval(name: str, d: Difference) -> str:
+    form = _form(name)
+    text = f"{form.format(d.mean)} ({form.format(d.low)} to {form.format(d.high)})"
+    unit = _unit(name)
+    return f"{text} {unit}".strip() if math.isfinite(d.mean) else "–"
+
+
+def _form(name: str) -> str:
+    return "{:+.2f}" if name in ("below_54_pct", "lbgi", "hbgi", "gmi_pct") else "{:+.1f}"
+
+
+def _words(name: str) -> str:
+    return next(words for n, _, words, _ in OUTCOMES if n == name)
+
+
+def _unit(name: str) -> str:
+    unit = _scale(name)
+    return "percentage points" if unit == "%" and name != "gmi_pct" else unit
+
+
+def _scale(name: str) -> str:
+    """The unit of the value itself, not of a difference."""
+    return next(unit for n, unit, _, _ in OUTCOMES if n == name)
+
+
+def _more_is_better(name: str) -> bool:
+    return next(better for n, _, _, better in OUTCOMES if n == name)

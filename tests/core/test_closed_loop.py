@@ -1,0 +1,160 @@
+"""The simulated life: rest stays rest, each policy acts as it says, and the plain model gives the same course."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from core import closed_loop as loop
+from core.advice import iob_fraction
+from core.errors import InputError
+from core.jit import JIT_DISABLED
+from core.messages import Prior
+from core.models import hovorka as model
+from core.virtual import Habits, MealPlan, draw_life, draw_person, meal_steps
+from tests.oracles import hovorka as oracle
+
+STEPS = 36 if JIT_DISABLED else 288
+
+
+def rest(n: int = STEPS, glucose_mgdl: float = 120.0) -> dict[str, np.ndarray]:
+    """A body at rest on a flat basal rate, no noise, no dawn, nothing eaten, nobody who corrects or rescues."""
+    consts = model.make_consts(circ_ln=0.0)
+    basal = model.basal_from_glucose(consts, glucose_mgdl / 18.0156, 0.6)
+    points = np.zeros((model.N, 1))
+    points[model.LN_S] = 0.6
+    points[model.N_LINEAR :, 0] = model.steady_state(consts, basal, 0.6, 0.0, glucose_mgdl / 18.0156)
+    dynamics = np.tile([0.0, 720.0, 0.0], (model.N_LINEAR, 1))
+    dynamics[model.LN_S, 0] = 0.6
+    therapy = np.ones((3, 24)) * np.array([[basal * 0.06], [10.0], [40.0]])
+    return {
+        "points": points,
+        "consts": consts,
+        "dynamics": dynamics,
+        "therapy": therapy,
+        "policy": loop.usual_policy(),
+        "meals": np.zeros((n, 2)),
+        "life": np.zeros((n, loop.N_LIFE)),
+        "out": np.zeros((n, loop.N_OUT)),
+    }
+
+
+def run(parts: dict[str, np.ndarray]) -> np.ndarray:
+    loop.live(*parts.values())
+    return parts["out"]
+
+
+def test_rest_stays_rest() -> None:
+    out = run(rest())
+    np.testing.assert_allclose(out[:, loop.O_PLASMA], 120.0, atol=1e-6)
+    np.testing.assert_allclose(out[:, loop.O_CGM], 120.0, atol=1e-6)
+    assert not out[:, loop.O_BOLUS].any()
+
+
+def test_a_meal_and_its_bolus_give_the_course_of_the_plain_model() -> None:
+    parts = rest(36)
+    parts["meals"][3] = (60.0, 60.0)
+    out = run(parts)
+    # 60 g / 10 + (120 − 110) / 40 = 6.25 U, delivered in steps of .05
+    assert out[3, loop.O_BOLUS] == pytest.approx(6.25)
+    start = rest(36)["points"][model.N_LINEAR :, 0]
+    state = {name: start[k] for k, name in enumerate(oracle.STATES)}
+    state["S1"] += 6250.0
+    state["D1"] += 0.8 * 60.0 * 1000 / 180.156 / 75.0
+    x = np.array(list(state.values()))
+    basal = parts["therapy"][0, 0] * 1000 / 60
+    course = []
+    for _ in range(3, 36):
+        course.append(18.0156 * x[6] / 0.16)
+        x = oracle.rk4(x, oracle.W10, 0.5, 10, u=basal, s=math.exp(0.6))
+    ours = out[4:, loop.O_PLASMA]
+    np.testing.assert_allclose(ours, course[1:], atol=0.02)
+
+
+def test_insulin_on_board_counts_against_a_correction_and_limits_hold() -> None:
+    parts = rest(36, 260.0)
+    parts["life"][:, loop.L_CORRECT_CHANCE] = 1.0
+    parts["policy"][loop.CORRECT_ABOVE_MGDL] = 200.0
+    parts["meals"][0, loop.COUNTED] = 20.0
+    out = run(parts)
+    first = out[0, loop.O_BOLUS]
+    assert first == pytest.approx(math.floor((2.0 + 150.0 / 40.0) / 0.05 + 1e-9) * 0.05)
+    again = np.flatnonzero(out[1:, loop.O_BOLUS]) + 1
+    assert again.size == 0 or again[0] >= loop.CORRECTION_WAIT
+    if again.size:
+        k = int(again[0])
+        need = (out[k, loop.O_CGM] - 110.0) / 40.0 - first * iob_fraction(5.0 * k)
+        assert out[k, loop.O_BOLUS] == pytest.approx(need, abs=0.051)
+    parts = rest(3, 260.0)
+    parts["meals"][0, loop.COUNTED] = 300.0
+    parts["meals"][1, loop.COUNTED] = 300.0
+    parts["policy"][loop.MAX_BOLUS_U] = 10.0
+    parts["policy"][loop.MAX_IOB_U] = 12.0
+    out = run(parts)
+    assert out[0, loop.O_BOLUS] == pytest.approx(10.0)
+    assert out[1, loop.O_BOLUS] == pytest.approx(2.0, abs=0.06)
+
+
+def test_low_glucose_gets_sugar_and_no_basal_when_the_policy_says_so() -> None:
+    parts = rest(12, 66.0)
+    parts["life"][:, loop.L_RESCUE_BELOW] = 70.0
+    parts["life"][:, loop.L_RESCUE_CHANCE] = 1.0
+    parts["policy"][loop.SUSPEND_BELOW_MGDL] = 80.0
+    out = run(parts)
+    given = np.flatnonzero(out[:, loop.O_RESCUE])
+    assert given[0] == 0
+    assert np.all(np.diff(given) >= loop.RESCUE_WAIT)
+    assert out[0, loop.O_BASAL] == 0.0
+
+
+def test_factors_scale_doses() -> None:
+    parts = rest(2)
+    parts["meals"][0, loop.COUNTED] = 60.0
+    parts["policy"][[loop.BASAL_FACTOR, loop.RATIO_FACTOR, loop.CORRECTION_FACTOR]] = (0.5, 2.0, 0.5)
+    out = run(parts)
+    assert out[0, loop.O_BOLUS] == pytest.approx(60 / 20 + 10 / 20)
+    assert out[0, loop.O_BASAL] == pytest.approx(0.5 * parts["therapy"][0, 0])
+
+
+def test_people_are_drawn_by_number_alone_and_look_like_people() -> None:
+    habits = Habits()
+    people = [draw_person(np.random.default_rng([5, k]), habits) for k in range(4 if JIT_DISABLED else 30)]
+    again = draw_person(np.random.default_rng([5, 2]), habits)
+    assert np.array_equal(people[2].therapy, again.therapy)
+    for person in people:
+        assert 45 <= person.weight_kg <= 130
+        assert np.all((person.therapy[loop.T_BASAL] > 0) & (person.therapy[loop.T_BASAL] < 8))
+        assert np.all(person.start[model.N_LINEAR :] >= 0)
+    meals, life = draw_life(np.random.default_rng([5, 2]), again, habits, 3)
+    assert life.shape == (3 * 288, loop.N_LIFE)
+    assert 6 <= len(meals.rows) <= 18
+    longer, _ = draw_life(np.random.default_rng([5, 2]), again, habits, 4)
+    assert np.array_equal(longer.rows[: len(meals.rows)], meals.rows)
+
+
+def test_a_prior_moves_the_people() -> None:
+    names = ("ln_s", "ln_egp0", "ln_tg", "ln_ag", "ln_ti")
+    sd = (0.1, 0.05, 0.1, 0.1, 0.1)
+    triangle = [sd[i] ** 2 if i == j else 0.0 for i in range(5) for j in range(i + 1)]
+    prior = Prior(1, "glucose/1", names, (0.8, 0.0, 0.0, 0.0, 0.0), tuple(triangle), "s", "test", 0)
+    thetas = [
+        draw_person(np.random.default_rng([6, k]), Habits(), prior).dynamics[model.LN_S, 0]
+        for k in range(3 if JIT_DISABLED else 20)
+    ]
+    assert np.mean(thetas) == pytest.approx(0.8, abs=0.15)
+
+
+def test_meals_move_and_grow_with_the_arm() -> None:
+    plan = MealPlan(np.array([[10.0, 50.0, 40.0, 10.0], [20.0, 30.0, 0.0, 5.0]]))
+    steps = meal_steps(plan, 40, extra_lead_min=5.0, shift_min=15.0, size=2.0)
+    assert steps[13, loop.EATEN] == 100.0
+    assert steps[10, loop.COUNTED] == 80.0
+    assert steps[23, loop.EATEN] == 60.0
+    assert steps[:, loop.COUNTED].sum() == 80.0
+
+
+def test_impossible_habits_are_refused() -> None:
+    with pytest.raises(InputError, match=r"habits\.meal_size_cv"):
+        Habits(meal_size_cv=-1.0)
