@@ -140,6 +140,27 @@ def trial(
 
 
 @app.command()
+def whatif(
+    events: Annotated[Path, typer.Argument(help="A recording, as for replay.")],
+    from_: Annotated[str, typer.Option("--from", help="Where the window begins: 2026-01-31T12:00, local.")],
+    to: Annotated[str, typer.Option(help="Where it ends.")],
+    do: Annotated[
+        list[str],
+        typer.Option(help="What is done differently, e.g. 'bolus_u*=0.7'; may be given more than once."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the report.")],
+    patient: Annotated[Path | None, typer.Option(help="The patient file (TOML).")] = None,
+    draws: Annotated[int, typer.Option(help="How many people to draw.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+) -> None:
+    """Ask what would have been, or would be, had something been done differently."""
+    from edge.whatif.command import whatif as run
+
+    for line in run(events, patient, from_, to, do, out, draws, seed):
+        typer.echo(line)
+
+
+@app.command()
 def pair(
     config: ConfigOption = DEFAULT_CONFIG,
     seconds: Annotated[float, typer.Option(help="How long to listen.", min=1, max=120)] = 10.0,

@@ -20,6 +20,7 @@ BENCHES: Final = {
     "speed": "filter step, filterpy, a year's replay, on one core",
     "store": "the store beside plain SQLite and rows sealed one by one",
     "truth": "the twin against virtual people of another model",
+    "whatif": "counterfactuals on the people of simglucose",
 }
 
 

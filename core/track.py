@@ -273,9 +273,7 @@ class Track:
     def apply(self, entry: Entry) -> None:
         """Move to the event and take it in."""
         if entry.kind == "heart_rate_bpm":
-            # Read at the next prediction: not worth a stop of its own.
-            self.held[model.HR_EXCESS] = max(0.0, entry.value - self.nominal.rest_bpm)
-            self.scalars[SC_HR_AT] = entry.time_us / US_PER_MIN
+            self.hear(entry.time_us, entry.value)
             return
         if entry.kind in ("weight_kg", "drug_mg"):
             return
@@ -284,6 +282,11 @@ class Track:
             self._reading(entry)
         else:
             self.plan(entry.kind, entry.value)
+
+    def hear(self, time_us: int, rate_bpm: float) -> None:
+        """A heart rate. Read at the next prediction: not worth a stop of its own."""
+        self.held[model.HR_EXCESS] = max(0.0, rate_bpm - self.nominal.rest_bpm)
+        self.scalars[SC_HR_AT] = time_us / US_PER_MIN
 
     def plan(self, kind: str, value: float) -> None:
         """An input now, known or planned."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, draw_paths, outloo
 from core.record import RANK, Record
 from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, check_value
+
+if TYPE_CHECKING:
+    from core.causal.counterfactual import Counterfactual
+    from core.causal.do import Do
 
 Event = Sample
 __all__ = ["Event", "ForecastResult", "Patient", "Smoothed", "Twin"]
@@ -209,6 +213,24 @@ class Twin:
             np.array([p.mean for p in points]),
             np.sqrt(np.maximum(np.array([np.diag(p.cov) for p in points]), 0.0)),
         )
+
+    def whatif(
+        self,
+        do: str | Do | Iterable[str | Do],
+        start: int,
+        end: int,
+        draws: int = 1000,
+        seed: int = 0,
+    ) -> Counterfactual:
+        """What would have been, or would be, from ``start`` to ``end`` (µs UTC) with ``do`` done.
+
+        do: expressions of ``core.causal.do``, e.g. ``"bolus_u*=0.7"``. Rests on everything up to ``end``, readings
+        included; the same record, question and seed give the same answer to the last bit. InputError for what cannot be
+        meant or lies outside the record.
+        """
+        from core.causal.counterfactual import whatif  # the engine's normal life needs none of it
+
+        return whatif(self, do, start, end, draws, self.seed + seed)
 
     def contribution(self, t: int) -> Contribution:
         """Information on log-parameters that data added to the prior, as precision and Λm differences."""

@@ -22,10 +22,22 @@ class Life(NamedTuple):
 
     samples: list[Sample]
     truth: np.ndarray
+    interstitial: np.ndarray  # the same of what a sensor without error would show
 
 
-def live(days: float, seed: int = 0, *, sensitivity: float = 1.6, meal_error: float = 0.2) -> Life:
-    """A person of 75 kg with steady habits and an unsteady body."""
+def live(
+    days: float,
+    seed: int = 0,
+    *,
+    sensitivity: float = 1.6,
+    meal_error: float = 0.2,
+    dose_factor: float = 1.0,
+    from_day: float = 0.0,
+) -> Life:
+    """A person of 75 kg with steady habits and an unsteady body.
+
+    The same seed gives the same meals, disturbance and sensor; ``dose_factor`` changes the boluses from a day on.
+    """
     rng = np.random.default_rng(seed)
     consts = model.make_consts()
     ln_s = np.log(sensitivity)
@@ -42,6 +54,7 @@ def live(days: float, seed: int = 0, *, sensitivity: float = 1.6, meal_error: fl
     model.transition(5.0, dynamics, phi, noise)
     samples = [Sample(START_US, "basal_uph", basal * 0.06, "pump", 0)]
     truth = []
+    interstitial = []
     seq = 0
     for step in range(round(days * 288)):
         time_us = START_US + step * 5 * MIN_US
@@ -49,6 +62,8 @@ def live(days: float, seed: int = 0, *, sensitivity: float = 1.6, meal_error: fl
         if minute in (7 * 60 + 30, 12 * 60 + 45, 18 * 60 + 30):
             carbs = float(rng.choice([30, 45, 60, 75]))
             dose = carbs / 12.0
+            if step >= from_day * 288:
+                dose *= dose_factor
             seq += 1
             samples.append(Sample(time_us, "carbs_g", carbs, "meter", seq))
             samples.append(Sample(time_us, "bolus_u", dose, "pump", seq))
@@ -63,11 +78,12 @@ def live(days: float, seed: int = 0, *, sensitivity: float = 1.6, meal_error: fl
         points[: model.N_LINEAR, 0] = phi @ points[: model.N_LINEAR, 0] + shock
         points[model.LN_S] = keep
         truth.append(points[model.N_LINEAR + model.Q1, 0] / consts[model.VG] * 18.0156)
+        interstitial.append(points[model.N_LINEAR + model.C, 0] * 18.0156)
         reading = float(np.clip(model.observe(points, 0), 40.0, 400.0))
         samples.append(
             Sample(time_us + 5 * MIN_US, "cgm_mgdl", reading, "cgm", (time_us + 5 * MIN_US) // MIN_US)
         )
-    return Life(samples, np.array(truth))
+    return Life(samples, np.array(truth), np.array(interstitial))
 
 
 def recordings() -> Path:

@@ -1,0 +1,179 @@
+"""Whether a question lies where the model can be trusted, said aloud.
+
+A mechanistic twin answers anything; only near what this person's record holds is the answer worth something
+(replay is known to mislead for large changes and for time below range: Vettoretti 2016). ``loud`` cautions mean:
+outside the domain. The others tell what the answer rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from core.causal.do import DOSES, PARAMETERS, PULSE, RATE, Changed, Do
+from core.courses import Act
+from core.refine import Fit, Reading
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
+
+BEYOND_LARGEST: Final = 1.25  # a single dose or meal this much over the record's largest
+TOTAL_RANGE: Final = (0.5, 1.6)  # a window's insulin or food beside what it was
+BASAL_RANGE: Final = (0.5, 1.5)  # a basal rate beside what it was
+LARGEST_FACTOR: Final = 2.0  # of a parameter; people differ by less from day to day
+GAP_US: Final = 30 * US_PER_MIN
+MAX_GAP_SHARE: Final = 0.2
+MIN_LEAD_US: Final = US_PER_DAY  # of readings: below, the person is hardly known
+MISFIT_CHI2: Final = 2.0  # whitened residual per reading
+LOW_SHARE: Final = (
+    0.05  # of courses that the change takes below 54: the body's own defence is not in the model
+)
+FAR_US: Final = 24 * US_PER_H  # beyond the last reading
+
+
+class Caution(NamedTuple):
+    """``loud``: the question leaves the domain in which the model is trustworthy."""
+
+    code: str
+    loud: bool
+    text: str
+
+
+class Question(NamedTuple):
+    """What is judged."""
+
+    changes: tuple[Do, ...]
+    acts: tuple[Act, ...]  # of the window, as they were
+    changed: Changed
+    record: tuple[Act, ...]
+    readings: tuple[Reading, ...]
+    fit: Fit
+    span_us: tuple[int, int, int]  # start of what was learned from, of the window, end of the window
+    last_reading_us: int | None
+    share_low: float  # of courses that go below 54 mg/dL only because of the change
+    share_high: float  # above 400 mg/dL
+
+
+def judge(q: Question) -> tuple[Caution, ...]:
+    """All that applies, loud ones first."""
+    found = [*_sizes(q), *_readings(q), *_record(q), *_courses(q)]
+    return tuple(sorted(found, key=lambda c: not c.loud))
+
+
+def _sizes(q: Question) -> Iterable[Caution]:
+    names = {"bolus_u": "bolus", "carbs_g": "meal", "long_acting_u": "long-acting dose"}
+    for kind in DOSES:
+        before, after = _values(q.acts, kind), _values(q.changed.acts, kind)
+        if before == after:
+            continue
+        usual = max(_values(q.record, kind), default=0.0)
+        if max(after, default=0.0) > BEYOND_LARGEST * usual:
+            yield Caution(
+                "size",
+                True,
+                f"A {names[kind]} is larger than any this person's record holds: how they answer to it was never seen.",
+            )
+        if sum(before) > 0:
+            ratio = sum(after) / sum(before)
+            if not TOTAL_RANGE[0] <= ratio <= TOTAL_RANGE[1]:
+                yield Caution(
+                    "total",
+                    True,
+                    f"The window's total of {kind} becomes {ratio:.2g} times what it was: a change this large was not tested.",
+                )
+    for rate in q.changed.rates:
+        if (rate.operator == "*=" and not BASAL_RANGE[0] <= rate.amount <= BASAL_RANGE[1]) or (
+            rate.operator == "=" and rate.amount == 0.0
+        ):
+            yield Caution(
+                "basal",
+                True,
+                "Basal insulin leaves the range the model can follow: without insulin glucose rises faster in people.",
+            )
+    for change in q.changes:
+        if change.target in PARAMETERS and not 1 / LARGEST_FACTOR <= change.amount <= LARGEST_FACTOR:
+            yield Caution("parameter", True, f"{change.target} leaves what people change from day to day.")
+        if change.target == PULSE:
+            yield Caution(
+                "activity",
+                True,
+                "The effect of activity is a population's mean and was not learned from this person.",
+            )
+
+
+def _readings(q: Question) -> Iterable[Caution]:
+    first_us, start_us, end_us = q.span_us
+    times = np.array([r.time_us for r in q.readings], dtype=np.int64)
+    if not times.size:
+        yield Caution(
+            "no_readings", True, "No glucose reading at all: the answer is that of an average body."
+        )
+        return
+    lead = float(min(start_us, times[-1]) - max(first_us, int(times[0])))
+    if lead < MIN_LEAD_US:
+        yield Caution(
+            "short_record", True, f"Only {max(lead, 0) / US_PER_H:.0f} h of readings lie before the window."
+        )
+    until_us = min(end_us, int(times[-1]))
+    if until_us > start_us:
+        edges = np.concatenate(([start_us], times[(times > start_us) & (times < until_us)], [until_us]))
+        gaps = np.diff(edges)
+        share = float(gaps[gaps > GAP_US].sum()) / (until_us - start_us)
+        if share > MAX_GAP_SHARE:
+            yield Caution(
+                "gaps",
+                True,
+                f"Readings are missing in {100 * share:.0f} % of the window: what happened then is a guess.",
+            )
+    ahead_us = end_us - int(times[-1])
+    if ahead_us > FAR_US:
+        yield Caution("far", True, "The window reaches more than a day past the last reading.")
+    elif ahead_us > GAP_US:
+        yield Caution(
+            "future", False, f"{ahead_us / US_PER_H:.1f} h of the window lie after the last reading."
+        )
+    if q.fit.chi2_per_reading > MISFIT_CHI2:
+        yield Caution(
+            "misfit", True, "The model does not fit these readings, even with an unknown disturbance."
+        )
+    values = np.array([r.value_mgdl for r in q.readings])
+    if values.size > 20 and q.fit.open_rmse_mgdl > 1.3 * float(values.std()):
+        yield Caution(
+            "disturbance",
+            True,
+            "What the record says of insulin and food explains none of these readings: meals or doses are missing in it.",
+        )
+
+
+def _record(q: Question) -> Iterable[Caution]:
+    kinds = {a.kind for a in q.record}
+    touched = {c.target for c in q.changes}
+    if not kinds & {"bolus_u", RATE, "long_acting_u"}:
+        yield Caution(
+            "no_insulin", True, "The record holds no insulin: how this person answers to it is unknown."
+        )
+    elif "bolus_u" in touched and len(_values(q.record, "bolus_u")) < 3:
+        yield Caution(
+            "few_boluses", True, "Too few boluses are on record to know how this person answers to them."
+        )
+    if "carbs_g" not in kinds:
+        yield Caution(
+            "no_meals", True, "The record holds no meals: what was eaten is guessed from glucose alone."
+        )
+
+
+def _courses(q: Question) -> Iterable[Caution]:
+    if q.share_low > LOW_SHARE:
+        yield Caution(
+            "low",
+            True,
+            f"The change takes {100 * q.share_low:.0f} % of courses below 54 mg/dL: the body's defence, and what people then"
+            " eat, are not in the model.",
+        )
+    if q.share_high > LOW_SHARE:
+        yield Caution("high", True, "Glucose passes 400 mg/dL in some courses: ketosis is not in the model.")
+    yield Caution("reaction", False, "Assumes that nothing else is done differently afterwards.")
+
+
+def _values(acts: Sequence[Act], kind: str) -> list[float]:
+    return [a.value for a in acts if a.kind == kind]

@@ -1,0 +1,174 @@
+"""What if: no change has no effect, the model's own answer is recovered, and the domain has an edge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.causal.counterfactual import Abduction, abduct, answer
+from core.errors import InputError
+from core.messages import Sample
+from core.patient import Patient, Therapy
+from core.twin import Twin
+from tests.core.people import DAY_US, MIN_US, START_US, Life, live
+
+DAYS = 3
+LAST_DAY = (START_US + 2 * DAY_US, START_US + 3 * DAY_US)
+LAST_DAY_STEPS = slice(2 * 288, 3 * 288)  # of a life: row k is at the end of its step
+PATIENT = Patient(weight_kg=75.0)
+
+
+@pytest.fixture(scope="module")
+def life() -> Life:
+    return live(DAYS, seed=3, sensitivity=1.1)
+
+
+@pytest.fixture(scope="module")
+def twin(life: Life) -> Twin:
+    made = Twin(PATIENT)
+    made.observe(life.samples)
+    return made
+
+
+@pytest.fixture(scope="module")
+def known(twin: Twin) -> Abduction:
+    return abduct(twin, *LAST_DAY, draws=400)
+
+
+@pytest.mark.parametrize("change", [(), "bolus_u*=1", "basal_uph*=1", "carbs_g+=0", "s*=1", "bolus_u>>0"])
+def test_no_change_has_exactly_no_effect(known: Abduction, change: str) -> None:
+    found = answer(known, change)
+    assert not np.any(found.counterfactual_paths - found.factual_paths)
+    assert not np.any(found.effect.mean)
+    assert set(found.split.values()) == {0.0}
+
+
+def test_the_factual_course_passes_by_the_readings(known: Abduction, life: Life) -> None:
+    found = answer(known, ())
+    truth = life.interstitial[LAST_DAY_STEPS]
+    assert float(np.sqrt(np.mean((found.factual.mean[1:] - truth) ** 2))) < 8.0
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_another_dose_does_what_it_does_to_the_model_itself(
+    known: Abduction, life: Life, factor: float
+) -> None:
+    """The truth is the same person with the same meals and disturbance, and other boluses: a direct simulation."""
+    other = live(DAYS, seed=3, sensitivity=1.1, dose_factor=factor, from_day=2.0)
+    true = (other.interstitial - life.interstitial)[LAST_DAY_STEPS]
+    found = answer(known, f"bolus_u*={factor}")
+    believed = found.effect.mean[1:]
+    error = float(np.sqrt(np.mean((believed - true) ** 2)))
+    size = float(np.sqrt(np.mean(true**2)))
+    assert size > 15.0
+    assert error < 0.25 * size
+    inside = (found.effect.p05[1:] - 0.5 <= true) & (true <= found.effect.p95[1:] + 0.5)
+    assert inside.mean() > 0.75
+
+
+def test_the_answer_is_the_same_to_the_last_bit_by_seed(twin: Twin) -> None:
+    window = (START_US + 8 * 60 * MIN_US, START_US + 12 * 60 * MIN_US)  # a short span costs little
+    one, two, other = (twin.whatif("basal_uph*=0.8", *window, draws=80, seed=s) for s in (5, 5, 6))
+    assert one.effect.mean.tobytes() == two.effect.mean.tobytes()
+    assert one.factual_paths.tobytes() == two.factual_paths.tobytes()
+    assert one.effect.mean.tobytes() != other.effect.mean.tobytes()
+
+
+def test_an_effect_begins_with_its_cause(known: Abduction) -> None:
+    at = START_US + 2 * DAY_US + 15 * 60 * MIN_US
+    found = answer(known, "carbs_g@2023-11-17T15:00=20")
+    assert found.times_us[0] == LAST_DAY[0]
+    before = found.times_us <= at
+    assert not np.any(found.effect.p95[before])
+    assert found.effect.mean[-60] > 0.0
+    assert found.effect.mean.max() > 10.0
+    assert found.split["behaviour"] > 0.0  # how much of an added meal arrives is not known
+
+
+def test_signs_are_those_of_physiology(known: Abduction) -> None:
+    for change, sign in (("bolus_u*=1.2", -1), ("carbs_g*=1.2", 1), ("basal_uph+=0.2", -1), ("s*=0.8", 1)):
+        assert np.sign(answer(known, change).mean_effect[0]) == sign, change
+    early, late = answer(known, "bolus_u<<20"), answer(known, "bolus_u>>40")
+    assert early.factual.mean.max() > early.counterfactual.mean.max()
+    assert late.counterfactual.mean.max() > late.factual.mean.max()
+
+
+def test_a_future_window_is_averaged_over_and_is_less_certain(life: Life, twin: Twin) -> None:
+    half = START_US + DAY_US
+    blind = Twin(PATIENT)
+    blind.observe(s for s in life.samples if s.kind != "cgm_mgdl" or s.time_us < half)
+    future = blind.whatif("bolus_u*=0.7", half, half + 12 * 60 * MIN_US, draws=200)
+    assert future.question == "interventional"
+    past = twin.whatif("bolus_u*=0.7", half, half + 12 * 60 * MIN_US, draws=200)
+    assert past.question == "counterfactual"
+    width = [np.mean(c.factual.p95 - c.factual.p05) for c in (future, past)]
+    assert width[0] > 1.5 * width[1]
+    assert future.split["parameters"] > 0.0
+    assert sum(future.split.values()) == pytest.approx(1.0)
+
+
+def codes(found: object) -> set[str]:
+    return {c.code for c in found.cautions if c.loud}  # type: ignore[attr-defined]
+
+
+def test_leaving_the_domain_is_said_aloud(known: Abduction) -> None:
+    assert answer(known, "bolus_u*=0.9").trustworthy
+    large = answer(known, "bolus_u*=3")
+    assert not large.trustworthy
+    assert {"size", "total"} <= codes(large)
+    assert "basal" in codes(answer(known, "basal_uph=0"))
+    assert "parameter" in codes(answer(known, "s*=3"))
+    assert "activity" in codes(answer(known, "heart_rate_bpm@2023-11-17T15:00..2023-11-17T16:00=130"))
+
+
+def test_missing_readings_and_missing_insulin_are_said_aloud(life: Life) -> None:
+    first = START_US + DAY_US
+    silent = Twin(PATIENT)
+    silent.observe(
+        s
+        for s in life.samples
+        if s.kind != "bolus_u" and s.kind != "basal_uph"
+        if not (s.kind == "cgm_mgdl" and first < s.time_us < first + 10 * 60 * MIN_US)
+    )
+    found = silent.whatif("carbs_g*=0.9", first, first + 12 * 60 * MIN_US, draws=40)
+    assert {"gaps", "no_insulin"} <= codes(found)
+
+
+def test_a_record_without_readings_gives_the_average_body_and_says_so() -> None:
+    twin = Twin(Patient(weight_kg=75.0, therapy=Therapy(basal_profile=(("00:00", 0.9),))))
+    twin.observe(
+        [Sample(START_US, "carbs_g", 40.0, "x", 1), Sample(START_US + 90 * MIN_US, "bolus_u", 3.0, "x", 2)]
+    )
+    found = twin.whatif("bolus_u=0", START_US + 60 * MIN_US, START_US + 300 * MIN_US, draws=200)
+    assert "no_readings" in codes(found)
+    assert found.mean_effect[0] > 0.0
+    assert found.last_reading_us is None
+
+
+@pytest.mark.parametrize(
+    ("start_us", "end_us", "draws"),
+    [
+        (LAST_DAY[1], LAST_DAY[0], 80),
+        (LAST_DAY[0], LAST_DAY[0] + 4 * DAY_US, 80),
+        (START_US - DAY_US, START_US, 80),
+        (LAST_DAY[1] + 3 * DAY_US, LAST_DAY[1] + 3 * DAY_US + 60 * MIN_US, 80),
+        (*LAST_DAY, 3),
+    ],
+)
+def test_a_window_that_cannot_be_answered_is_refused(
+    twin: Twin, start_us: int, end_us: int, draws: int
+) -> None:
+    with pytest.raises(InputError):
+        twin.whatif("bolus_u*=0.9", start_us, end_us, draws=draws)
+
+
+def test_therapy_is_an_observation_of_the_body_not_the_truth(life: Life) -> None:
+    """A correction factor far from what readings say moves sensitivity, but less than all the way."""
+    found = []
+    for correction in (None, 150.0):
+        twin = Twin(Patient(weight_kg=75.0, therapy=Therapy(correction_mgdl_per_u=correction)))
+        twin.observe(life.samples)
+        known = abduct(twin, START_US + 12 * 60 * MIN_US, START_US + DAY_US, draws=40)
+        effect = answer(known, "bolus_u*=0.8").effect.mean
+        found.append(float(np.max(effect)))
+    assert 1.02 * found[0] < found[1] < 2.5 * found[0]

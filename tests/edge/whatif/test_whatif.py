@@ -1,0 +1,116 @@
+"""``hometwin whatif`` on a small recording: the table of the contract, a whole page, and clear refusals."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from core.errors import InputError
+from edge.replay.outputs import iso
+from edge.whatif.command import HEADER, whatif
+from tests.core.people import live
+
+ROOT = Path(__file__).resolve().parents[3]
+WINDOW = ("2023-11-15T12:00", "2023-11-15T20:00")  # of the first day
+COLUMNS = [
+    "time", "factual_mean", "factual_p05", "factual_p95", "cf_mean", "cf_p05", "cf_p95",
+    "effect_mean", "effect_p05", "effect_p95",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "person.csv"
+    lines = (f"{iso(s.time_us)[:-1]},{s.kind},{s.value:.4f}" for s in live(1.0, sensitivity=1.1).samples)
+    path.write_text("\n".join(("time,kind,value", *lines)) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def out(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of the real command."""
+    folder = tmp_path_factory.mktemp("out") / "answer"
+    done = command(recording, folder, "--do", "bolus_u*=0.5", "--do", "carbs_g@2023-11-15T12:45*=0.8")
+    assert done.returncode == 0, done.stderr
+    assert "counterfactual: mean effect" in done.stdout
+    assert "CAUTION: Only" in done.stdout  # half a day of readings is little to know a person by
+    assert "NOT TRUSTWORTHY" in done.stdout
+    return folder
+
+
+def command(recording: Path, folder: Path, *changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "hometwin.py"), "whatif", str(recording)),
+            *("--from", WINDOW[0], "--to", WINDOW[1], *changes, "--draws", "80", "--out", str(folder)),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=110,
+    )
+
+
+def test_the_table_has_exactly_the_columns_of_the_contract(out: Path) -> None:
+    with (out / "counterfactual.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == COLUMNS == HEADER.split(",")
+    assert len(rows) == 1 + 8 * 12 + 1
+    assert rows[1][0] == "2023-11-15T12:00:00Z"
+    assert rows[-1][0] == "2023-11-15T20:00:00Z"
+    steps = {
+        datetime.fromisoformat(b[0]) - datetime.fromisoformat(a[0]) for a, b in itertools.pairwise(rows[1:])
+    }
+    assert [s.total_seconds() for s in steps] == [300.0]
+    for row in rows[1:]:
+        numbers = [float(cell) for cell in row[1:]]
+        for mean, low, high in (numbers[k : k + 3] for k in (0, 3, 6)):
+            assert low - 0.01 <= mean <= high + 0.01
+        assert numbers[3] - numbers[0] == pytest.approx(numbers[6], abs=0.02)  # effect = changed − factual
+    assert float(rows[1][7]) == 0.0
+    assert float(rows[-1][7]) != 0.0
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(out: Path) -> None:
+    assert sorted(p.name for p in out.iterdir()) == ["counterfactual.csv", "report.html"]
+    page = (out / "report.html").read_text()
+    assert page.endswith("</html>\n")
+    assert "http" not in page.replace("http-equiv", "")
+    assert "bolus_u*=0.5" in page
+    assert "Outside the domain" in page
+    assert "nan" not in page.lower().split("<body>")[1]
+
+
+def test_the_wrong_word_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path) -> None:
+    done = command(recording, tmp_path / "new", "--do", "bolus*=0.5")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "unknown target" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "change"),
+    [
+        ("noon", WINDOW[1], "bolus_u*=0.5"),
+        (WINDOW[1], WINDOW[0], "bolus_u*=0.5"),
+        ("2020-01-01T00:00", "2020-01-01T12:00", "bolus_u*=0.5"),
+        (*WINDOW, "carbs_g@2023-11-15T13:30*=2"),
+    ],
+)
+def test_what_cannot_be_asked_leaves_the_folder_alone(
+    recording: Path, tmp_path: Path, start: str, end: str, change: str
+) -> None:
+    kept = tmp_path / "counterfactual.csv"
+    kept.write_text("an older answer\n")
+    with pytest.raises(InputError):
+        whatif(recording, None, start, end, [change], tmp_path, 80, 0)
+    assert kept.read_text() == "an older answer\n"
