@@ -153,7 +153,8 @@ class EngineLink:
                 self._prior_pending = False
                 self._counters["prior.refused"] += done.refused
             now_us = self._clock.now_us()
-            if self._news_since_ask or now_us - self._asked_us >= ASK_EVERY_US:
+            # Before the last question: the clock was set back, and that answer is of a time still to come.
+            if self._news_since_ask or not 0 <= now_us - self._asked_us < ASK_EVERY_US:
                 self._asked_us, self._news_since_ask = now_us, False
                 await self._on_answer(await ask(Ask(now_us), Answer))
             if self.row > self._saved_row and time.monotonic() - self._saved_s >= SNAPSHOT_EVERY_S:

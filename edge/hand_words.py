@@ -72,9 +72,14 @@ def parse_time(text: str, zone: ZoneInfo, now_us: int) -> int:
     try:
         if re.fullmatch(r"\d{1,2}:\d{2}", text):
             hour, minute = text.split(":")
-            when = datetime.combine(now.date(), time(int(hour), int(minute)), zone)
-            if when > now + timedelta(minutes=5):
-                when -= timedelta(days=1)
+            # In the night when clocks go back an hour comes twice, and when they go forward one never comes.
+            moments = [
+                datetime.combine(now.date() - timedelta(days), time(int(hour), int(minute), fold=fold), zone)
+                for days in (0, 1)
+                for fold in (0, 1)
+            ]
+            soon_s = now_us / 1e6 + 300
+            when = max((m for m in moments if m.timestamp() <= soon_s), key=datetime.timestamp)
         else:
             when = datetime.fromisoformat(text)
             if when.tzinfo is None:

@@ -454,7 +454,8 @@ class Hub:
             # Looked at every 15 s of real time at least, so that the soft limit sees the outbox grow.
             self.view.outbox_pending = await self.thread(self.store.pending_count)
             now_us = self.clock.now_us()
-            if (due or now_us - sent_us >= STATUS_EVERY_US) and self._may_send_more():
+            is_time = not 0 <= now_us - sent_us < STATUS_EVERY_US  # also when the clock was set back
+            if (due or is_time) and self._may_send_more():
                 sent_us = now_us
                 await self._send(self._status())
             with contextlib.suppress(TimeoutError):

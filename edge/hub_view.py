@@ -15,6 +15,7 @@ import msgspec
 from core.clock import Clock
 from core.messages import Alarm, DoseAdvice, Sample
 from core.units import US_PER_S
+from edge.alarms.threshold import MAX_AHEAD_US
 from edge.config import HubConfig
 from edge.engine_messages import Answer
 
@@ -40,12 +41,13 @@ class HubView:
     outbox_pending: int = 0
 
     def on_samples(self, samples: tuple[Sample, ...]) -> None:
-        """Remember the newest of each kind."""
+        """Remember the newest of each kind. One from the future (the clock was set back) yields to any other."""
+        ahead_us = self.clock.now_us() + MAX_AHEAD_US
         for sample in samples:
             if sample.deleted:
                 continue
             known = self.newest.get(sample.kind)
-            if known is None or sample.time_us >= known.time_us:
+            if known is None or sample.time_us >= known.time_us or known.time_us > ahead_us:
                 self.newest[sample.kind] = sample
             if sample.kind == "cgm_mgdl":
                 self.trace.append((sample.time_us, sample.value))

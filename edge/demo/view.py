@@ -20,6 +20,7 @@ from core.units import US_PER_MIN, mmoll_from_mgdl
 from edge.demo.plot import plot_glucose
 
 STALE_S: Final = 660.0
+CLOCKS_DIFFER_S: Final = 300.0  # as the alarms allow (threshold.MAX_AHEAD_US)
 ADVICE_SHOWN_US: Final = 30 * US_PER_MIN  # after its meal a piece of advice is history
 # Log-parameters that people can make sense of, as multiples of the person's nominal value.
 PARAMETERS: Final = {
@@ -57,6 +58,9 @@ def age(seconds: float | None) -> str:
     """An age in the largest unit that a person would use."""
     if seconds is None:
         return "never"
+    if seconds < -CLOCKS_DIFFER_S:
+        return "an unknown time"  # the hub's clock was set back: what it called the present is still to come
+    seconds = max(0.0, seconds)
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -128,7 +132,7 @@ def _now(status: dict[str, Any]) -> RenderableType:
     reading = status["readings"].get("cgm_mgdl")
     if reading is None:
         return Panel(Text("no glucose reading yet", "yellow"), title="now", border_style="dim")
-    value, old = reading["value"], reading["age_s"] > STALE_S
+    value, old = reading["value"], not -CLOCKS_DIFFER_S <= reading["age_s"] <= STALE_S
     style = "dim" if old else "bold red" if value < 70 else "bold yellow" if value > 180 else "bold green"
     text = Text.assemble(
         (f"{value:.0f} mg/dL {'' if old else _arrow(status['trace'])}", style),

@@ -10,10 +10,10 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from core.causal.counterfactual import Counterfactual, Course
+from core.drawing.style import CSS
+from core.drawing.svg import Plot, both_widths, nice_ticks
 from core.messages import Sample
 from core.units import US_PER_H
-from edge.replay.style import CSS
-from edge.replay.svg import Plot, both_widths, nice_ticks
 
 WIDE, NARROW = 1040, 350
 OWN_CSS: Final = """

@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import EngineError
 from core.messages import Sample, decode, encode
-from core.units import US_PER_MIN
+from core.units import US_PER_DAY, US_PER_MIN
 from edge.engine import EngineSession, serve_engine
 from edge.engine_messages import Answer, Ask, AskSnapshot, Done, FromEngine, Hello, Observe, Ready, Snapshot
 from edge.frames import read_frame, write_frame
@@ -76,6 +76,25 @@ def test_a_sample_that_cannot_be_meant_is_counted_and_the_others_go_in() -> None
     assert isinstance(answer, Answer)
     assert answer.estimate is not None
     assert answer.estimate.data_age_s == 60.0
+
+
+def test_an_engine_asked_at_a_wrong_time_says_how_old_its_data_are_and_never_calls_them_good() -> None:
+    """The hub's clock jumps a day: ahead, its readings are a day old; back, they have not been made yet."""
+    session = EngineSession()
+    session.answer(Hello(PATIENT, None, 0))
+    session.answer(Observe(40, readings(0, 40)))
+    for days, age_s in ((1, 86_400.0), (-1, float("inf"))):
+        answer = session.answer(Ask(now(40) + days * US_PER_DAY))
+        assert isinstance(answer, Answer)
+        assert answer.forecast is not None
+        assert answer.estimate is not None
+        assert answer.forecast.status != "ok"
+        for made in (answer.forecast, answer.estimate):
+            assert made.data_age_s == age_s or abs(made.data_age_s - age_s) < 300
+    right = session.answer(Ask(now(40)))
+    assert isinstance(right, Answer)
+    assert right.forecast is not None
+    assert (right.forecast.status, right.forecast.data_age_s < 300) == ("ok", True)
 
 
 def test_a_question_before_hello_is_an_error() -> None:

@@ -45,6 +45,27 @@ def test_a_clock_time_that_is_still_to_come_means_yesterday() -> None:
     assert NOW_US - parse_time("23:00", LONDON, NOW_US) == 15 * US_PER_H
 
 
+@pytest.mark.parametrize(
+    ("now", "at", "meant"),
+    [
+        # 25 October 2026, 02:00 BST becomes 01:00 GMT: the hour from one to two comes twice.
+        ("2026-10-25T01:10+00:00", "01:05", "2026-10-25T01:05+00:00"),
+        ("2026-10-25T01:10+00:00", "01:50", "2026-10-25T00:50+00:00"),
+        ("2026-10-25T00:30+00:00", "01:20", "2026-10-25T00:20+00:00"),
+        ("2026-10-25T03:00+00:00", "02:30", "2026-10-25T02:30+00:00"),
+        # 29 March 2026, 01:00 GMT becomes 02:00 BST: half past one never comes.
+        ("2026-03-29T01:10+00:00", "01:30", "2026-03-29T00:30+00:00"),
+        ("2026-03-29T01:10+00:00", "00:50", "2026-03-29T00:50+00:00"),
+        ("2026-03-29T01:10+00:00", "02:05", "2026-03-29T01:05+00:00"),
+    ],
+)
+def test_a_clock_time_in_the_night_when_clocks_change_is_the_last_that_passed(
+    now: str, at: str, meant: str
+) -> None:
+    now_us, meant_us = (round(datetime.fromisoformat(text).timestamp() * 1e6) for text in (now, meant))
+    assert parse_time(at, LONDON, now_us) == meant_us
+
+
 def test_mmol_is_converted_once_and_asked_for_when_it_looks_forgotten() -> None:
     assert words("fingerstick", 5.0, unit="mmol/L")["value"] == pytest.approx(90.078)
     with pytest.raises(InputError, match="mmol/L"):

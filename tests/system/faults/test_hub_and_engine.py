@@ -110,7 +110,7 @@ async def test_kills_and_wrong_clocks_lose_nothing_acknowledged_and_invent_nothi
             status = await stack.when(
                 f"new rows before kill {number}", lambda s, n=before: s["engine"]["rows"] > n, 120
             )
-            await asyncio.sleep(rng.random() * 0.5)  # anywhere in what it does
+            await asyncio.sleep(rng.random() * 0.3)  # anywhere in what it does
             if victim == "engine":
                 stack.group.kill("engine", signal.SIGKILL)
                 there = status["engine"]["rows"]

@@ -22,7 +22,7 @@ CUTS = int(os.environ.get("HOMETWIN_CUTS", "180"))
 SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
 # Each store is cut this often, then a new one begins: making a store is cut too.
 CUTS_PER_STORE = 15
-LONGEST_PAUSE_S = 0.06
+LONGEST_PAUSE_S = 0.04
 REPOSITORY = Path(__file__).parents[3]
 WRONG_KEY = bytes(reversed(KEY))
 
