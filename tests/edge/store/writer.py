@@ -25,7 +25,9 @@ def main() -> None:
         count = rng.choice([1] * 40 + [5, 50, 300])
         store.append(reading(n) for n in range(first, first + count))
         write(f"ack s {first} {first + count - 1}\n")
-        match rng.randrange(8):
+        if store.keys.rotating:
+            store.keys.reseal(8)
+        match rng.randrange(10):
             case 0:
                 number = store.enqueue(b"message %d" % store.last_row, sample_row=store.last_row)
                 write(f"ack o {number}\n")
@@ -38,6 +40,11 @@ def main() -> None:
                 write(f"ack b {store.last_row}\n")
             case 3:
                 write(f"ack n {store.next_number('alarm')}\n")
+            case 4 if max(store.keys.overview()["data_keys"]) < 200:
+                store.keys.rotate_data()
+            case 5:
+                store.archive.keep("replay", bytes(900), 5000)
+                store.note("hub", "test.kept")
         sys.stdout.flush()
 
 
