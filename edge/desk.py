@@ -17,12 +17,14 @@ import msgspec
 
 from core.clock import SystemClock
 from core.errors import EnvironmentMissing, InputError
+from core.messages import encode
 from edge.config import HubConfig
 from edge.control import ask_hub
 from edge.engine_link import SNAPSHOT_BLOB
 from edge.hub_state import DownState, load_state
 from edge.store.keyring import ASIDE_SUFFIX
 from edge.store.keys import Passphrase, Secret, load_key, load_passphrase
+from edge.store.repair import REPAIR_BLOB, open_or_repair
 from edge.store.store import Store
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -183,7 +185,10 @@ def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask
         )
     clock = SystemClock(time.time_ns)
     key = load_secret(config) if secret is None else secret
-    with Store.open(config.store_path, key, hub_id=config.hub_id, clock=clock) as store:
+    store, repair = open_or_repair(config.store_path, key, hub_id=config.hub_id, clock=clock)
+    with store:
+        if repair is not None:
+            store.put_blob(REPAIR_BLOB, encode(repair))  # the hub tells it when it starts
         desk = StoreDesk(store, config.hub_id)
 
         def ask(request: dict[str, Any]) -> dict[str, Any]:

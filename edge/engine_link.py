@@ -20,7 +20,7 @@ import structlog
 from core.clock import Clock
 from core.errors import DecodeError, EngineError, HometwinError
 from core.messages import Contribution, Prior, decode, encode
-from core.units import US_PER_MIN
+from core.units import US_PER_H, US_PER_MIN
 from edge.engine_messages import (
     Answer,
     Ask,
@@ -47,7 +47,10 @@ ANSWER_TIMEOUT_S: Final = 30.0
 RECONNECT_PAUSE_S: Final = 0.5
 BATCH_ROWS: Final = 256
 ASK_EVERY_US: Final = 5 * US_PER_MIN  # the pace of a CGM
-# A snapshot saves replaying after a restart; a minute of real time keeps the card's wear low.
+# A snapshot saves replaying after a restart: an hour's readings take the engine milliseconds, and a snapshot
+# (some 230 kB) for each reading would be most of what the hub writes to its card (bench/card.py).
+SNAPSHOT_EVERY_US: Final = US_PER_H
+# Where time runs faster, a minute of real time.
 SNAPSHOT_EVERY_S: Final = 60.0
 SNAPSHOT_BLOB: Final = "engine"
 
@@ -157,7 +160,8 @@ class EngineLink:
             if self._news_since_ask or not 0 <= now_us - self._asked_us < ASK_EVERY_US:
                 self._asked_us, self._news_since_ask = now_us, False
                 await self._on_answer(await ask(Ask(now_us), Answer))
-            if self.row > self._saved_row and time.monotonic() - self._saved_s >= SNAPSHOT_EVERY_S:
+            every_s = max(SNAPSHOT_EVERY_S, self._clock.wait_s(SNAPSHOT_EVERY_US))
+            if self.row > self._saved_row and time.monotonic() - self._saved_s >= every_s:
                 await self._save(await ask(AskSnapshot(now_us), Snapshot))
             pause_s = self._clock.wait_s(self._asked_us + ASK_EVERY_US - self._clock.now_us())
             # An idle engine may have died without closing: the next Ask finds out.

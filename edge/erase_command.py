@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from core.errors import InputError
+import contextlib
+
+from core.errors import InputError, StoreBusyError, StoreError
 from edge.config import HubConfig
 from edge.desk import at_the_desk
+from edge.store.database import WriterLock
+from edge.store.keyring import destroy_files
 from edge.store.keys import shred
 
 WARNING = (
@@ -19,8 +23,15 @@ def erase(config: HubConfig, confirmed: str) -> list[str]:
         raise InputError(
             "nothing was erased: the name typed is not the hub's", where="erase", mend=f"type {config.hub_id}"
         )
-    with at_the_desk(config) as ask:
-        gone = ask({"do": "erase", "confirm": confirmed})["gone"]
+    try:
+        with at_the_desk(config) as ask:
+            gone = ask({"do": "erase", "confirm": confirmed})["gone"]
+    except (InputError, StoreError) as err:
+        if isinstance(err, StoreBusyError) or not config.store_path.exists():
+            raise
+        # No key opens it, or it is of a newer program: what cannot be read can be destroyed all the same.
+        with contextlib.closing(WriterLock(config.store_path)):
+            gone = destroy_files(config.store_path)
     lines = [f"destroyed {name}" for name in gone]
     names = (config.store.key_file, config.store.passphrase_file)
     lines += [f"destroyed {config.path(name)}" for name in names if name and shred(config.path(name))]

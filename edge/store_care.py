@@ -21,7 +21,7 @@ from core.messages import decode, encode
 from core.units import US_PER_DAY, US_PER_H
 from edge.config import StoreConfig
 from edge.store.journal import Detail
-from edge.store.repair import RepairReport
+from edge.store.repair import REPAIR_BLOB, RepairReport
 from edge.store.store import Store
 from edge.store.thinning import RESERVE_BYTES
 from edge.store_thread import StoreThread
@@ -32,7 +32,6 @@ PAUSE_S: Final = 0.05  # between steps of some milliseconds: at most a tenth of 
 LOOK_S: Final = 60.0
 THIN_EVERY_US: Final = 6 * US_PER_H
 ALARM_US: Final = US_PER_DAY  # so long a repair is told as an alarm; in the audit log it stays
-REPAIR_BLOB: Final = "repair"
 # A wall clock that moved by more than this against the steady one was set: by a person, or by NTP after a start.
 JUMP_US: Final = 2_000_000
 _EVER: Final = 1 << 62

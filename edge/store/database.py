@@ -80,6 +80,8 @@ class WriterLock:
         """Let others open the store."""
         os.close(self._handle)
 
+    close = release
+
 
 class FileWatch:
     """Notices that the store or its log was deleted, replaced or moved while SQLite holds it open.

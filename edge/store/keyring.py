@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import InputError, StoreError, TamperedError
@@ -33,6 +34,14 @@ _DATA_TABLES: Final = (
     Table.ARCHIVE,
 )
 ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damaged stores there
+
+
+def destroy_files(path: Path) -> list[str]:
+    """Overwrite and remove a store's files, the copy of its keys first; needs no key. Names of what is gone."""
+    ends = (COPY_SUFFIX, COPY_SUFFIX + ".new", "-wal", ".repaired", ".mended", ".new", "")
+    doomed = [path.with_name(path.name + end) for end in ends]
+    doomed += sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
+    return [file.name for file in doomed if shred(file)]
 
 
 class StoreKeys:
@@ -231,10 +240,7 @@ class StoreKeys:
                 db.execute("COMMIT")
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             store.close()
-            path = store._path
-            doomed = [path.with_name(path.name + end) for end in (COPY_SUFFIX, COPY_SUFFIX + ".new", "-wal")]
-            doomed += [path, *sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))]
-            return [file.name for file in doomed if shred(file)]
+            return destroy_files(store._path)
 
     # --- inside
 

@@ -42,6 +42,7 @@ log = structlog.get_logger()
 
 KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
 US_PER_MS: Final = 1000
+REPAIR_BLOB: Final = "repair"  # where the hub remembers the last report
 _ROW_TABLES: Final[tuple[Table, ...]] = tuple(t for t in COMMITTED if t is not Table.KEYRING)
 
 

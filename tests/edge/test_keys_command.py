@@ -133,6 +133,17 @@ async def test_erasing_needs_the_hubs_name_and_leaves_nothing(config: HubConfig,
     assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
 
 
+@pytest.mark.parametrize("how", ["key lost", "damaged"])
+def test_what_cannot_be_read_can_be_erased_all_the_same(config: HubConfig, how: str) -> None:
+    if how == "key lost":
+        config.path("store.key").unlink()
+    else:
+        config.store_path.write_bytes(b"noise" * 2000)
+    lines = erase(config, "home")
+    assert "destroyed replay.sqlite.keys" in lines
+    assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
+
+
 async def test_the_desk_refuses_what_cannot_be_meant(config: HubConfig) -> None:
     def ask(**request: Any) -> str:
         with pytest.raises(InputError) as caught:

@@ -6,6 +6,7 @@ When this reader and the store disagree, either the page or the code is wrong, a
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sqlite3
 import struct
@@ -20,12 +21,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 PAGE = Path(__file__).parents[3] / "docs" / "store-format.md"
 DICTIONARY = re.search(r"^plasma\S+$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)[0].encode()  # type: ignore[index]
-TABLES = {"keyring": 1, "head": 2, "tail": 3, "segments": 4, "outbox": 5, "blobs": 6}
+TABLES = {
+    "keyring": 1, "head": 2, "tail": 3, "segments": 4, "outbox": 5, "blobs": 6,
+    "aggregates": 7, "journal": 8, "archive": 9,
+}  # fmt: skip
 HEAD_ROW = 2**62
 
 
-def hkdf(key: bytes, salt: bytes, purpose: str) -> bytes:
-    return HKDF(SHA256(), 32, salt, f"hometwin/store/1/{purpose}".encode()).derive(key)
+def hkdf(key: bytes, salt: bytes, purpose: str, size: int = 32) -> bytes:
+    return HKDF(SHA256(), size, salt, f"hometwin/store/1/{purpose}".encode()).derive(key)
 
 
 def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
@@ -53,26 +57,37 @@ def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
     def row(number: int) -> bytes:
         return struct.pack(">Q", number)
 
-    # Stores with one key only: then every record of the keyring is of its slot.
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    slots = [(0, hkdf(outer, b"", "check", 16))]  # schema 1 has one key and no table for it
+    if "slots" in tables:
+        slots = db.execute("SELECT number, check_value FROM slots WHERE kind = 1").fetchall()
+    [ours] = [number for number, check in slots if check == hkdf(outer, b"", "check", 16)]
     ring = {
-        n & 255: opened(hkdf(outer, store_id, "wrap"), "keyring", row(n), sealed)
+        n % 256: opened(hkdf(outer, store_id, "wrap"), "keyring", row(n), sealed)
         for n, sealed in db.execute("SELECT number, sealed FROM keyring")
+        if n // 256 == ours
     }
 
     def plain(table: str, place: bytes, record: bytes) -> bytes:
         return opened(hkdf(ring[record[1]], store_id, "seal"), table, place, record)
 
-    found: dict[str, Any] = {"samples": [], "messages": {}, "blobs": {}}
+    found: dict[str, Any] = {"samples": [], "messages": {}, "blobs": {}, "journal": [], "aggregates": []}
+    found["archive"] = []
+    contents: list[tuple[int, bytes]] = []
     for first, sealed in db.execute("SELECT number, sealed FROM segments ORDER BY number"):
-        assert first == len(found["samples"]) + 1
         content = plain("segments", row(first), sealed)
+        contents.append((first, content))
         found["samples"] += segment(content[17:] if content[0] == 2 else content)
     for n, sealed in db.execute("SELECT number, sealed FROM tail ORDER BY number"):
         if n == HEAD_ROW:
             found["head"] = msgspec.msgpack.decode(plain("head", b"head", sealed))
         else:
-            assert n == len(found["samples"]) + 1
             found["samples"].append(msgspec.msgpack.decode(plain("tail", row(n), sealed)))
+    for i, (_, content) in enumerate(contents):
+        for place, distance in ((1, 1), (9, 16)):
+            if content[0] == 2 and i >= distance and contents[i - distance][0] >= found["head"][8]:
+                link = hashlib.blake2b(contents[i - distance][1], digest_size=8).digest()
+                assert content[place : place + 8] == link
     for n, sealed in db.execute("SELECT number, sealed FROM outbox"):
         found["messages"][n] = plain("outbox", row(n), sealed)
     for name_hash, sealed in db.execute("SELECT name_hash, sealed FROM blobs"):
@@ -81,8 +96,46 @@ def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
         names = hkdf(ring[min(ring)], store_id, "names")
         assert hashlib.blake2b(name, key=names, digest_size=16).digest() == name_hash
         found["blobs"][name.decode()] = content[1 + content[0] :]
+    if "journal" in tables:
+        previous = ""
+        for n, sealed in db.execute("SELECT number, sealed FROM journal ORDER BY number"):
+            line = plain("journal", row(n), sealed)
+            assert json.loads(line)["previous"] == previous
+            assert json.loads(line)["number"] == n
+            previous = hashlib.blake2b(line, digest_size=32).hexdigest()
+            found["journal"].append(line.decode())
+        assert found["head"][10].hex() == previous
+        for n, sealed in db.execute("SELECT number, sealed FROM aggregates ORDER BY number"):
+            found["aggregates"] += aggregates(plain("aggregates", row(n), sealed))
+        for n, sealed in db.execute("SELECT number, sealed FROM archive ORDER BY number"):
+            found["archive"].append(msgspec.msgpack.decode(plain("archive", row(n), sealed)))
     db.close()
     return found
+
+
+def aggregates(data: bytes) -> list[list[Any]]:
+    """Source, kind, width, greatest number, and rows of start, size, doubtful, mean, low, high, sd."""
+    assert data[0] == 1
+    body = Bytes(data[1:])
+    series = []
+    for _ in range(body.varint()):
+        source, kind, width, seq_max, size = (
+            body.text(),
+            body.text(),
+            body.varint(),
+            body.varint(),
+            body.varint(),
+        )
+        starts, sizes, doubtful = body.column(size), body.column(size), body.column(size)
+        full = sum(n > 0 for n in sizes)
+        numbers = [iter(body.column(full)) for _ in range(4)]
+        rows = [
+            [start * width, n, doubts, *([next(column) / 1000 for column in numbers] if n else [])]
+            for start, n, doubts in zip(starts, sizes, doubtful, strict=True)
+        ]
+        series.append([source, kind, width, seq_max, rows])
+    assert body.at == len(body.data)
+    return series
 
 
 class Bytes:

@@ -37,6 +37,21 @@ def test_the_page_reads_a_store_of_schema_1(path: Path) -> None:
     assert found["head"][4] == vector["counters"]
 
 
+@pytest.mark.parametrize("way_in", ["key", "other_key"])
+def test_the_page_reads_a_store_of_schema_2(path: Path, way_in: str) -> None:
+    vector = json.loads((VECTORS / "store_v2.json").read_text())
+    path.write_bytes(zlib.decompress(base64.b64decode(vector["sqlite"])))
+    found = read_store(path, bytes.fromhex(vector[way_in]), vector["hub_id"])
+    assert found["samples"] == [sample for _, *sample in vector["samples"]]
+    assert found["messages"] == {n: bytes.fromhex(data) for n, data in vector["pending"]}
+    assert found["blobs"] == {name: bytes.fromhex(data) for name, data in vector["blobs"].items()}
+    assert found["journal"] == vector["journal"]
+    [series] = found["aggregates"]
+    assert series[:4] == vector["aggregates"][0][:4]
+    assert [[t, n, *rest, d] for t, n, d, *rest in series[4]] == vector["aggregates"][0][4]
+    assert [[area, data.hex()] for area, _, data in found["archive"]] == vector["archive"]
+
+
 def test_the_page_reads_old_segments() -> None:
     for vector in json.loads((VECTORS / "store_segment.json").read_text())["vectors"]:
         if vector["expect"] == "ok":

@@ -24,6 +24,7 @@ from core.errors import (
     WrongKeyError,
 )
 from core.messages import Sample
+from edge.store.keys import Passphrase
 from edge.store.migrations import SCHEMA_VERSION
 from edge.store.sealing import Cipher
 from edge.store.store import audit
@@ -203,6 +204,34 @@ def test_a_store_of_schema_1_opens_with_all_it_held(path: Path) -> None:
             assert store.next_number(name) == START_US // 1000 > number  # as in a store made today
         assert store.check().ok
         assert store.append([reading(10**6)])
+
+
+@pytest.mark.parametrize("way_in", ["key", "other_key", "passphrase"])
+def test_a_store_of_schema_2_opens_by_each_of_its_keys_and_ends_its_rotation(path: Path, way_in: str) -> None:
+    vector = json.loads((VECTORS / "store_v2.json").read_text())
+    path.write_bytes(zlib.decompress(base64.b64decode(vector["sqlite"])))
+    text = vector[way_in]
+    secret = Passphrase(text) if way_in == "passphrase" else bytes.fromhex(text)
+    with open_store(path, secret, vector["hub_id"]) as store:
+        wanted = [
+            (row, Sample(*fields[:7], amends=tuple(fields[7]) if fields[7] else None, deleted=fields[8]))
+            for row, *fields in vector["samples"]
+        ]
+        for _ in range(2):
+            assert store.read(0, 10_000) == wanted
+            assert store.pending(99) == [(n, bytes.fromhex(data)) for n, data in vector["pending"]]
+            assert store.sample_pointer == vector["sample_pointer"]
+            for name, data in vector["blobs"].items():
+                assert store.get_blob(name) == bytes.fromhex(data)
+            assert store.journal(0, 99)[: len(vector["journal"])] == vector["journal"]
+            assert store.archive.read("alarms", 0, 9)[0].data == bytes.fromhex(vector["archive"][0][1])
+            [(_, [series])] = store.thinner.read(0, 9)
+            assert [list(b) for b in series.buckets] == vector["aggregates"][0][4]
+            assert store.check().ok
+            assert store.keys.overview()["data_keys"] in ([1, 2], [2])
+            while store.keys.reseal():
+                pass
+        assert store.keys.overview()["data_keys"] == [2]
 
 
 def test_a_store_written_with_the_other_cipher_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,10 @@ EVERYTHING = 1 << 30
 
 
 class Call(NamedTuple):
-    """One call of a store: ``append`` n samples, ``enqueue``, ``done`` number, ``put`` n, ``number``."""
+    """One call of a store: ``append`` n samples, ``enqueue``, ``done`` number, ``put`` n, ``number``.
+
+    ``rotate``, ``reseal`` n records and ``keep`` change no content that is judged here.
+    """
 
     do: str
     n: int = 0
@@ -41,6 +44,12 @@ def chosen(rng: random.Random, store: Store) -> Call:
             return Call("put", store.last_row)
         case 4:
             return Call("number")
+        case 5 if store.keys.rotating:
+            return Call("reseal", 8)
+        case 6 if not store.keys.rotating:
+            return Call("rotate")
+        case 7:
+            return Call("keep")
     return Call("append", rng.choice(SIZES))
 
 
@@ -58,6 +67,13 @@ def make(store: Store, call: Call) -> int:
             store.put_blob("state", state(call.n))
         case "number":
             return store.next_number("alarm")
+        case "rotate":
+            store.keys.rotate_data()
+        case "reseal":
+            store.keys.reseal(call.n)
+        case "keep":
+            store.archive.keep("replay", bytes(900), 5000)
+            store.note("hub", "test.kept")
     return 0
 
 
