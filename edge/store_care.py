@@ -143,11 +143,12 @@ class StoreCare:
         """
         self.free_bytes = float(await self._thread(self._store.thinner.free_bytes))
         if not self.space_low:
+            await self._thread(self._store.thinner.hold_spare)
             return
         thinned = 0
         for unsent in (False, True):  # what the cloud has not acknowledged goes last
             while await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES:
-                count = await self._thread(self._store.thinner.thin, _EVER, unsent=unsent, cloud=self._cloud)
+                count = await self._thin_for_room(unsent)
                 if not count:
                     break
                 thinned += count
@@ -156,6 +157,15 @@ class StoreCare:
             self.thinned += thinned
             log.warning("store.thinned_for_space", readings=thinned)
             await self._note("store.thinned", readings=thinned, why="space")
+
+    async def _thin_for_room(self, unsent: bool) -> int:
+        thinner = self._store.thinner
+        try:
+            return await self._thread(thinner.thin, _EVER, unsent=unsent, cloud=self._cloud)
+        except StoreError:
+            if not await self._thread(thinner.use_spare):
+                raise
+            return await self._thread(thinner.thin, _EVER, unsent=unsent, cloud=self._cloud)
 
     async def _thin_the_old(self) -> None:
         now_us = self._clock.now_us()

@@ -32,6 +32,7 @@ from edge.store.migrations import (
 )
 from edge.store.wal import check_log
 
+NO_SPACE: Final = "no space left"
 PAGE_BYTES: Final = 4096  # SQLite's default, which our files have
 # 1 MiB of pages: a fold touches about twenty; the hub as a whole lives within 60 MiB.
 _CACHE_KIB: Final = 1024
@@ -159,7 +160,7 @@ def reported(path: Path) -> Iterator[None]:
 def no_space(path: Path) -> StoreError:
     """The disk is full: nothing of the last call was stored, and the store goes on once there is space."""
     return StoreError(
-        "no space left",
+        NO_SPACE,
         where=str(path),
         mend="free some space on that disk; the store then goes on by itself",
     )

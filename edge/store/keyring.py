@@ -38,7 +38,7 @@ ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damage
 
 def destroy_files(path: Path) -> list[str]:
     """Overwrite and remove a store's files, the copy of its keys first; needs no key. Names of what is gone."""
-    ends = (COPY_SUFFIX, COPY_SUFFIX + ".new", "-wal", ".repaired", ".mended", ".new", "")
+    ends = (COPY_SUFFIX, COPY_SUFFIX + ".new", "-wal", ".repaired", ".mended", ".new", ".spare", "")
     doomed = [path.with_name(path.name + end) for end in ends]
     doomed += sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
     return [file.name for file in doomed if shred(file)]
@@ -156,10 +156,10 @@ class StoreKeys:
 
     def _reseal(self, table: Table, rows: list[tuple[int, bytes]]) -> None:
         store = self._store
-        fresh: list[tuple[bytes, int]] = []
         blob_marks: dict[bytes, bytes] = {}
 
         def write(head: Head) -> None:
+            fresh: list[tuple[bytes, int]] = []
             for row, sealed in rows:
                 ident = self._ident(table, row)
                 anew = store._sealer.seal(table, ident, store._sealer.open(table, ident, sealed))

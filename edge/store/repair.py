@@ -55,7 +55,7 @@ class RepairReport(msgspec.Struct, frozen=True):
     kept: dict[str, int]
     damaged: dict[str, int]  # could not be read, or failed authentication
     distrusted: dict[str, int]  # authentic, but not of this state of the store
-    rows_lost: int  # samples that no record holds any more
+    rows_lost: int  # samples that no record holds now, those of earlier repairs included
     first_lost_row: int  # 0 when none is
 
     @property

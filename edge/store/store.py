@@ -21,9 +21,10 @@ from core.clock import Clock
 from core.errors import DecodeError, InputError, StoreError, TamperedError
 from core.messages import Sample, encode
 from edge.store import refill
+from edge.store.admission import checked_name, normal
 from edge.store.archive import Archive
 from edge.store.chain import chained, remembered, unchained
-from edge.store.database import FileWatch, WriterLock, reported
+from edge.store.database import NO_SPACE, FileWatch, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
@@ -51,9 +52,7 @@ _KEPT_SEGMENTS: Final = 8
 # Rows that one outbox message holds at most (about 8 kB sealed: any broker takes it). So it is known which samples
 # a lost message can have held.
 BATCH_SAMPLES: Final = 200
-_INT64: Final = 1 << 63
 US_PER_MS: Final = 1000
-_MAX_NAME_BYTES: Final = 200  # of sources, kinds and blobs
 
 
 class Store:
@@ -122,7 +121,7 @@ class Store:
             received_us = -(-self._clock.now_us() // RECEIVED_STEP_US) * RECEIVED_STEP_US
             fresh: dict[tuple[str, str, int], Sample] = {}
             for sample in samples:
-                kept = _normal(sample, received_us)
+                kept = normal(sample, received_us)
                 if kept.key in fresh or self._has(kept.key):
                     self._has_come_again(kept.source, kept.seq)
                 else:
@@ -219,7 +218,7 @@ class Store:
 
     def put_blob(self, name: str, data: bytes) -> None:
         """Keep ``data`` under ``name`` in place of what was there. Durable and whole, or not at all."""
-        encoded = _name(name, "blob")
+        encoded = checked_name(name, "blob")
         with self._mutex:
             ident = self._sealer.name_hash(name)
             sealed = self._sealer.seal(Table.BLOBS, ident, bytes((len(encoded),)) + encoded + data)
@@ -322,7 +321,7 @@ class Store:
 
     def next_number(self, name: str) -> int:
         """The next number of this name: strictly rising across restarts and replaced stores, see ``_next``."""
-        _name(name, "counter")
+        checked_name(name, "counter")
         with self._mutex:
             number = self._next(self._head.counters.get(name, 0))
 
@@ -492,6 +491,30 @@ class Store:
     ) -> None:
         """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory.
 
+        On a full disk the log may have room that it used before: begun anew, it is tried once more. So ``write``
+        may be called twice, the second time after a rollback.
+        """
+        try:
+            self._commit(write, remember, sealer)
+        except StoreError as err:
+            if err.what != NO_SPACE or self._in_doubt or not self.begin_log_anew():
+                raise
+            self._commit(write, remember, sealer)
+
+    def begin_log_anew(self) -> bool:
+        """Fold the write-ahead log into the file, so that it is written from its beginning; False when that fails."""
+        with self._mutex:
+            try:
+                busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            except sqlite3.Error:
+                return False
+            return not busy
+
+    def _commit(
+        self, write: Callable[[Head], None], remember: Callable[[], None], sealer: Sealer | None
+    ) -> None:
+        """What ``_change`` does, once.
+
         StoreError when the files are not where they were: a commit to a file without a name is on no disk
         after a restart. Looked at before, so that nothing is written, and after, so that nothing is
         acknowledged that was written while the file went away (then only a restart tells what is there).
@@ -559,32 +582,3 @@ class Store:
                 where=str(self._path),
                 mend="restart: opening tells what is there",
             )
-
-
-def _name(name: str, what: str) -> bytes:
-    encoded = name.encode(errors="replace")
-    if not 0 < len(encoded) <= _MAX_NAME_BYTES or encoded.decode() != name:
-        raise InputError(f"name of a {what} must be text of 1..{_MAX_NAME_BYTES} bytes", where="store")
-    return encoded
-
-
-def _normal(sample: Sample, received_us: int) -> Sample:
-    """The sample as the store keeps it: plain types, within 64 bits."""
-    numbers = (sample.time_us, sample.seq, *(sample.amends or ("", 0))[1:])
-    if not all(-_INT64 <= number < _INT64 for number in numbers) or not 0 <= sample.quality < 1 << 31:
-        raise InputError("a sample's number does not fit 64 bits", where="store.append")
-    for name in (sample.source, sample.kind, *(sample.amends or ())[:1]):
-        _name(str(name), "source or kind")
-    if sample.amends == (sample.source, sample.seq):
-        raise InputError("a sample cannot amend itself", where="store.append")
-    return Sample(
-        sample.time_us,
-        sample.kind,
-        float(sample.value),
-        sample.source,
-        sample.seq,
-        int(sample.quality),
-        received_us,
-        sample.amends,
-        bool(sample.deleted),
-    )

@@ -7,6 +7,7 @@ stays known by its number, so that a sensor which tells its history again adds n
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.errors import DecodeError, TamperedError
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 BATCH_SEGMENTS: Final = 32
 # Room inside the file that is enough to go on with: 1 MiB is a year of a CGM.
 RESERVE_BYTES: Final = 1 << 20
+# Thinning itself writes to the log, some 200 kB a step. On a disk that somebody filled to the last byte it could not,
+# so this much is held and given up then.
+SPARE_SUFFIX: Final = ".spare"
+SPARE_BYTES: Final = 512 << 10
 
 
 class Thinner:
@@ -153,6 +158,38 @@ class Thinner:
                     (max(0, after), max(0, limit)),
                 ).fetchall()
             return [(number, _decoded(store, number, sealed)) for number, sealed in rows]
+
+    def hold_spare(self) -> bool:
+        """Hold the spare room, now that there is some; False when there is not."""
+        path = self._spare
+        if path.exists():
+            return True
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, SPARE_BYTES)
+            finally:
+                os.close(handle)
+        except OSError:
+            path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def use_spare(self) -> bool:
+        """Give the spare room to the log, and begin the log anew where it can; False when there is none to give."""
+        store = self._store
+        with store._mutex:
+            store._check_usable()
+            try:
+                self._spare.unlink()
+            except OSError:
+                return False
+            store.begin_log_anew()
+            return True
+
+    @property
+    def _spare(self) -> Path:
+        return self._store._path.with_name(self._store._path.name + SPARE_SUFFIX)
 
     def free_bytes(self) -> int:
         """On the disk, for everybody."""

@@ -77,6 +77,35 @@ def main() -> None:
     with open_store(folder / "replay.sqlite") as again:
         assert [s.seq for _, s in again.read(0, 1 << 30)] == [s.seq for _, s in kept] + [10**6]
     print("ok done")
+    thin(folder)
+
+
+def thin(folder: Path) -> None:
+    """On a disk without a byte free the oldest readings make room for the newest."""
+    for file in folder.glob("replay.sqlite*"):
+        file.unlink()
+    with open_store(folder / "replay.sqlite") as store:
+        for at in range(0, 12_000, 500):
+            store.append(reading(n, kind="heart_rate_bpm", source="strap") for n in range(at, at + 500))
+        assert store.thinner.hold_spare()
+        full = ballast(folder, 0)
+        last = 20_000
+        for last in range(20_000, 30_000):  # the file and its log may have room that they used before
+            if refused(lambda: store.append([reading(last)])):  # noqa: B023 - called at once
+                break
+        else:
+            raise AssertionError("the disk never was full")
+        assert store.thinner.free_bytes() < 4096
+        assert store.thinner.use_spare()
+        assert not store.thinner.use_spare()
+        assert store.thinner.thin(1 << 62, cloud=False) > 5000
+        before = store.last_row
+        for n in range(last, last + 3000):
+            store.append([reading(n)])
+        assert store.last_row == before + 3000
+        assert store.check().ok
+        full.unlink()
+    print("ok thinned")
 
 
 if __name__ == "__main__":

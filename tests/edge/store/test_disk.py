@@ -107,7 +107,7 @@ def test_a_full_disk_that_shows_only_at_the_flush_is_called_so(
 
 def test_a_full_disk_refuses_every_write_and_the_store_goes_on_when_there_is_space(tmp_path: Path) -> None:
     """On a small file system of its own, in a process that may mount one."""
-    mount = f"mount -t tmpfs -o size=700k,mode=700 none '{tmp_path}' && exec"
+    mount = f"mount -t tmpfs -o size=3m,mode=700 none '{tmp_path}' && exec"
     command = f"{mount} '{sys.executable}' -m tests.edge.store.filler '{tmp_path}'"
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", command],
@@ -120,4 +120,4 @@ def test_a_full_disk_refuses_every_write_and_the_store_goes_on_when_there_is_spa
         pytest.skip(f"this machine lets nobody mount: {done.stderr.strip()[:80]}")
     assert done.returncode == 0, done.stderr
     said = [line[3:] for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert said == ["append", "enqueue", "put_blob", "next_number", "opened", "done"]
+    assert said == ["append", "enqueue", "put_blob", "next_number", "opened", "done", "thinned"]
