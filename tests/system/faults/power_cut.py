@@ -87,7 +87,9 @@ class PowerCut:
                     self._sync_names()
             case "rename":
                 old, new = op.name.split("\0")
-                self._name(new, self._names[old])
+                self._name(
+                    new, self._names.get(old, _File())
+                )  # not seen: never synced, so nothing of it is sure
                 self._name(old, None)
             case "sync_folder":
                 self._sync_names()
@@ -144,7 +146,7 @@ def get_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, byt
 
 
 def record_names(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remember renames and folder syncs that Python itself does: SQLite does not see them."""
+    """Remember renames, synced files and folder syncs that Python itself does: SQLite does not see them."""
     rename, replace, fsync = os.rename, os.replace, os.fsync
 
     def noted(call: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
@@ -158,6 +160,15 @@ def record_names(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
         fsync(handle)
         if stat.S_ISDIR(os.fstat(handle).st_mode):
             disk.note("sync_folder")
+            return
+        file = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        data = file.read_bytes()
+        disk.log += [
+            Op("open", file.name),
+            Op("truncate", file.name),
+            Op("write", file.name, 0, len(data), data),
+            Op("sync", file.name),
+        ]
 
     monkeypatch.setattr(os, "rename", noted(rename))
     monkeypatch.setattr(os, "replace", noted(replace))

@@ -22,7 +22,7 @@ LOG = NAME + "-wal"
 PAGE = 4096
 FRAME = PAGE + 24
 LOG_HEADER = 32
-FLIPS = int(os.environ.get("HOMETWIN_FLIPS", "2"))  # of each page and frame
+FLIPS = int(os.environ.get("HOMETWIN_FLIPS", "1"))  # of each page and frame
 SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
 
 pytestmark = pytest.mark.timeout(600)

@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from core.errors import HometwinError, StoreError
+from core.units import US_PER_MIN
 from edge.store.store import Store
 from tests.edge.store.conftest import open_store
+from tests.edge.test_hub import KEY as HUB_KEY
+from tests.edge.test_hub import HandClock, make_hub, reading, ring_until
 from tests.system.faults.disk import (
     FULL,
     IOERR_DELETE,
@@ -235,3 +238,32 @@ def test_each_read_fails_in_turn_and_nothing_wrong_is_returned(
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     print(f"{fault}: {plan.seen} reads failed one by one: {outcomes}")
     assert sum(outcomes.values()) == plan.seen
+
+
+@pytest.mark.parametrize("code", [FULL, IOERR_WRITE], ids=["full", "dead"])
+async def test_a_hub_whose_disk_fails_rings_all_the_same_says_so_and_goes_on_when_it_is_mended(
+    folder: Path, code: int
+) -> None:
+    clock = HandClock()
+    plan = FailFrom(lambda op: op.kind == "write", 0, code, lasting=True)
+    with Disk() as disk:
+        hub, watch = make_hub(folder, clock)
+        await hub.take((reading(clock, 120),))
+        disk.decide = plan
+        clock.us += 5 * US_PER_MIN
+        low = reading(clock, 45)
+        with pytest.raises(StoreError) as caught:
+            await hub.take((low,))  # so the sensor's session does not count it as ours
+        assert caught.value.mend
+        await hub._act_on(hub.alarms.on_health(True, hub._store_ok, clock.us, hub._steady_us()))
+        assert set(hub.alarms.active) == {"urgent_low", "low", "store_failed"}
+        await ring_until(hub, lambda: watch.written == [2])
+        plan.mended = True
+        await hub.take((low,))  # the sensor gives it again
+        await hub._act_on(hub.alarms.on_health(True, hub._store_ok, clock.us, hub._steady_us()))
+        assert set(hub.alarms.active) == {"urgent_low", "low"}
+        hub.thread.close()
+        hub.store.close()
+    with Store.open(folder / NAME, HUB_KEY, hub_id="home", clock=clock) as store:
+        assert [sample.value for _, sample in store.read(0, 10)] == [120, 45]
+        assert store.check().ok
