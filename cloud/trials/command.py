@@ -37,10 +37,14 @@ def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> 
     prior = read_prior(plan.population, plan_file.parent)
     origin = gather(plan, plan_bytes, prior)
     _claim(out, origin.key)
-    with _bar(plan.name) as on_progress:
-        outcome = run_trial(
-            plan, prior, origin, out, workers or len(os.sched_getaffinity(0)), scheduler, on_progress
-        )
+    try:
+        with _bar(plan.name) as on_progress:
+            outcome = run_trial(
+                plan, prior, origin, out, workers or len(os.sched_getaffinity(0)), scheduler, on_progress
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write("hometwin: stopped; the same command goes on from here\n")
+        raise
     analysis = analyse(plan, outcome.rows)
     digest = result_digest(outcome.rows)
     summary = {
