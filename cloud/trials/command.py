@@ -57,6 +57,8 @@ def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> 
     }
     write_atomically(out / "results.csv", table_csv(plan, outcome).encode())
     write_atomically(out / "trial.toml", plan_bytes)
+    if prior is not None:  # the cloud's moves on; this is the one these people were drawn from
+        write_atomically(out / "prior.json", msgspec.json.encode(prior))
     write_atomically(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1))
     write_atomically(out / "report.html", report_html(plan, outcome, analysis, origin, digest).encode())
     took_s = time.monotonic() - started
