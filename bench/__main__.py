@@ -15,11 +15,13 @@ from core.errors import HometwinError
 # Name -> what it measures. Each is a module of this folder with ``run(quick) -> Section``.
 BENCHES: Final = {
     "card": "bytes written to the card in a year of a real person",
+    "causal": "identification beside y0 and pgmpy, effects that are known, confounding by indication",
     "forecast": "forecasts of real people beside persistence, ridge and boosting",
     "hypo": "warning of hypoglycaemia in real people beside a threshold with slope",
     "mechanism": "what insulin and carbohydrate do: windows, what-if on bodies of another structure",
     "speed": "filter step, filterpy, a year's replay, on one core",
     "store": "the store beside plain SQLite and rows sealed one by one",
+    "trial": "in-silico trials: 1,000 people × 14 days × 2 arms, and the same bits again",
     "truth": "the twin against virtual people of another model",
     "whatif": "counterfactuals on the people of simglucose",
 }

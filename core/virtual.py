@@ -37,6 +37,7 @@ BASAL_UPH: Final = (0.1, 4.0)
 MAX_DRAWS: Final = 500
 RESPONSE_STEPS: Final = 72  # 6 h: bolus and meal have acted
 PROBE_G: Final = 20.0
+DAWN_FELT: Final = 0.02  # share of dawn's full effect below which no pump is set for it
 BASAL_LEAD_H: Final = 1.5  # subcutaneous insulin acts this much later than it is given
 MEALS: Final = (  # local minute, grams, chance of being eaten, main meal
     (7.5 * 60, 45.0, 0.93, True),
@@ -176,17 +177,17 @@ def _draw_body(rng: np.random.Generator, prior: Prior | None) -> tuple[Array, Ar
 def _settings(consts: Array, theta: Array) -> tuple[Array, float, float] | None:
     """(basal U/h per hour[24], g/U, mg/dL/U) that this body needs at its target; None: outside what clinics see."""
     target = mmoll_from_mgdl(TARGET_MGDL)
-    hours = np.arange(0, 24, 3)
-    basal = np.empty(24)
-    for hour in hours:
+    rate = model.basal_from_glucose(consts, target, theta[model.LN_S], theta[model.LN_EGP0])
+    basal = np.full(24, rate * 60.0 / 1000.0)
+    for hour in range(0, 24, 3):
         at = (hour + 1.5 + BASAL_LEAD_H) % 24.0
         dawn = math.exp(-0.5 * ((at - 6.7) / 1.6) ** 2)
-        ln_s = theta[model.LN_S] - consts[model.CIRC_LN] * dawn
-        rate = model.basal_from_glucose(consts, target, ln_s, theta[model.LN_EGP0])
-        basal[hour : hour + 3] = rate * 60.0 / 1000.0
+        if dawn > DAWN_FELT:
+            ln_s = theta[model.LN_S] - consts[model.CIRC_LN] * dawn
+            need = model.basal_from_glucose(consts, target, ln_s, theta[model.LN_EGP0])
+            basal[hour : hour + 3] = need * 60.0 / 1000.0
     if not (BASAL_UPH[0] <= basal.min() and basal.max() <= BASAL_UPH[1]):
         return None
-    rate = model.basal_from_glucose(consts, target, theta[model.LN_S], theta[model.LN_EGP0])
     points = np.zeros((model.N, 3))
     points[: model.N_THETA] = theta[:, None]
     rest = model.steady_state(consts, rate, theta[model.LN_S], theta[model.LN_TI], target)

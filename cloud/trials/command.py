@@ -37,10 +37,14 @@ def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> 
     prior = read_prior(plan.population, plan_file.parent)
     origin = gather(plan, plan_bytes, prior)
     _claim(out, origin.key)
-    with _bar(plan.name) as on_progress:
-        outcome = run_trial(
-            plan, prior, origin, out, workers or len(os.sched_getaffinity(0)), scheduler, on_progress
-        )
+    try:
+        with _bar(plan.name) as on_progress:
+            outcome = run_trial(
+                plan, prior, origin, out, workers or len(os.sched_getaffinity(0)), scheduler, on_progress
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write("hometwin: stopped; the same command goes on from here\n")
+        raise
     analysis = analyse(plan, outcome.rows)
     digest = result_digest(outcome.rows)
     summary = {
@@ -53,6 +57,8 @@ def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> 
     }
     write_atomically(out / "results.csv", table_csv(plan, outcome).encode())
     write_atomically(out / "trial.toml", plan_bytes)
+    if prior is not None:  # the cloud's moves on; this is the one these people were drawn from
+        write_atomically(out / "prior.json", msgspec.json.encode(prior))
     write_atomically(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1))
     write_atomically(out / "report.html", report_html(plan, outcome, analysis, origin, digest).encode())
     took_s = time.monotonic() - started

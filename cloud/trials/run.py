@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,19 +215,31 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
                     "no Dask scheduler answers", where="scheduler", mend="check its address"
                 ) from None
             return
-        with (
-            tempfile.TemporaryDirectory(prefix="hometwin-trial-") as scratch,
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=None,
-                local_directory=scratch,
-                silence_logs=logging.ERROR,
-            ) as cluster,
-            Client(cluster, set_as_default=False) as client,
-        ):
-            yield client
+        with tempfile.TemporaryDirectory(prefix="hometwin-trial-") as scratch:
+            with _children_ignore_interrupts():
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    local_directory=scratch,
+                    silence_logs=logging.ERROR,
+                )
+            with cluster, Client(cluster, set_as_default=False) as client:
+                yield client
+
+
+@contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole group; the workers end when this process closes them, without a word of their own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _on_dask(client: Any, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Row]]]:

@@ -69,15 +69,19 @@ def estimate_effect(
     outcome: str,
     method: str = "doubly robust",
     groups: ArrayLike | None = None,
+    target: str = "all",
 ) -> Answer:
     """The effect of one node on another from records (node name → float[n], nan where missing).
 
-    A treatment of 0 and 1 gives the difference between them by ``method``; any other the slope per unit, by
-    regression. Raises RefusedError when the graph does not identify the effect (naming the unmeasured
+    A covariate may need several columns to be told (the hour, as sine and cosine): float[n, k]. A treatment of
+    0 and 1 gives the difference between them by ``method``, for ``target`` "all" or "treated" (doubly robust
+    only: those who were treated, had they not been); any other the slope per unit, by regression. Raises RefusedError when the graph does not identify the effect (naming the unmeasured
     confounder), or when the data hold no comparison; InputError when a needed column is absent.
     """
     if method not in METHODS:
         raise InputError(f"must be one of {', '.join(METHODS)}", where="method")
+    if target != "all" and method != "doubly robust":
+        raise InputError("needs the doubly robust method", where="target")
     found = identify(graph, treatment, outcome).required()
     if found.method == NO_EFFECT:
         raise RefusedError(found.words(), where="causal effect")
@@ -106,7 +110,7 @@ def estimate_effect(
     elif method == "ipw":
         estimate = est.ipw(y, a, rest, of)
     else:
-        estimate = est.doubly_robust(y, a, rest, of)
+        estimate = est.doubly_robust(y, a, rest, of, target)
     spread = float(y.std())
     step = 1.0 if binary else float(a.std())
     return Answer(

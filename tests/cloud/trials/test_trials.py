@@ -281,3 +281,28 @@ def test_a_prior_that_is_none_is_refused(tmp_path: Path, damage: str) -> None:
     prior = read_prior(PopulationPlan("prior", "prior.json"), tmp_path)
     assert prior is not None
     assert run_job(Job(plan(days=1), prior, 0, 1))
+
+
+def test_people_of_the_cloud_are_drawn_from_what_its_hubs_know(tmp_path: Path) -> None:
+    from tests.cloud import filled
+
+    db = filled.open_database(tmp_path)
+    with db.write() as session:
+        for k in range(6):
+            filled.fill(session, f"hub-{k}", f"Person {k}")
+    db.close()
+    (tmp_path / "database.key").write_bytes(filled.KEY)
+    (tmp_path / "database.key").chmod(0o600)
+    (tmp_path / "cloud.toml").write_text('[mqtt]\nhost = "127.0.0.1"\n')
+    prior = read_prior(PopulationPlan("cloud", "cloud.toml"), tmp_path)
+    assert prior is not None
+    assert "6 other hubs" in prior.provenance
+    source = tmp_path / "trial.toml"
+    source.write_text(PLAN.format(people=2) + '[population]\nkind = "cloud"\nfile = "cloud.toml"\n')
+    trial(source, tmp_path / "out", workers=1)
+    # The same people again, from the prior that was kept beside the result, without the cloud.
+    source.write_text(PLAN.format(people=2) + '[population]\nkind = "prior"\nfile = "out/prior.json"\n')
+    trial(source, tmp_path / "again", workers=1)
+    assert (tmp_path / "again" / "results.csv").read_bytes() == (
+        tmp_path / "out" / "results.csv"
+    ).read_bytes()

@@ -170,6 +170,23 @@ def test_refuses_before_it_computes_and_counts_what_it_left_out() -> None:
         estimate_effect(twin_graph(), {}, INSULIN, LATER)
 
 
+def test_a_covariate_may_take_several_columns_and_the_target_may_be_the_treated() -> None:
+    rng = np.random.default_rng(8)
+    turn = rng.uniform(0, 2 * math.pi, 20_000)
+    hour = np.column_stack([np.sin(turn), np.cos(turn)])
+    a = (rng.random(turn.size) < 1 / (1 + np.exp(-hour[:, 0]))).astype(float)
+    # The effect is −10 on average, and −10 − 5·E[sin | treated] among the treated.
+    y = -10 * a - 5 * a * hour[:, 0] + 30 * hour[:, 0] + rng.standard_normal(turn.size)
+    records = {"Z": hour, "A": a, "Y": y}
+    among = -10 - 5 * float(hour[a == 1, 0].mean())
+    assert estimate_effect(CONFOUNDED, records, "A", "Y").estimate.covers(-10.0)
+    treated = estimate_effect(CONFOUNDED, records, "A", "Y", target="treated").estimate
+    assert treated.covers(among)
+    assert not treated.covers(-10.0)
+    with pytest.raises(InputError, match="doubly robust"):
+        estimate_effect(CONFOUNDED, records, "A", "Y", "ipw", target="treated")
+
+
 def test_e_values_of_the_paper() -> None:
     """VanderWeele & Ding 2017: RR 3.9 (1.8 to 8.7) gives 7.26 and 3.0; Table 2: RR .80 gives 1.81."""
     assert e_value(3.9) == pytest.approx(7.26, abs=0.005)
