@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -145,21 +146,26 @@ def read_frame(stream: BinaryIO) -> bytes | None:
     return body if len(body) == size else None
 
 
-def main() -> None:
-    """Answer jobs until standard input ends."""
+def serve_frames(answer: Callable[[bytes], bytes], nice: int) -> None:
+    """Answer frames until standard input ends. ``nice``: how much later than others this process may wait."""
     import os
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this process
-    os.nice(10)  # after ingest and pages
+    os.nice(nice)
     # Whatever a library prints must not land between two frames.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    decoder = msgspec.msgpack.Decoder(AdviceJob)
     while (frame := read_frame(sys.stdin.buffer)) is not None:
-        body = msgspec.msgpack.encode(run_job(decoder.decode(frame)))
+        body = answer(frame)
         answers.write(FRAME.pack(len(body)) + body)
         answers.flush()
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    decoder = msgspec.msgpack.Decoder(AdviceJob)
+    serve_frames(lambda frame: msgspec.msgpack.encode(run_job(decoder.decode(frame))), nice=10)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The adviser's calculating process: started when first needed, ended with the cloud, replaced when stuck."""
+"""Calculating processes, the adviser's first: started when needed, ended with the cloud, replaced when stuck."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ log = structlog.get_logger()
 # Compiling all kernels takes about half a minute on a Pi class machine; a fortnight's record some seconds.
 JOB_TIMEOUT_S: Final = 180.0
 END_TIMEOUT_S: Final = 2.0
+FAILED: Final = "the calculating process failed"
 
 
-class AdviceWorker:
-    """Runs jobs one after another in a process of its own."""
+class Worker:
+    """A process of its own that answers frames, one after another: ``python -m MODULE``."""
 
-    def __init__(self, timeout_s: float = JOB_TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, module: str, timeout_s: float = JOB_TIMEOUT_S) -> None:
+        self._module, self._timeout_s = module, timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
-    async def run(self, job: AdviceJob) -> JobResult:
-        """The result of ``job``; a worker that dies or hangs is a ``problem``, and the next job gets a new one."""
+    async def ask(self, question: bytes) -> bytes | str:
+        """The answer, or why there is none in words: a process that dies or hangs is replaced at the next question."""
         async with self._turn:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    body = await self._ask(msgspec.msgpack.encode(job))
-                return msgspec.msgpack.decode(body, type=JobResult)
+                    return await self._ask(question)
             except TimeoutError:
                 await self.close()
-                return JobResult(None, f"the calculation took longer than {self._timeout_s:.0f} s")
-            except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as err:
-                log.error("adviser.worker_failed", error=type(err).__name__)
+                return f"the calculation took longer than {self._timeout_s:.0f} s"
+            except (OSError, asyncio.IncompleteReadError) as err:
+                log.error("worker.failed", module=self._module, error=type(err).__name__)
                 await self.close()
-                return JobResult(None, "the calculating process failed")
+                return FAILED
             except asyncio.CancelledError:
                 await self.close()
                 raise
@@ -51,7 +51,7 @@ class AdviceWorker:
             process = self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "cloud.advice_job",
+                self._module,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -81,3 +81,22 @@ class AdviceWorker:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+
+
+class AdviceWorker(Worker):
+    """Runs advice."""
+
+    def __init__(self, timeout_s: float = JOB_TIMEOUT_S) -> None:
+        super().__init__("cloud.advice_job", timeout_s)
+
+    async def run(self, job: AdviceJob) -> JobResult:
+        """The result of ``job``; a worker that dies or hangs is a ``problem``, and the next job gets a new one."""
+        answer = await self.ask(msgspec.msgpack.encode(job))
+        if isinstance(answer, str):
+            return JobResult(None, answer)
+        try:
+            return msgspec.msgpack.decode(answer, type=JobResult)
+        except msgspec.MsgspecError as err:
+            log.error("adviser.worker_failed", error=type(err).__name__)
+            await self.close()
+            return JobResult(None, FAILED)

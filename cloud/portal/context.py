@@ -10,6 +10,7 @@ from cloud.db import Database
 from cloud.portal.accounts import Accounts
 from cloud.portal.guard import Sessions
 from cloud.portal.limits import RateLimit
+from cloud.whatif_job import WhatifWorker
 from core.clock import Clock
 from core.errors import EnvironmentMissing
 
@@ -24,6 +25,7 @@ class Context:
     accounts: Accounts
     sessions: Sessions = field(default_factory=Sessions)
     logins: RateLimit = field(default_factory=RateLimit)
+    questions: WhatifWorker = field(default_factory=WhatifWorker)  # starts its process at the first question
 
     @property
     def zone(self) -> ZoneInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Final
 
 from fastapi import Request
@@ -65,7 +66,8 @@ class PersonPage:
     def build(self, view: PersonView) -> None:
         """Create the elements, filled."""
         ui.html(
-            f'<p class="crumb"><a href="/">← People</a></p><h1>{blocks.person_title(view.line)}</h1>',
+            f'<p class="crumb"><a href="/">← People</a> · <a href="/whatif/{escape(self._hub_id, quote=True)}">What if …</a>'
+            f"</p><h1>{blocks.person_title(view.line)}</h1>",
             sanitize=False,
         )
         self._status = Block("subtitle")

@@ -17,7 +17,7 @@ from nicegui import ui
 
 from cloud.config import CloudConfig
 from cloud.db import Database
-from cloud.portal import causes, overview, person
+from cloud.portal import causes, overview, person, whatif
 from cloud.portal.accounts import FIRST_NAME, FIRST_PASSWORD_FILE, Accounts
 from cloud.portal.context import Context, set_context
 from cloud.portal.guard import App, Guard, Sessions
@@ -29,7 +29,12 @@ log = structlog.get_logger()
 
 STATIC: Final = Path(__file__).parent.parent / "static"
 CLOSE_S: Final = 2  # open pages reconnect by themselves; waiting for them would hold up the whole cloud
-PAGES: Final = (overview.overview, person.person_page, causes.causes)  # importing them registers them
+PAGES: Final = (  # importing them registers them
+    overview.overview,
+    person.person_page,
+    causes.causes,
+    whatif.whatif_page,
+)
 
 _pages_app: FastAPI | None = None
 
@@ -95,6 +100,7 @@ async def run_portal(db: Database, config: CloudConfig, clock: Clock) -> None:
         raise
     finally:
         listener.close()
+        await context.questions.close()
         log.info("portal.stopped")
 
 

@@ -1,0 +1,164 @@
+"""What if, computed: a person's recent record in, courses with and without a change out. No database, no network.
+
+``python -m cloud.whatif_job`` is the worker process behind the portal's sliders. Learning a window takes seconds and is
+kept; each question about it then takes a tenth of one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Any, Final
+
+import msgspec
+
+from cloud.advice_job import serve_frames
+from cloud.advice_worker import Worker
+from core.errors import HometwinError, InputError
+from core.messages import Sample
+
+KEPT: Final = 6  # windows, of about 10 MB each
+DRAWS: Final = 1000
+
+
+class Window(msgspec.Struct, frozen=True, tag=True):
+    """Learn a window. ``key`` names it from now on."""
+
+    key: str
+    samples: tuple[Sample, ...]  # by time; those up to the window's end are used
+    patient_toml: bytes
+    start_us: int
+    end_us: int
+    draws: int = DRAWS
+
+
+class Question(msgspec.Struct, frozen=True, tag=True):
+    """Ask about a learned window."""
+
+    key: str
+    changes: tuple[str, ...]
+
+
+class Course(msgspec.Struct, frozen=True, array_like=True):
+    """mg/dL at each time of the answer."""
+
+    mean: tuple[float, ...]
+    p05: tuple[float, ...]
+    p95: tuple[float, ...]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """As core's Counterfactual, ready to be shown."""
+
+    times_us: tuple[int, ...]
+    factual: Course
+    changed: Course
+    effect: Course
+    question: str
+    split: dict[str, float]
+    mean_effect: tuple[float, float, float]
+    below_70: tuple[float, float]
+    above_180: tuple[float, float]
+    cautions: tuple[tuple[bool, str], ...]  # (loud, text)
+    trustworthy: bool
+    draws: int
+    assumed: tuple[tuple[str, str], ...]
+    elapsed_ms: float
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """``answer``, or ``problem`` in words; ``is_known`` False: learn the window first."""
+
+    answer: Answer | None = None
+    problem: str | None = None
+    is_known: bool = True
+
+
+class Windows:
+    """Learned windows, the last used kept."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+
+    def reply(self, message: Window | Question) -> Reply:
+        """Do what is asked; a typed error becomes ``problem``."""
+        try:
+            if isinstance(message, Window):
+                self._learn(message)
+                return self._answer(Question(message.key, ()))
+            return self._answer(message)
+        except InputError as err:
+            return Reply(problem=str(err))
+        except HometwinError as err:
+            return Reply(problem=err.what)
+
+    def _learn(self, window: Window) -> None:
+        from core.causal.counterfactual import abduct  # loads numba: only the worker pays for it
+        from core.twin import Patient, Twin
+
+        if window.key in self._kept:
+            return
+        twin = Twin(Patient.from_toml(window.patient_toml))
+        twin.observe(s for s in window.samples if s.time_us < window.end_us)
+        self._kept[window.key] = abduct(twin, window.start_us, window.end_us, window.draws)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def _answer(self, question: Question) -> Reply:
+        from core.causal.counterfactual import answer
+
+        known = self._kept.get(question.key)
+        if known is None:
+            return Reply(is_known=False)
+        self._kept.move_to_end(question.key)
+        began = time.perf_counter()
+        found = answer(known, question.changes)
+        elapsed_ms = 1000.0 * (time.perf_counter() - began)
+
+        def course(c: Any) -> Course:
+            return Course(*(tuple(v.round(1).tolist()) for v in (c.mean, c.p05, c.p95)))
+
+        return Reply(
+            Answer(
+                tuple(found.times_us.tolist()),
+                course(found.factual),
+                course(found.counterfactual),
+                course(found.effect),
+                found.question,
+                found.split,
+                found.mean_effect,
+                found.below_70,
+                found.above_180,
+                tuple((c.loud, c.text) for c in found.cautions),
+                found.trustworthy,
+                found.draws,
+                found.assumed,
+                elapsed_ms,
+            )
+        )
+
+
+class WhatifWorker(Worker):
+    """The worker, asked from the portal."""
+
+    def __init__(self) -> None:
+        super().__init__("cloud.whatif_job")
+
+    async def reply(self, message: Window | Question) -> Reply:
+        """What the worker says; a worker that dies or hangs is a ``problem``."""
+        body = await self.ask(msgspec.msgpack.encode(message))
+        if isinstance(body, str):
+            return Reply(problem=body)
+        return msgspec.msgpack.decode(body, type=Reply)
+
+
+def main() -> None:
+    """Reply until standard input ends."""
+    windows = Windows()
+    decoder = msgspec.msgpack.Decoder(Window | Question)
+    # Somebody waits with a slider in hand: after ingest and pages, before advice.
+    serve_frames(lambda frame: msgspec.msgpack.encode(windows.reply(decoder.decode(frame))), nice=5)
+
+
+if __name__ == "__main__":
+    main()

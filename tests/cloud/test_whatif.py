@@ -1,0 +1,169 @@
+"""The portal's what-if: sliders to changes, the worker, and a page that answers what is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+
+from cloud.portal.chart import DARK
+from cloud.portal.whatif_view import SLIDERS, SPANS, cautions, changes_of, options, summary, window_us
+from cloud.whatif_job import KEPT, Question, WhatifWorker, Window, Windows
+from core.causal.do import parse
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
+from tests.cloud import filled
+from tests.cloud.portal_process import browser, portal
+from tests.cloud.test_portal import Site
+
+NOW = filled.NOW_US
+START, END = window_us(SPANS["Last 12 h"], NOW)
+UTC = ZoneInfo("UTC")
+
+
+def window(key: str = "one", patient: bytes = b"weight_kg = 75.0") -> Window:
+    begin = NOW - US_PER_DAY
+    acts = [*filled.readings(begin, NOW), *filled.meals(begin, 2)]
+    samples = sorted((s for s in acts if begin <= s.time_us <= NOW), key=lambda s: s.time_us)
+    return Window(key, tuple(samples), patient, START, END, draws=80)
+
+
+@pytest.fixture(scope="module")
+def windows() -> Windows:
+    """One window, learned."""
+    made = Windows()
+    first = made.reply(window())
+    assert first.problem is None
+    assert first.answer is not None
+    assert not any(first.answer.effect.mean)
+    return made
+
+
+def test_a_question_is_answered_with_courses_that_belong_together(windows: Windows) -> None:
+    answer = windows.reply(Question("one", ("bolus_u*=0.5",))).answer
+    assert answer is not None
+    assert answer.times_us[0] == START
+    assert answer.times_us[-1] == END
+    assert len(answer.times_us) == len(answer.factual.mean) == len(answer.effect.p95) == 145
+    assert answer.effect.mean[-1] > 0.0
+    for f, c, e in zip(answer.factual.mean, answer.changed.mean, answer.effect.mean, strict=True):
+        assert c - f == pytest.approx(e, abs=0.2)
+    assert answer.question == "counterfactual"
+
+
+def test_an_unknown_window_and_a_bad_change_are_said(windows: Windows) -> None:
+    assert not windows.reply(Question("other", ())).is_known
+    bad = windows.reply(Question("one", ("bolus*=2",)))
+    assert bad.answer is None
+    assert "unknown target" in (bad.problem or "")
+    wrong = windows.reply(window("wrong", b"weight_kg = -3.0"))
+    assert wrong.problem
+    empty = windows.reply(Window("empty", (), b"", START, END))
+    assert "record does not reach" in (empty.problem or "")
+
+
+def test_only_the_last_used_windows_are_kept(windows: Windows) -> None:
+    made = Windows()
+    made._kept.update({str(k): known for k, known in enumerate([windows._kept["one"]] * KEPT)})
+    assert made.reply(Question("0", ())).answer is not None
+    made._kept["new"] = windows._kept["one"]
+    made.reply(window("1"))  # known already: nothing is learned again
+    assert set(made._kept) == {"0", "1", "2", "3", "4", "5", "new"}
+    short = window("short")
+    made._learn(Window("short", short.samples, b"", END - 10 * US_PER_MIN, END, 40))
+    assert "short" in made._kept
+    assert len(made._kept) == KEPT
+    assert {"2", "3"}.isdisjoint(made._kept)
+
+
+def test_every_slider_makes_a_change_that_can_be_meant() -> None:
+    for name, span in SPANS.items():
+        start_us, _ = window_us(span, NOW)
+        for slider in SLIDERS:
+            away = slider.high if slider.high != slider.neutral else slider.low
+            changes = changes_of({slider.name: away}, span, start_us)
+            assert bool(changes) == (slider.name in span.sliders), (name, slider)
+            for change in changes:
+                meant = parse(change, UTC)
+                assert meant.from_us in (None, start_us)
+
+
+def test_neutral_sliders_change_nothing_and_typed_words_come_last() -> None:
+    span = SPANS["Last 24 h"]
+    neutral = {s.name: s.neutral for s in SLIDERS}
+    assert changes_of(neutral, span, START) == ()
+    moved = {**neutral, "bolus": 70.0, "early": 15.0, "eat": 50.0}  # nothing can be eaten now in the past
+    assert changes_of(moved, span, START, " s*=0.9 ;; ") == ("bolus_u*=0.7", "bolus_u<<15", "s*=0.9")
+
+
+def test_a_window_ends_on_the_grid_of_readings() -> None:
+    start_us, end_us = window_us(SPANS["Last 24 h"], NOW + 123_456_789)
+    assert end_us % (5 * US_PER_MIN) == 0
+    assert end_us - start_us == US_PER_DAY
+    assert 0 <= NOW + 123_456_789 - end_us < 5 * US_PER_MIN
+    ahead = window_us(SPANS["Next 6 h"], NOW)
+    assert ahead == (NOW, NOW + 6 * US_PER_H)
+
+
+def test_what_is_shown_is_json_escaped_and_loud(windows: Windows) -> None:
+    answer = windows.reply(Question("one", ("bolus_u*=3",))).answer
+    assert answer is not None
+    assert not answer.trustworthy
+    tree = options(answer, window().samples, ZoneInfo("Europe/London"), DARK, dark=True)
+    text = json.dumps(tree, allow_nan=False)
+    assert "With the change" in text
+    low, width = tree["series"][0]["data"], tree["series"][1]["data"]
+    assert all(w >= 0 for _, w in width)
+    assert low[0][1] == answer.factual.p05[0]
+    banner = cautions(answer)
+    assert 'role="alert"' in banner
+    assert "Outside the domain" in banner
+    assert "Mean effect" in summary(answer)
+
+
+async def test_the_worker_process_answers_and_is_replaced_when_it_dies() -> None:
+    worker = WhatifWorker()
+    try:
+        assert not (await worker.reply(Question("one", ()))).is_known
+        assert worker._process is not None
+        worker._process.kill()
+        await worker._process.wait()
+        assert not (await worker.reply(Question("one", ()))).is_known
+    finally:
+        await worker.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder: Path = tmp_path_factory.mktemp("portal")
+    db = filled.open_database(folder)
+    with db.write() as session:
+        filled.fill(session)
+    db.close()
+    with portal(folder) as base:
+        yield Site(base, folder)
+
+
+@pytest.mark.timeout(260)
+async def test_the_page_answers_what_is_typed(site: Site) -> None:
+    assert site.get("/whatif/hub-1").status_code == 303  # not without login
+    async with browser(site.base, site.login(), "/whatif/hub-1") as tab:
+        await tab.until(
+            lambda t: "Nothing is changed yet" in t.text(), limit_s=200
+        )  # kernels may have to be compiled
+        await tab.type("Other change", "carbs_g*=0.5")
+        await tab.click("Ask")
+        await tab.until(lambda t: "<p>carbs_g*=0.5</p>" in t.text() and "Mean effect" in t.text())
+        await tab.type("Other change", "<script>")
+        await tab.click("Ask")
+        await tab.until(lambda t: "cannot be read as a change" in t.text())
+        assert "<script>" not in tab.tab.text().replace('"<script>"', "")
+
+
+def test_an_unknown_person_has_no_questions(site: Site) -> None:
+    page = httpx.get(f"{site.base}/whatif/nobody", headers={"Cookie": site.login()})
+    assert "There is no such person" in page.text
+    assert "/whatif/hub-1" in httpx.get(f"{site.base}/person/hub-1", headers={"Cookie": site.login()}).text
