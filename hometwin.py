@@ -122,6 +122,28 @@ def replay(
 
 
 @app.command()
+def advise(
+    events: Annotated[Path, typer.Argument(help="A recording, of any format that replay reads.")],
+    at: Annotated[
+        str, typer.Option(help="The moment: 2026-01-31T12:30 (the person's clock, or with a zone).")
+    ],
+    carbs: Annotated[float, typer.Option(help="Carbohydrate about to be eaten, g.")] = 0.0,
+    question: Annotated[
+        str | None, typer.Option(help="meal, correction, basal or now. Default: meal with carbs, else now.")
+    ] = None,
+    patient: Annotated[Path | None, typer.Option(help="The patient file (TOML).")] = None,
+    draws: Annotated[int, typer.Option(help="Simulated courses; at least 299.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Ask the twin for a dose at one moment of a recording. Research software: do not dose by it."""
+    from edge.advise import advice_json, advice_lines
+    from edge.advise import advise as ask
+
+    answer, zone, at_us = ask(events, patient, at, carbs, question, draws)
+    typer.echo(advice_json(answer) if as_json else "\n".join(advice_lines(answer, zone, at_us)))
+
+
+@app.command()
 def pair(
     config: ConfigOption = DEFAULT_CONFIG,
     seconds: Annotated[float, typer.Option(help="How long to listen.", min=1, max=120)] = 10.0,

@@ -22,7 +22,7 @@ from cloud.advice_job import AdviceJob, JobResult
 from cloud.advice_worker import AdviceWorker
 from cloud.config import CloudConfig
 from cloud.db import AdviceRow, AuditRow, ContributionRow, Database, PriorRow
-from core.advice import Advice, Policy
+from core.advice_types import Advice, policy_of
 from core.clock import Clock
 from core.errors import ConfigError, HometwinError
 from core.messages import DoseAdvice, Down, Prior, encode
@@ -252,18 +252,6 @@ def patient_of(config: CloudConfig, hub_id: str) -> tuple[Patient, bytes]:
         raise ConfigError("nested too deeply", where=str(path)) from None
     except ConfigError as err:
         raise ConfigError(err.what, where=f"{path}: {err.where}", mend=err.mend) from None
-
-
-def policy_of(patient: Patient) -> Policy:
-    """The clinician's limits from the person's file; the cautious defaults where it is silent."""
-    therapy, default = patient.therapy, Policy()
-    return Policy(
-        target_mgdl=therapy.target_mgdl or default.target_mgdl,
-        carb_ratio_g_per_u=therapy.carb_ratio_g_per_u,
-        correction_mgdl_per_u=therapy.correction_mgdl_per_u,
-        max_dose_u=therapy.max_bolus_u or default.max_dose_u,
-        max_iob_u=therapy.max_iob_u or default.max_iob_u,
-    )
 
 
 def _newest_contribution(session: Session) -> int:

@@ -27,7 +27,6 @@ from cloud.db import (
     RejectedRow,
     SampleRow,
 )
-from cloud.trend import TREND_SPAN_US, trend
 from core.errors import DecodeError
 from core.messages import (
     Alarm,
@@ -40,6 +39,7 @@ from core.messages import (
     Sample,
     decode,
 )
+from core.trend import TREND_SPAN_US, trend
 from core.units import US_PER_DAY, US_PER_MIN
 
 GLUCOSE: Final = "cgm_mgdl"

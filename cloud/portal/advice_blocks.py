@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from cloud.portal import words
 from cloud.portal.blocks import table
 from cloud.queries import AdviceCard
-from core.advice import clopper_pearson_upper
+from core.chance import clopper_pearson_upper
 from core.messages import DoseAdvice
 
 
