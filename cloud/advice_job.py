@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from core.advice_types import Advice, Policy
+from core.challenger import disagreement, strangeness
 from core.errors import HometwinError
 from core.messages import Sample
 
@@ -51,9 +52,30 @@ def _advise(job: AdviceJob) -> Advice:
     from core.advise_twin import advise  # loads numba: only the worker pays for it
     from core.twin import Patient, Twin
 
+    known = [s for s in job.samples if s.time_us <= job.now_us]
     twin = Twin(Patient.from_toml(job.patient_toml))
-    twin.observe([s for s in job.samples if s.time_us <= job.now_us])
-    return advise(twin, job.now_us, job.carbs_g, job.policy, "meal", job.for_time_us)
+    twin.observe(known)
+    answer = advise(twin, job.now_us, job.carbs_g, job.policy, "meal", job.for_time_us)
+    if answer.refused is not None:
+        return answer
+    doubt = strangeness(twin.distances(job.now_us)) or disagreement(
+        answer, known, job.policy, job.now_us, job.for_time_us
+    )
+    return answer if doubt is None else overruled(answer, doubt)
+
+
+def overruled(answer: Advice, why: str) -> Advice:
+    """The answer turned into a refusal; the courses without insulin are all that stays of it."""
+    return msgspec.structs.replace(
+        answer,
+        dose_u=0.0,
+        action="none",
+        refused=why,
+        why=(),
+        ladder=(),
+        band=answer.band_without,
+        reasons=(f"No dose is advised: {why}.", *answer.reasons),
+    )
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:

@@ -150,6 +150,20 @@ def _bolus(
     calculated = calculator_dose(
         carbs_g, situation.dosing_mgdl, situation.iob_u, policy.target_mgdl, carb_ratio, correction
     )
+    missing_g = max(0.0, situation.eaten_g - carb_ratio * situation.dosed_u)
+    if missing_g > 0:
+        # A meal without its bolus: its insulin, and no correction for the rise that this very meal makes.
+        late = calculator_dose(
+            carbs_g + missing_g,
+            min(situation.dosing_mgdl, policy.target_mgdl),
+            situation.iob_u,
+            policy.target_mgdl,
+            carb_ratio,
+            correction,
+        )
+        if late > calculated:
+            calculated = late
+            reasons.append(f"{missing_g:.0f} g eaten in the last two hours have no bolus on record.")
     reasons += words.calculator_reasons(carbs_g, situation, policy, carb_ratio, calculated)
     allowed = calculated * policy.max_over_calculator
     ceiling, capped_by = _ceiling(allowed, situation, policy)

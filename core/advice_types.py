@@ -109,6 +109,8 @@ class Situation(msgspec.Struct, frozen=True):
     changing: str = ""  # a change under way that the model does not explain, in words
     basal_uph: float | None = None  # the pump's present rate
     assumed: tuple[str, ...] = ()  # what about the person is assumed
+    eaten_g: float = 0.0  # meals on record of the last two hours (the courses hold them already)
+    dosed_u: float = 0.0  # boluses since 20 min before the first of them
 
     @property
     def dosing_mgdl(self) -> float:
@@ -138,6 +140,11 @@ class Band(msgspec.Struct, frozen=True):
     p05: tuple[float, ...] = ()
     p50: tuple[float, ...] = ()
     p95: tuple[float, ...] = ()
+
+    def rows(self) -> tuple[tuple[float, float, float, float], ...]:
+        """(minute, p05, p50, p95) each half hour: enough to draw."""
+        rows = zip(self.minutes, self.p05, self.p50, self.p95, strict=True)
+        return tuple(row for row in rows if row[0] % 30 == 0)
 
 
 class Advice(msgspec.Struct, frozen=True):
@@ -192,6 +199,14 @@ class Advice(msgspec.Struct, frozen=True):
             model=self.model,
             approved_by=approved_by,
             approved_us=approved_us,
+            action=self.action,
+            eat_g=self.eat_g,
+            why=self.why,
+            changes=self.changes,
+            ladder=tuple((r.dose_u, r.p_below_70_bound, r.p_below_54_bound) for r in self.ladder),
+            band=self.band.rows(),
+            band_without=self.band_without.rows(),
+            max_dose_u=self.max_dose_u,
         )
 
 

@@ -101,6 +101,8 @@ def contributions(
         reason = "because the twin expects glucose to end lower than the calculator does"
     else:
         reason = "because the twin expects glucose to stay higher than the calculator does"
+    if situation.eaten_g > 0 and carbs_u == 0 and rest > 0:
+        reason = "for a meal of the last two hours without its bolus"
     shares = [
         (carbs_u, "for the meal"),
         (raw_u, f"because glucose is {abs(glucose - policy.target_mgdl):.0f} mg/dL {where} target"),

@@ -33,6 +33,8 @@ MIN_READINGS: Final = 8  # of two hours; with fewer nothing can be said about th
 CHANGE_SPAN_US: Final = 6 * US_PER_H
 CUSUM_SLACK: Final = 0.5  # shifts of one SD are looked for
 CUSUM_ALARM: Final = 8.0  # innovations of a 5-min sensor hang together, so above the 5 of independent ones
+MEAL_SPAN_US: Final = 2 * US_PER_H  # a bolus later than this comes after the meal has done its work
+MEAL_G: Final = 20.0  # below, it is the treatment of a low
 SEED: Final = 1  # the same draws for every candidate: doses then differ by dose, not by luck
 
 
@@ -114,6 +116,8 @@ def situation(
         for e in twin.record.between(at_us - round(ACTION_MIN * US_PER_MIN), t)
         if e.kind == "bolus_u"
     ]
+    meals = [e for e in twin.record.between(t - MEAL_SPAN_US, t) if e.kind == "carbs_g" and e.value >= MEAL_G]
+    covered_us = meals[0].time_us - 20 * US_PER_MIN if meals else t
     innovations = twin.innovations(t - CHANGE_SPAN_US, t)
     fit = [i.z for i in innovations if i.time_us > t - MISFIT_SPAN_US]
     expected = None
@@ -134,6 +138,8 @@ def situation(
         record_us=None if first is None else t - first.time_us,
         changing=change_words([i.z for i in innovations]),
         basal_uph=twin.basal_uph(t),
+        eaten_g=sum(e.value for e in meals),
+        dosed_u=sum(dose_u for time_us, dose_u in boluses if time_us >= covered_us),
         assumed=tuple(f"{name} {source_words}" for name, source_words in twin.assumed),
     )
 

@@ -215,6 +215,14 @@ class Twin:
                 found.append(Innovation(entry.time_us, sign * math.sqrt(track.nis)))
         return found
 
+    def distances(self, t: int) -> tuple[tuple[str, float], ...]:
+        """(log-parameter, standard deviations of its estimate from where the prior puts it) at ``t``."""
+        track = self._at(t)
+        k = self.model.N_THETA
+        prior = track.nominal.dynamics[:k]
+        away = (track.mean[:k] - prior[:, 0]) / prior[:, 2]
+        return tuple(zip(self.model.NAMES[:k], away.tolist(), strict=True))
+
     def basal_uph(self, t: int) -> float | None:
         """The pump's rate in force at ``t``; None when the record holds none."""
         track = self._at(t)

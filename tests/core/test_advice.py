@@ -367,3 +367,15 @@ def test_a_question_that_makes_no_sense_is_an_input_error() -> None:
     for carbs, question in ((30.0, "correction"), (30.0, "basal"), (0.0, "why")):
         with pytest.raises(InputError):
             advise(FakePerson(), carbs, POLICY, situation(), question)
+
+
+def test_a_meal_without_its_bolus_may_still_be_dosed_but_its_rise_is_not_corrected_twice() -> None:
+    now = situation(glucose_mgdl=180.0)
+    person = FakePerson(280.0, 36.0, 0.05)  # where the meal is taking this person
+    plain = advise(person, 0.0, POLICY, now, "correction")
+    missed = advise(person, 0.0, POLICY, msgspec.structs.replace(now, eaten_g=60.0), "correction")
+    assert missed.dose_u > plain.dose_u
+    assert missed.calculator_u == pytest.approx(5.0)  # 60 g, and nothing for the 70 mg/dL above target
+    assert any("no bolus on record" in text for text in missed.reasons)
+    dosed = advise(person, 0.0, POLICY, msgspec.structs.replace(now, eaten_g=60.0, dosed_u=5.0), "correction")
+    assert dosed.dose_u == plain.dose_u
