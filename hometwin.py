@@ -25,6 +25,10 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", envvar="HOMETWIN_CONFIG", help="The hub's TOML file.", show_envvar=True),
 ]
 DEFAULT_CONFIG = Path("/etc/hometwin/hub.toml")
+ADVICE_TIMEOUT_S = 60.0  # a Raspberry Pi simulates for some seconds
+
+advice_app = typer.Typer(help="Approved advice on the running hub: list it, say what was done, ask for more.")
+app.add_typer(advice_app, name="advice")
 
 
 @app.command()
@@ -158,6 +162,28 @@ def whatif(
 
     for line in run(events, patient, from_, to, do, out, draws, seed):
         typer.echo(line)
+
+
+@app.command()
+def advise(
+    events: Annotated[Path, typer.Argument(help="A recording, of any format that replay reads.")],
+    at: Annotated[
+        str, typer.Option(help="The moment: 2026-01-31T12:30 (the person's clock, or with a zone).")
+    ],
+    carbs: Annotated[float, typer.Option(help="Carbohydrate about to be eaten, g.")] = 0.0,
+    question: Annotated[
+        str | None, typer.Option(help="meal, correction, basal or now. Default: meal with carbs, else now.")
+    ] = None,
+    patient: Annotated[Path | None, typer.Option(help="The patient file (TOML).")] = None,
+    draws: Annotated[int, typer.Option(help="Simulated courses; at least 299.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Ask the twin for a dose at one moment of a recording. Research software: do not dose by it."""
+    from edge.advise import advice_json, advice_lines
+    from edge.advise import advise as ask
+
+    answer, zone, at_us = ask(events, patient, at, carbs, question, draws)
+    typer.echo(advice_json(answer) if as_json else "\n".join(advice_lines(answer, zone, at_us)))
 
 
 @app.command()
@@ -389,6 +415,58 @@ def entries(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     for line in ask_hub(load_config(config).control_socket, {"do": "entries"})["entries"]:
         typer.echo(line)
+
+
+@advice_app.callback(invoke_without_command=True)
+def advice(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """List the advice that this hub holds, each with its state."""
+    from edge.advice_text import advice_lines
+    from edge.config import load_config
+    from edge.control import ask_hub
+
+    context.obj = config
+    if context.invoked_subcommand is None:
+        settings = load_config(config)
+        answer = ask_hub(settings.control_socket, {"do": "advice"})
+        typer.echo("\n".join(advice_lines(answer, settings.zone)))
+
+
+@advice_app.command("confirm")
+def advice_confirm(
+    context: typer.Context,
+    advice_id: Annotated[str, typer.Argument(help="The advice, as listed.")],
+    took: Annotated[
+        float | None, typer.Option(help="Units really taken; 0: not followed. Default: as advised.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The hub's TOML file.")] = None,
+) -> None:
+    """Say what was done about a piece of advice. It enters no dose: your pump, or `hometwin log`, does."""
+    from edge.config import load_config
+    from edge.control import ask_hub
+
+    request = {"do": "confirm", "advice_id": advice_id, "took_u": took}
+    typer.echo(ask_hub(load_config(config or context.obj).control_socket, request)["said"])
+
+
+@advice_app.command("ask")
+def advice_ask(
+    context: typer.Context,
+    carbs: Annotated[float, typer.Option(help="Carbohydrate about to be eaten, g.")] = 0.0,
+    question: Annotated[str | None, typer.Option(help="meal, correction, basal or now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The hub's TOML file.")] = None,
+) -> None:
+    """Ask this hub's own twin, as far as a standing policy of your clinician allows it."""
+    from edge.advice_text import advice_lines
+    from edge.config import load_config
+    from edge.control import ask_hub
+
+    settings = load_config(config or context.obj)
+    request = {"do": "ask", "carbs_g": carbs, "question": question}
+    row = ask_hub(settings.control_socket, request, ADVICE_TIMEOUT_S)["advice"]
+    typer.echo(
+        json.dumps(row, indent=1) if as_json else "\n".join(advice_lines({"advice": [row]}, settings.zone))
+    )
 
 
 @app.command(

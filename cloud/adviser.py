@@ -17,15 +17,16 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from cloud import decisions, habits, population, queries
+from cloud import audit, decisions, habits, outcomes, population, queries
 from cloud.advice_job import AdviceJob, JobResult
 from cloud.advice_worker import AdviceWorker
 from cloud.config import CloudConfig
-from cloud.db import AdviceRow, AuditRow, ContributionRow, Database, PriorRow
-from core.advice import Advice, Policy
+from cloud.db import AdviceRow, ContributionRow, Database, PriorRow
+from core import evidence
+from core.advice_types import Advice, policy_of
 from core.clock import Clock
 from core.errors import ConfigError, HometwinError
-from core.messages import DoseAdvice, Down, Prior, encode
+from core.messages import DoseAdvice, Down, Prior, decode, encode
 from core.patient import Patient
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
 
@@ -46,6 +47,8 @@ MAX_WAIT_S: Final = 30.0
 # that runs 300 times faster they would look like half an hour of old data; on a true clock they are nothing.
 TRANSPORT_S: Final = 5.0
 DELIVERY_S: Final = 30.0
+DRAWS: Final = 2000  # twice what a hub affords: the bound on a chance of 1 % tightens from .4 to .6 %
+SCORE_GRACE_US: Final = 30 * US_PER_MIN  # readings may come late
 TWIN_KINDS: Final = (
     "cgm_mgdl",
     "smbg_mgdl",
@@ -120,6 +123,9 @@ class Adviser:
         if span is None or span[1] - span[0] < PRIOR_AFTER_US:
             return
         await self._ensure_prior(hub_id)
+        scored = await self._db.run(score_due, hub_id, self._clock.now_us())
+        if scored:
+            log.info("advice.scored", hub=hub_id, outcomes=scored)
         if span[1] - span[0] < ADVICE_AFTER_US or self._looked_us.get(hub_id) == span[1]:
             return
         now_us = self._clock.now_us()
@@ -171,6 +177,10 @@ class Adviser:
         meal = habits.next_meal([s for s in carbs if s.time_us <= now_us], zone, now_us, LEAD_US)
         if meal is None or await self._db.query(_has_advice_near, hub_id, meal.time_us):
             return
+        card = await self._db.query(queries.scorecard, hub_id)
+        if card is not None and card.suspended:
+            log.warning("adviser.suspended", hub=hub_id)
+            return
         patient, patient_toml = patient_of(self._config, hub_id)
         record = await self._db.query(queries.samples, hub_id, now_us - RECORD_US, TWIN_KINDS)
         newest_us = max((s.time_us for s in record if s.kind == "cgm_mgdl"), default=now_us)
@@ -178,7 +188,7 @@ class Adviser:
         job = AdviceJob(
             samples=tuple(s for s in record if s.time_us <= as_of_us),
             patient_toml=patient_toml,
-            policy=policy_of(patient),
+            policy=policy_of(patient, DRAWS),
             now_us=as_of_us,
             for_time_us=meal.time_us,
             carbs_g=meal.carbs_g,
@@ -189,7 +199,12 @@ class Adviser:
             return
         if result.advice.refused and meal.time_us - now_us > LAST_CALL_US:
             return  # the next reading may allow more
-        advice = self._message(hub_id, meal, result.advice)
+        person = await self._db.query(queries.person_mark, hub_id)
+        advice = msgspec.structs.replace(
+            self._message(hub_id, meal, result.advice),
+            person=person,
+            evidence=evidence.digest(job.samples, result.advice.data_time_us),
+        )
         made = await self._db.run(decisions.propose, hub_id, advice, now_us)
         if not made:
             return
@@ -225,6 +240,10 @@ class Adviser:
             await self._sender.send(hub_id, advice, expires_us)
             await self._db.run(decisions.mark_sent, advice.advice_id, now_us)
             log.info("advice.sent", hub=hub_id)
+        for hub_id, policy in await self._db.query(decisions.waiting_policies, self._clock.now_us()):
+            await self._sender.send(hub_id, policy, policy.expires_us)
+            await self._db.run(decisions.mark_policy_sent, policy.policy_id, self._clock.now_us())
+            log.info("policy.sent", hub=hub_id)
 
 
 async def run_adviser(
@@ -254,16 +273,29 @@ def patient_of(config: CloudConfig, hub_id: str) -> tuple[Patient, bytes]:
         raise ConfigError(err.what, where=f"{path}: {err.where}", mend=err.mend) from None
 
 
-def policy_of(patient: Patient) -> Policy:
-    """The clinician's limits from the person's file; the cautious defaults where it is silent."""
-    therapy, default = patient.therapy, Policy()
-    return Policy(
-        target_mgdl=therapy.target_mgdl or default.target_mgdl,
-        carb_ratio_g_per_u=therapy.carb_ratio_g_per_u,
-        correction_mgdl_per_u=therapy.correction_mgdl_per_u,
-        max_dose_u=therapy.max_bolus_u or default.max_dose_u,
-        max_iob_u=therapy.max_iob_u or default.max_iob_u,
-    )
+def score_due(session: Session, hub_id: str, now_us: int) -> int:
+    """Compare every advice whose hours are over with what came; returns how many were."""
+    rows = session.scalars(
+        select(AdviceRow).where(
+            AdviceRow.hub_id == hub_id,
+            AdviceRow.state.in_(("sent", "alone")),
+            AdviceRow.outcome.is_(None),
+            AdviceRow.created_us >= now_us - 3 * US_PER_DAY,
+        )
+    ).all()
+    done = 0
+    for row in rows:
+        advice = decode(row.body, DoseAdvice)
+        end_us = advice.for_time_us + round(advice.horizon_min * US_PER_MIN)
+        if advice.refused is not None or advice.dose_u <= 0 or end_us + SCORE_GRACE_US > now_us:
+            continue
+        glucose = queries.samples(session, hub_id, advice.for_time_us, ("cgm_mgdl",))
+        found = outcomes.outcome(advice, row.took_u, glucose)
+        if found is not None:
+            row.outcome = msgspec.msgpack.encode(found)
+            audit.note(session, now_us, "adviser", f"compared advice {row.advice_id} with what came")
+            done += 1
+    return done
 
 
 def _newest_contribution(session: Session) -> int:
@@ -272,7 +304,7 @@ def _newest_contribution(session: Session) -> int:
 
 def _keep_prior(session: Session, hub_id: str, prior: Prior, now_us: int) -> None:
     session.add(PriorRow(hub_id=hub_id, version=prior.version, created_us=now_us, body=encode(prior)))
-    session.add(AuditRow(time_us=now_us, who="population", what=f"sent prior {prior.version} to {hub_id}"))
+    audit.note(session, now_us, "population", f"sent prior {prior.version} to {hub_id}")
 
 
 def _has_advice_near(session: Session, hub_id: str, time_us: int) -> bool:

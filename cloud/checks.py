@@ -11,7 +11,17 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from core.messages import Alarm, Contribution, Estimate, Forecast, HubStatus, Sample
+from core.messages import (
+    Alarm,
+    Confirmation,
+    Contribution,
+    DoseAdvice,
+    Estimate,
+    Forecast,
+    HubStatus,
+    OwnAdvice,
+    Sample,
+)
 from core.units import KINDS
 
 EARLIEST_US: Final = 631_152_000_000_000  # 1990-01-01 UTC; before it there was nothing to measure with
@@ -22,6 +32,8 @@ MAX_NAMES: Final = 500  # states of a model, horizons of a forecast
 MAX_HORIZON_MIN: Final = 7 * 24 * 60.0
 MAX_NAME: Final = 80  # characters; a column's width
 MAX_MODEL: Final = 40
+MAX_TAKEN_U: Final = 100.0
+MAX_TEXT: Final = 400
 
 
 def sample_problem(sample: Sample) -> str:
@@ -56,6 +68,10 @@ def problem_of(body: Any) -> str:
             return _contribution_problem(body)
         case HubStatus():
             return _status_problem(body)
+        case Confirmation():
+            return _confirmation_problem(body)
+        case OwnAdvice():
+            return _advice_problem(body.advice) or ("" if _is_name(body.policy_id, 64) else "unusable name")
         case _:
             return ""
 
@@ -116,8 +132,31 @@ def _contribution_problem(c: Contribution) -> str:
 
 def _status_problem(s: HubStatus) -> str:
     # Its time is not judged: a hub whose clock is wrong must be able to say how it is.
-    texts = (s.version, *s.devices, *s.devices.values(), *s.counters)
+    texts = (s.version, s.person, *s.devices, *s.devices.values(), *s.counters)
     return "" if len(texts) <= 4 * MAX_NAMES and _are_texts(texts) else "unusable name"
+
+
+def _confirmation_problem(c: Confirmation) -> str:
+    if not _is_time(c.time_us):
+        return "impossible time"
+    if not (math.isfinite(c.took_u) and 0 <= c.took_u <= MAX_TAKEN_U):
+        return "implausible value"
+    return "" if _is_name(c.advice_id, 64) else "unusable name"
+
+
+def _advice_problem(a: DoseAdvice) -> str:
+    if not (_is_time(a.for_time_us) and _is_time(a.data_time_us) and _is_time(a.approved_us)):
+        return "impossible time"
+    numbers = (a.carbs_g, a.dose_u, a.p_below_70, a.p_below_54, a.horizon_min, a.eat_g, a.max_dose_u)
+    rows = (*a.ladder, *a.band, *a.band_without)
+    if not _are_finite((*numbers, *(value for row in rows for value in row))) or min(numbers) < 0:
+        return "not a number"
+    if not 0 <= a.draws <= INT32_MAX or a.dose_u > MAX_TAKEN_U or max(a.p_below_70, a.p_below_54) > 1:
+        return "number out of range"
+    texts = (*a.reasons, *a.limits, *a.why, *a.changes, a.person, a.evidence, a.refused or "")
+    if len(texts) + len(rows) > 4 * MAX_NAMES or any(len(text) > MAX_TEXT for text in texts):
+        return "too long"
+    return "" if _are_names((a.advice_id, a.model, a.approved_by, a.action)) else "unusable name"
 
 
 def _is_time(time_us: int) -> bool:

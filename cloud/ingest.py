@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from cloud import decisions
 from cloud.checks import problem_of, sample_problem
 from cloud.db import Database
 from cloud.tables import (
@@ -43,10 +44,12 @@ from core.clock import Clock
 from core.errors import DecodeError, InputError
 from core.messages import (
     Alarm,
+    Confirmation,
     Contribution,
     Estimate,
     Forecast,
     HubStatus,
+    OwnAdvice,
     Quality,
     Sample,
     SampleBatch,
@@ -180,7 +183,7 @@ def _take(
     )
     hub.known[received.number] = fingerprint
     hub.row.last_number = received.number
-    asides = _take_body(session, received, body, counters, careful)
+    asides = _take_body(session, received, body, now_us, counters, careful)
     for aside in asides:
         session.add(
             RejectedRow(
@@ -196,7 +199,7 @@ def _take(
 
 
 def _take_body(
-    session: Session, received: Received, data: bytes, counters: Counter[str], careful: bool
+    session: Session, received: Received, data: bytes, now_us: int, counters: Counter[str], careful: bool
 ) -> list[Aside]:
     """Add the records; returns what of the message could not be used."""
     if received.uplink is None:
@@ -205,10 +208,10 @@ def _take_body(
     if problem := problem_of(body):
         return [Aside(problem, data, True)]
     if not careful:
-        return _add(session, received.hub_id, received.number, body, data, counters)
+        return _add(session, received.hub_id, received.number, body, data, now_us, counters)
     try:
         with session.begin_nested():
-            return _add(session, received.hub_id, received.number, body, data, counters)
+            return _add(session, received.hub_id, received.number, body, data, now_us, counters)
     except OperationalError:
         raise
     except UNUSABLE as err:
@@ -216,7 +219,7 @@ def _take_body(
 
 
 def _add(
-    session: Session, hub_id: str, number: int, body: Up, data: bytes, counters: Counter[str]
+    session: Session, hub_id: str, number: int, body: Up, data: bytes, now_us: int, counters: Counter[str]
 ) -> list[Aside]:
     """Statements rather than objects: one of them per message, and their order is that of the rows."""
     asides: list[Aside] = []
@@ -234,6 +237,12 @@ def _add(
             session.execute(update(HubRow).where(HubRow.hub_id == hub_id).values(status=data))
         case Contribution():
             asides = _add_contribution(session, hub_id, body, data, counters)
+        case Confirmation():
+            if not decisions.confirm(session, hub_id, body, now_us):
+                asides = _conflict("confirmation", hub_id, data, counters)
+        case OwnAdvice():
+            if not decisions.keep_own(session, hub_id, body, now_us):
+                asides = _conflict("advice", hub_id, data, counters)
     counters[f"ingested.{type(body).__name__.lower()}"] += 1
     return asides
 

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session
 
+from cloud import outcomes
 from cloud.checks import EARLIEST_US, LATEST_US, problem_of, sample_problem
 from cloud.db import (
     AdviceRow,
@@ -23,11 +24,12 @@ from cloud.db import (
     EstimateRow,
     ForecastRow,
     HubRow,
+    PolicyRow,
     PriorRow,
     RejectedRow,
     SampleRow,
 )
-from cloud.trend import TREND_SPAN_US, trend
+from cloud.outcomes import Outcome, Scorecard
 from core.errors import DecodeError
 from core.messages import (
     Alarm,
@@ -38,8 +40,10 @@ from core.messages import (
     HubStatus,
     Prior,
     Sample,
+    StandingPolicy,
     decode,
 )
+from core.trend import TREND_SPAN_US, trend
 from core.units import US_PER_DAY, US_PER_MIN
 
 GLUCOSE: Final = "cgm_mgdl"
@@ -82,6 +86,9 @@ class AdviceCard(msgspec.Struct, frozen=True):
     decided_by: str | None
     decided_us: int | None
     note: str | None
+    confirmed_us: int | None = None
+    took_u: float | None = None
+    outcome: Outcome | None = None
 
     def lapsed(self, now_us: int) -> bool:
         """Nobody decided in time."""
@@ -98,6 +105,8 @@ class PersonView(msgspec.Struct, frozen=True):
     alarms: tuple[Alarm, ...]  # newest first, within the window
     prior: Prior | None
     advice: tuple[AdviceCard, ...]  # newest first
+    scorecard: Scorecard | None = None
+    policies: tuple[StandingPolicy, ...] = ()  # those that still hold
     set_aside: int = 0  # messages, whole or in part, that could not be used within the window
 
 
@@ -125,6 +134,8 @@ def person(session: Session, hub_id: str, start_us: int, now_us: int) -> PersonV
         alarms=tuple(alarms(session, hub_id, start_us)),
         prior=last_prior(session, hub_id),
         advice=tuple(advice_cards(session, hub_id)),
+        scorecard=scorecard(session, hub_id),
+        policies=tuple(policies(session, hub_id, now_us)),
         set_aside=_set_aside(session, hub_id, start_us),
     )
 
@@ -220,10 +231,47 @@ def advice_cards(session: Session, hub_id: str, limit: int = 8) -> list[AdviceCa
             row.decided_by,
             row.decided_us,
             row.note,
+            row.confirmed_us,
+            row.took_u,
+            _outcome(row),
         )
         for row in rows
         if (advice := _usable(row.body, DoseAdvice)) is not None
     ]
+
+
+def _outcome(row: AdviceRow) -> Outcome | None:
+    if row.outcome is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(row.outcome, type=Outcome)
+    except msgspec.MsgspecError:  # of another version
+        return None
+
+
+def scorecard(session: Session, hub_id: str) -> Scorecard | None:
+    """All outcomes of this person's advice, summed up; None before the first."""
+    rows = session.scalars(
+        select(AdviceRow).where(AdviceRow.hub_id == hub_id, AdviceRow.outcome.is_not(None))
+    )
+    return outcomes.scorecard(found for row in rows if (found := _outcome(row)) is not None)
+
+
+def policies(session: Session, hub_id: str, now_us: int) -> list[StandingPolicy]:
+    """Standing policies that hold now, newest first."""
+    bodies = session.scalars(
+        select(PolicyRow.body)
+        .where(PolicyRow.hub_id == hub_id, PolicyRow.expires_us > now_us)
+        .order_by(PolicyRow.approved_us.desc())
+    )
+    return [policy for body in bodies if (policy := _usable(body, StandingPolicy)) is not None]
+
+
+def person_mark(session: Session, hub_id: str) -> str:
+    """Whom the hub says it lives with (core.evidence.person_mark); empty before its first status."""
+    hub = session.get(HubRow, hub_id)
+    status = _usable(hub.status, HubStatus) if hub is not None and hub.status else None
+    return status.person if status is not None else ""
 
 
 def contributions(session: Session) -> dict[str, Contribution]:
@@ -255,8 +303,14 @@ def change_mark(session: Session, hub_id: str) -> tuple[int, ...]:
         )
     ).one()
     sent = session.scalar(select(func.count()).where(AdviceRow.hub_id == hub_id, AdviceRow.state == "sent"))
+    done = session.execute(
+        select(func.count(AdviceRow.confirmed_us), func.count(AdviceRow.outcome)).where(
+            AdviceRow.hub_id == hub_id
+        )
+    ).one()
+    held = session.scalar(select(func.count()).where(PolicyRow.hub_id == hub_id))
     version = session.scalar(select(func.max(PriorRow.version)).where(PriorRow.hub_id == hub_id))
-    return tuple(int(value or 0) for value in (*(hub or (0, 0)), *decided, sent, version))
+    return tuple(int(value or 0) for value in (*(hub or (0, 0)), *decided, sent, version, *done, held))
 
 
 def audit_lines(session: Session, limit: int = 50) -> list[tuple[int, str, str]]:

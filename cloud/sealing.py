@@ -78,7 +78,8 @@ def attach_sealer(dialect: Dialect, sealer: Sealer) -> None:
     dialect.hometwin_sealer = sealer  # type: ignore[attr-defined]
 
 
-def _sealer_of(dialect: Dialect) -> Sealer:
+def sealer_of(dialect: Dialect) -> Sealer:
+    """The keys that ``attach_sealer`` gave."""
     sealer: Sealer = dialect.hometwin_sealer  # type: ignore[attr-defined]
     return sealer
 
@@ -94,10 +95,10 @@ class SealedBytes(TypeDecorator[bytes]):
         self.label = label
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> bytes | None:
-        return None if value is None else _sealer_of(dialect).seal(self.label.encode(), value)
+        return None if value is None else sealer_of(dialect).seal(self.label.encode(), value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
-        return None if value is None else _sealer_of(dialect).open(self.label.encode(), value)
+        return None if value is None else sealer_of(dialect).open(self.label.encode(), value)
 
 
 class SealedFloat(TypeDecorator[float]):
@@ -113,11 +114,11 @@ class SealedFloat(TypeDecorator[float]):
     def process_bind_param(self, value: Any, dialect: Dialect) -> bytes | None:
         if value is None:
             return None
-        return _sealer_of(dialect).seal(self.label.encode(), struct.pack("<d", value))
+        return sealer_of(dialect).seal(self.label.encode(), struct.pack("<d", value))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
         if value is None:
             return None
-        clear = _sealer_of(dialect).open(self.label.encode(), value)
+        clear = sealer_of(dialect).open(self.label.encode(), value)
         number: float = struct.unpack("<d", clear)[0]
         return number

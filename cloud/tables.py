@@ -163,11 +163,26 @@ class AdviceRow(Base):
     advice_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     hub_id: Mapped[str] = _hub_column()
     created_us: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[str] = mapped_column(String(16))  # proposed | approved | rejected | sent
+    state: Mapped[str] = mapped_column(String(16))  # proposed | approved | rejected | sent | alone
     body: Mapped[bytes] = mapped_column(SealedBytes("advice.body"))
     decided_by: Mapped[str | None] = mapped_column(String(80))
     decided_us: Mapped[int | None] = mapped_column(BigInteger)
     note: Mapped[str | None] = mapped_column(String(2000))
+    confirmed_us: Mapped[int | None] = mapped_column(BigInteger)  # when the person said what was done
+    took_u: Mapped[float | None] = mapped_column(SealedFloat("advice.took_u"))
+    outcome: Mapped[bytes | None] = mapped_column(SealedBytes("advice.outcome"))  # cloud.outcomes.Outcome
+
+
+class PolicyRow(Base):
+    """A standing policy that a clinician approved (core.messages.StandingPolicy)."""
+
+    __tablename__ = "policies"
+    policy_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hub_id: Mapped[str] = _hub_column()
+    approved_us: Mapped[int] = mapped_column(BigInteger)
+    expires_us: Mapped[int] = mapped_column(BigInteger)
+    sent: Mapped[bool] = mapped_column(default=False)
+    body: Mapped[bytes] = mapped_column(SealedBytes("policies.body"))
 
 
 class DownlinkRow(Base):
@@ -183,10 +198,12 @@ class DownlinkRow(Base):
 
 
 class AuditRow(Base):
-    """Who did what, when. Never a reading or a dose."""
+    """Who did what, when, on which evidence. Never a reading or a dose. Only cloud/audit.py writes it."""
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     time_us: Mapped[int] = mapped_column(BigInteger)
     who: Mapped[str] = mapped_column(String(80))
     what: Mapped[str] = mapped_column(String(400))
+    evidence: Mapped[str | None] = mapped_column(String(400))
+    chain: Mapped[bytes | None] = mapped_column(LargeBinary)

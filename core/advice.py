@@ -1,18 +1,22 @@
-"""Dosing advice under a chance constraint: the calculator's dose, cut down until a low is improbable.
+"""Dosing advice under a chance constraint: the best expected course among those that are proven safe.
 
-The rule (MODELS E). A candidate bolus may be given when, over the next five hours,
+The rule (MODELS E). A candidate may be given when, over the next five hours,
 
     P(any glucose < 70 mg/dL) <= 5 %   and   P(any glucose < 54 mg/dL) <= 1 %,
 
-each judged by its upper 95 % Clopper-Pearson bound over simulated paths. So the number of paths is part
-of the answer: with none of 299 paths below 54 the bound is just under 1 %, with fewer it cannot be.
+each judged by its upper 95 % Clopper-Pearson bound over simulated courses. So the number of courses is part
+of the answer: with none of 299 below 54 the bound is just under 1 %, with fewer it cannot be. Among the doses
+that pass, and that every limit allows, the one with the least expected risk (core.chance.risk) is advised.
 
-The advised dose is the largest safe one that does not exceed what the ordinary bolus calculator and
-every limit allow. It is monotone in carbohydrate because the calculator is, and because a larger meal
-lifts every path (the source draws the same random numbers for every candidate). Candidates are visited
-by bisection, which equals the walk upward that stops at the first failing dose as long as more insulin
-never raises a path; that walk is a fixed-sequence test, so the two levels need no correction for the
-number of candidates.
+Why it behaves. Every candidate is simulated with the same random numbers. The risk r is convex and its slope
+concave. With courses G(c, d) that rise in carbohydrate c and fall in insulin d, the best d moves as
+
+    d E[r(G)] / dd = E[r'(G) dG/dd]:
+
+carbohydrate or glucose raise G and so r', which asks for more insulin; a wider spread of G or of the effect
+lowers E[r'], since r' is concave, and asks for less; and the constraint only ever tightens with a wider spread.
+tests/core/test_advice_properties.py holds it to that. The walk upward that stops at the first failing dose is a
+fixed-sequence test, so the two levels need no correction for the number of candidates.
 
 Pure: time, data and draws come as arguments. Not a medical device.
 """
@@ -20,174 +24,117 @@ Pure: time, data and draws come as arguments. Not a medical device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from core import advice_words as words
+from core.advice_types import (
+    HARD_MAX_CARBS_G,
+    HARD_MAX_DOSE_U,
+    HARD_MAX_IOB_U,
+    NOT_A_DEVICE,
+    QUESTIONS,
+    Advice,
+    Band,
+    BasalSource,
+    PathSource,
+    Policy,
+    Rung,
+    Situation,
+)
+from core.chance import (
+    MIN_DRAWS,
+    UNKNOWN,
+    Chance,
+    Floats,
+    chance_of,
+    clopper_pearson_upper,
+    expected_risk,
+    time_in_range,
+)
+from core.dosing import calculator_dose, insulin_on_board, iob_fraction
 from core.errors import InputError
-from core.messages import DoseAdvice
-from core.units import US_PER_MIN, US_PER_S
+from core.refusal import MISFIT_NIS, refusal
 
-LOW_MGDL: Final = 70.0
-VERY_LOW_MGDL: Final = 54.0
-CONFIDENCE: Final = 0.95
-MIN_DRAWS: Final = 299  # 1 - 0.05**(1/299) = 0.00997: the fewest draws that can prove a chance below 1 %
+__all__ = [
+    "HARD_MAX_CARBS_G",
+    "HARD_MAX_DOSE_U",
+    "HARD_MAX_IOB_U",
+    "MIN_DRAWS",
+    "MISFIT_NIS",
+    "NOT_A_DEVICE",
+    "Advice",
+    "Band",
+    "Floats",
+    "PathSource",
+    "Policy",
+    "Situation",
+    "advise",
+    "calculator_dose",
+    "clopper_pearson_upper",
+    "estimate_ratios",
+    "insulin_on_board",
+    "iob_fraction",
+    "refusal",
+]
 
-# No configuration, clinician or message can lift these: beyond them an error is likelier than a need.
-HARD_MAX_DOSE_U: Final = 25.0  # largest single bolus that current pumps deliver
-HARD_MAX_IOB_U: Final = 30.0
-HARD_MAX_CARBS_G: Final = 300.0  # a larger "meal" is a slip of the keyboard
-
-MAX_DATA_AGE_S: Final = 600.0  # two missed five-minute readings: the state may have turned meanwhile
-MAX_FALL_MGDL_PER_MIN: Final = 2.0  # MODELS E; at this rate 70 is 20 min away from 110
-DATA_FROM_FUTURE_S: Final = 60.0  # a reading this far ahead means that one of two clocks is wrong
-
-NOT_A_DEVICE: Final = "Hometwin is not a medical device; a clinician is responsible for every dose."
-
-Floats = NDArray[np.float64]
-
-
-class PathSource(Protocol):
-    """Whoever can simulate this person from the posterior: states, parameters, inputs and noise."""
-
-    def paths(self, carbs_g: float, dose_u: float, draws: int, horizon_min: float) -> Floats:
-        """Glucose paths with ``carbs_g`` eaten and ``dose_u`` injected now (or at the source's planned time).
-
-        Returns float64[draws, n_steps] in mg/dL from now to ``horizon_min`` after the dose. Every call must use the same
-        random numbers: two candidates then differ by the candidate, not by luck.
-        """
-        ...
-
-
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the clinician allows. ``None`` for a ratio: it is estimated from the twin, and the answer says so."""
-
-    target_mgdl: float = 110.0
-    carb_ratio_g_per_u: float | None = None
-    correction_mgdl_per_u: float | None = None
-    max_dose_u: float = 10.0
-    max_iob_u: float = 12.0
-    dose_step_u: float = 0.1  # what the pump or pen can deliver
-    max_p_below_70: float = 0.05
-    max_p_below_54: float = 0.01
-    horizon_min: float = 300.0  # the life of a rapid-acting bolus
-    draws: int = 1000
-
-    def checked(self) -> Policy:
-        """Self when usable; InputError naming the field otherwise."""
-        positive = ("carb_ratio_g_per_u", "correction_mgdl_per_u", "max_dose_u", "max_iob_u", "dose_step_u")
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError("must be a positive number", where=f"policy.{name}")
-        if not 70 <= self.target_mgdl <= 300:
-            raise InputError("must lie in 70..300 mg/dL", where="policy.target_mgdl")
-        if not 0 < self.max_p_below_70 <= 0.05 or not 0 < self.max_p_below_54 <= 0.01:
-            raise InputError("chances of a low may be tightened, not loosened", where="policy.max_p_below_*")
-        if not 120 <= self.horizon_min <= 720:
-            raise InputError("must lie in 120..720 min", where="policy.horizon_min")
-        if not MIN_DRAWS <= self.draws <= 1_000_000:
-            raise InputError(f"must lie in {MIN_DRAWS}..1000000", where="policy.draws")
-        return self
+# A low is coming when a quarter of the courses get there within an hour: sugar works within that time, and
+# rarer lows are left to the alarm, or people would eat all day.
+LOW_COMING_P: Final = 0.25
+LOW_COMING_MIN: Final = 60.0
+RESCUE_REACH_MIN: Final = 150.0  # what fast sugar is judged by
+RESCUE_STEP_G: Final = 5.0
+MAX_RESCUE_G: Final = 30.0
+BASAL_STEP: Final = 0.05  # of the present rate
+BAND_EVERY_MIN: Final = 15.0
+LADDER_RUNGS: Final = 8
+PATH_STEP_MIN: Final = 5.0
+LOW_ANYWAY: Final = (
+    "a low is too likely even without insulin; consider fast carbohydrate and check with a fingerstick"
+)
 
 
-class Situation(msgspec.Struct, frozen=True):
-    """What is known now, apart from the posterior itself."""
+def advise(
+    source: PathSource,
+    carbs_g: float,
+    policy: Policy,
+    situation: Situation,
+    question: str | None = None,
+) -> Advice:
+    """What to do now: a meal of ``carbs_g`` to dose for, a correction, the basal rate, or what seems best.
 
-    time_us: int
-    glucose_mgdl: float  # newest reading
-    trend_mgdl_per_min: float  # negative: falling
-    data_time_us: int  # when that reading was taken
-    flagged: bool = False  # the sensor or the twin doubts the reading
-    status: str = "ok"  # core.messages.Estimate.status: ok | warming_up | stale | diverged
-    misfit: bool = False  # innovations say that the model does not fit this person today
-    iob_u: float = 0.0  # bolus insulin still to act (insulin_on_board) when the dose is taken
-    model: str = ""
-    # Glucose expected when the dose is taken, if that is later. It can only lower the dose: a correction for
-    # a rise that may not come is insulin that cannot be taken back.
-    expected_mgdl: float | None = None
-
-    @property
-    def dosing_mgdl(self) -> float:
-        """The glucose that the calculator works with."""
-        if self.expected_mgdl is None or not math.isfinite(self.expected_mgdl):
-            return self.glucose_mgdl
-        return min(self.glucose_mgdl, self.expected_mgdl)
-
-
-class Advice(msgspec.Struct, frozen=True):
-    """The answer. The first eight fields are the public JSON contract; the rest explains it."""
-
-    dose_u: float
-    p_below_70: float  # share of paths; the bound beside it is what the constraint uses
-    p_below_54: float
-    horizon_min: float
-    draws: int
-    refused: str | None
-    reasons: tuple[str, ...]
-    limits: tuple[str, ...]
-    carbs_g: float = 0.0
-    calculator_u: float = 0.0  # what the ratio arithmetic alone would give
-    iob_u: float = 0.0
-    p_below_70_bound: float = 1.0  # upper 95 % bound
-    p_below_54_bound: float = 1.0
-    data_time_us: int = 0
-    model: str = ""
-
-    def message(self, advice_id: str, for_time_us: int, approved_by: str, approved_us: int) -> DoseAdvice:
-        """The wire form."""
-        return DoseAdvice(
-            advice_id=advice_id,
-            for_time_us=for_time_us,
-            carbs_g=self.carbs_g,
-            dose_u=self.dose_u,
-            p_below_70=self.p_below_70,
-            p_below_54=self.p_below_54,
-            horizon_min=self.horizon_min,
-            draws=self.draws,
-            refused=self.refused,
-            reasons=self.reasons,
-            limits=self.limits,
-            data_time_us=self.data_time_us,
-            model=self.model,
-            approved_by=approved_by,
-            approved_us=approved_us,
-        )
-
-
-class _Chance(msgspec.Struct, frozen=True):
-    """How often paths after one candidate dose go low."""
-
-    p70: float
-    p54: float
-    p70_bound: float
-    p54_bound: float
-    finite: bool
-
-    def within(self, policy: Policy) -> bool:
-        return (
-            self.finite
-            and self.p70_bound <= policy.max_p_below_70
-            and self.p54_bound <= policy.max_p_below_54
-        )
-
-
-def advise(source: PathSource, carbs_g: float, policy: Policy, situation: Situation) -> Advice:
-    """The bolus to take now for a meal of ``carbs_g`` (0: a correction), or a refusal that says why.
-
-    A refusal has ``dose_u`` 0 and ``refused`` set. Absurd arguments raise InputError.
+    ``question``: meal | correction | basal | now; None: meal with carbohydrate, now without. A refusal has
+    ``dose_u`` 0 and ``refused`` set; it may still advise carbohydrate. Absurd arguments raise InputError.
     """
     policy = policy.checked()
     if not (math.isfinite(carbs_g) and 0 <= carbs_g <= HARD_MAX_CARBS_G):
         raise InputError(f"carbohydrate must lie in 0..{HARD_MAX_CARBS_G:g} g", where="carbs_g")
-    answer = _Answer(policy, situation, carbs_g)
+    question = question or ("meal" if carbs_g > 0 else "now")
+    if question not in QUESTIONS:
+        raise InputError("unknown question", where="question", mend="use one of " + " ".join(QUESTIONS))
+    if question in ("correction", "basal") and carbs_g > 0:
+        raise InputError("carbohydrate belongs to the question 'meal'", where="carbs_g")
+    answer = _Answer(policy, situation, carbs_g, question)
     why = refusal(situation)
+    if why is not None and not why.may_eat:
+        return answer.refuse(why.text)
+    if question == "now" or why is not None:
+        sugar_g, course = _sugar(source, policy, situation)
+        if sugar_g > 0:
+            return answer.eat(sugar_g, course, why.text if why else None)
     if why is not None:
-        return answer.refuse(why)
+        return answer.refuse(why.text)
+    if question == "basal":
+        return _basal(answer, source, policy, situation)
+    return _bolus(answer, source, carbs_g, policy, situation)
 
+
+def _bolus(
+    answer: _Answer, source: PathSource, carbs_g: float, policy: Policy, situation: Situation
+) -> Advice:
     reasons: list[str] = []
     carb_ratio, correction = policy.carb_ratio_g_per_u, policy.correction_mgdl_per_u
     if carb_ratio is None or correction is None:
@@ -200,116 +147,175 @@ def advise(source: PathSource, carbs_g: float, policy: Policy, situation: Situat
             f"No prescribed ratios: from the twin, 1 U covers about {carb_ratio:.0f} g and lowers glucose"
             f" by about {correction:.0f} mg/dL."
         )
-
     calculated = calculator_dose(
         carbs_g, situation.dosing_mgdl, situation.iob_u, policy.target_mgdl, carb_ratio, correction
     )
-    reasons += _calculator_reasons(carbs_g, situation, policy, carb_ratio, calculated)
-    ceiling, capped_by = _ceiling(calculated, situation, policy)
+    missing_g = max(0.0, situation.eaten_g - carb_ratio * situation.dosed_u)
+    if missing_g > 0:
+        # A meal without its bolus: its insulin, and no correction for the rise that this very meal makes.
+        late = calculator_dose(
+            carbs_g + missing_g,
+            min(situation.dosing_mgdl, policy.target_mgdl),
+            situation.iob_u,
+            policy.target_mgdl,
+            carb_ratio,
+            correction,
+        )
+        if late > calculated:
+            calculated = late
+            reasons.append(f"{missing_g:.0f} g eaten in the last two hours have no bolus on record.")
+    reasons += words.calculator_reasons(carbs_g, situation, policy, carb_ratio, calculated)
+    allowed = calculated * policy.max_over_calculator
+    ceiling, capped_by = _ceiling(allowed, situation, policy)
     if capped_by:
         reasons.append(f"Held to {ceiling:.1f} U by {capped_by}.")
 
-    top = _steps_within(ceiling, policy.dose_step_u)
-    step, chance = _largest_safe_step(
-        lambda k: _chance(source, carbs_g, k * policy.dose_step_u, policy), top, policy
+    step_u = policy.dose_step_u
+    top = steps_within(ceiling, step_u)
+    response = _Response(source, carbs_g, top * step_u, policy)
+    if not response.finite:
+        return answer.refuse("the simulation did not give finite glucose values")
+    safe = _largest(lambda k: _within(chance_of(response.at(k * step_u)), policy), top)
+    if safe < 0:
+        return answer.refuse(LOW_ANYWAY, response.at(0.0))
+    best = _least(lambda k: expected_risk(response.at(k * step_u)[:, ::3]), safe)
+    # The search works on interpolated courses; what is said is simulated for the very dose.
+    bounded = best == safe and safe < top
+    while True:
+        course = source.paths(carbs_g, round(best * step_u, 4), policy.draws, policy.horizon_min)
+        chance = chance_of(course)
+        if best == 0 or _within(chance, policy):
+            break
+        best -= max(1, best // 20)
+        bounded = True
+    if not _within(chance, policy):
+        return answer.refuse(LOW_ANYWAY, course)
+    dose_u = round(best * step_u, 4)
+    reasons += words.choice_reasons(dose_u, ceiling, calculated, policy, bounded=bounded)
+    reasons += words.chance_reasons(chance, policy)
+    shares = words.contributions(
+        dose_u,
+        carbs_g / carb_ratio,
+        situation,
+        policy,
+        correction,
+        calculated,
+        bounded=bounded,
+        capped_by=capped_by,
     )
+    return answer.give(
+        dose_u=dose_u,
+        calculator_u=calculated,
+        chance=chance,
+        reasons=tuple(reasons),
+        why=shares,
+        course=course,
+        without=response.at(0.0),
+        ladder=_ladder(response, ceiling),
+        changes=words.changes(carb_ratio, correction, situation),
+    )
+
+
+def _basal(answer: _Answer, source: PathSource, policy: Policy, situation: Situation) -> Advice:
+    """A new basal rate, within the largest change that the clinician allows."""
+    rate, basal = situation.basal_uph, getattr(source, "basal_paths", None)
+    if rate is None or not rate > 0 or basal is None:
+        return answer.refuse("no pump's basal rate is on record; a pen's dose is for the clinician")
+    basal_source: BasalSource = basal
+    most = min(rate * (1 + policy.max_basal_change), policy.max_basal_uph or math.inf)
+    low = math.ceil((1 - policy.max_basal_change) / BASAL_STEP - 1e-9)
+    high = math.floor(most / rate / BASAL_STEP + 1e-9)
+    if high < low:
+        return answer.refuse("the basal rate on record lies above what the clinician allows")
+
+    def paths(k: int) -> Floats:
+        return basal_source(k * BASAL_STEP, policy.draws, policy.horizon_min)
+
+    cached: dict[int, Floats] = {}
+
+    def course(k: int) -> Floats:
+        if k not in cached:
+            cached[k] = paths(k)
+        return cached[k]
+
+    safe = _largest(lambda k: _within(chance_of(course(low + k)), policy), high - low)
+    # Less basal is always allowed: when even the least is not proven safe, that is the answer.
+    best = low + (_least(lambda k: expected_risk(course(low + k)[:, ::3]), safe) if safe > 0 else 0)
+    chosen, chance = course(best), chance_of(course(best))
     if not chance.finite:
         return answer.refuse("the simulation did not give finite glucose values")
-    if step < 0:
-        return answer.refuse(
-            "a low is too likely even without insulin; consider fast carbohydrate and check with a fingerstick",
-            chance,
-        )
-    dose_u = round(step * policy.dose_step_u, 4)
-    if step < top:
-        reasons.append(
-            f"Lowered from {ceiling:.1f} U to {dose_u:.1f} U: with more, the chance of a low in the next"
-            f" {policy.horizon_min / 60:g} h could exceed the limit."
-        )
-    reasons.append(
-        f"Chance of going below 70 mg/dL at most {100 * chance.p70_bound:.1f} %, below 54 at most"
-        f" {100 * chance.p54_bound:.1f} % (95 % confidence, {policy.draws} simulated courses)."
+    factor = best * BASAL_STEP
+    same = abs(factor - 1.0) < 0.5 * BASAL_STEP
+    text = words.basal_reason(factor, rate, policy, proven=safe >= 0, same=same)
+    return answer.give(
+        dose_u=0.0,
+        calculator_u=0.0,
+        chance=chance,
+        reasons=(text, *words.chance_reasons(chance, policy)),
+        why=(
+            f"glucose is {situation.glucose_mgdl:.0f} mg/dL and the target {policy.target_mgdl:.0f} mg/dL",
+            f"the present rate is {rate:.2f} U/h",
+            f"one change may be at most {100 * policy.max_basal_change:.0f} %",
+        ),
+        course=chosen,
+        without=course(round(1.0 / BASAL_STEP)) if high >= round(1.0 / BASAL_STEP) else chosen,
+        ladder=(),
+        changes=words.changes(None, None, situation),
+        basal_uph=None if same else round(factor * rate, 3),
     )
-    if dose_u == 0 and ceiling == 0:
-        reasons.append("No bolus is the best choice now.")
-    elif dose_u < 0.5 * ceiling:
-        # Not a refusal: a dose that falls to nothing when the meal grows would be no advice to live by.
-        reasons.append(
-            "This is less than half of the ordinary calculation, so glucose will probably go high: the twin is not"
-            " sure enough of this person yet. Ask your clinician rather than rely on it."
-        )
-    return answer.give(dose_u, calculated, chance, tuple(reasons))
 
 
-def refusal(situation: Situation) -> str | None:
-    """Why nothing may be advised now, in plain words; None when nothing stands against it."""
-    age_s = (situation.time_us - situation.data_time_us) / US_PER_S
-    if not math.isfinite(situation.glucose_mgdl) or not math.isfinite(situation.iob_u):
-        return "there is no usable glucose reading"
-    if age_s > MAX_DATA_AGE_S:
-        return f"the newest glucose reading is {_minutes(age_s)} old; at most 10 min are allowed"
-    if age_s < -DATA_FROM_FUTURE_S:
-        return "the newest glucose reading lies in the future: a clock is wrong"
-    if situation.flagged:
-        return "the newest glucose reading is doubtful; check with a fingerstick"
-    if situation.status != "ok":
-        texts = {
-            "warming_up": "the twin has not seen enough data yet",
-            "stale": "the twin's data are too old",
-            "diverged": "the twin has lost track of this person",
-        }
-        return texts.get(situation.status, "the twin is not ready")
-    if situation.misfit:
-        return "the twin does not fit the recent readings well enough"
-    if situation.glucose_mgdl < LOW_MGDL:
-        return "glucose is below 70 mg/dL: treat the low first (15 g fast carbohydrate, check again after 15 min)"
-    # Not "< -2": an unknown trend (nan) must refuse as well.
-    if not situation.trend_mgdl_per_min >= -MAX_FALL_MGDL_PER_MIN:
-        return "glucose is falling faster than 2 mg/dL per minute, or its trend is unknown"
-    return None
+def _sugar(source: PathSource, policy: Policy, situation: Situation) -> tuple[float, _Course]:
+    """Grams of fast carbohydrate when a low is coming (0: none), and the courses with and without it."""
+    plain = source.paths(0.0, 0.0, policy.draws, policy.horizon_min)
+    if not np.all(np.isfinite(plain)):
+        return 0.0, _Course(plain, plain, 1.0)
+    soon = max(1, round(LOW_COMING_MIN / PATH_STEP_MIN))
+    coming = float(np.mean(plain[:, :soon].min(axis=1) < 70.0))
+    if situation.glucose_mgdl >= 70.0 and coming < LOW_COMING_P:
+        return 0.0, _Course(plain, plain, coming)
+    reach = max(1, round(RESCUE_REACH_MIN / PATH_STEP_MIN))
+    fed = source.paths(MAX_RESCUE_G, 0.0, policy.draws, policy.horizon_min) - plain
+
+    def cost(k: int) -> float:
+        return expected_risk((plain + k * RESCUE_STEP_G / MAX_RESCUE_G * fed)[:, :reach])
+
+    grams = RESCUE_STEP_G * _least(cost, round(MAX_RESCUE_G / RESCUE_STEP_G))
+    if situation.glucose_mgdl < 70.0:
+        grams = max(grams, 15.0)  # the standing rule for a low (MODELS E)
+    return grams, _Course(plain + grams / MAX_RESCUE_G * fed, plain, coming)
 
 
-def calculator_dose(
-    carbs_g: float,
-    glucose_mgdl: float,
-    iob_u: float,
-    target_mgdl: float,
-    carb_ratio_g_per_u: float,
-    correction_mgdl_per_u: float,
-) -> float:
-    """The ordinary bolus calculator (MODELS E), in U.
+class _Course(msgspec.Struct, frozen=True):
+    """Courses with and without what is advised, and the chance of a low soon without it."""
 
-    Insulin on board counts once, against the correction only; glucose below target reduces the meal bolus.
-    """
-    correction_u = (glucose_mgdl - target_mgdl) / correction_mgdl_per_u
-    if correction_u > 0:
-        correction_u = max(0.0, correction_u - iob_u)
-    return max(0.0, carbs_g / carb_ratio_g_per_u + correction_u)
+    paths: Floats
+    without: Floats
+    coming: float
 
 
-def iob_fraction(
-    age_min: float, duration_min: float = 360.0, peak_min: float = 75.0, delay_min: float = 10.0
-) -> float:
-    """Share of a bolus still to act after ``age_min``: exponential model of MODELS E, 1 at 0, 0 at the end."""
-    t = age_min - delay_min
-    if t <= 0:
-        return 1.0
-    if t >= duration_min:
-        return 0.0
-    td, tp = duration_min, peak_min
-    tau = tp * (1 - tp / td) / (1 - 2 * tp / td)
-    a = 2 * tau / td
-    s = 1 / (1 - a + (1 + a) * math.exp(-td / tau))
-    return 1 - s * (1 - a) * ((t * t / (tau * td * (1 - a)) - t / tau - 1) * math.exp(-t / tau) + 1)
+class _Response:
+    """Courses as a function of the dose: simulated at none, half and all of the range, quadratic between."""
 
+    def __init__(self, source: PathSource, carbs_g: float, top_u: float, policy: Policy) -> None:
+        def paths(dose_u: float) -> Floats:
+            return source.paths(carbs_g, dose_u, policy.draws, policy.horizon_min)
 
-def insulin_on_board(now_us: int, boluses: Iterable[tuple[int, float]], peak_min: float = 75.0) -> float:
-    """Bolus insulin still to act, in U. ``boluses``: (time_us, dose_u); later ones than now do not count."""
-    return sum(
-        dose_u * iob_fraction((now_us - time_us) / US_PER_MIN, peak_min=peak_min)
-        for time_us, dose_u in boluses
-        if time_us <= now_us
-    )
+        self._top_u = top_u
+        self._none = paths(0.0)
+        self.finite = chance_of(self._none).finite
+        if top_u > 0:
+            half, full = paths(0.5 * top_u) - self._none, paths(top_u) - self._none
+            self._linear, self._square = 4.0 * half - full, 2.0 * (full - 2.0 * half)
+            self.finite = self.finite and bool(np.all(np.isfinite(full)) and np.all(np.isfinite(half)))
+
+    def at(self, dose_u: float) -> Floats:
+        """float64[draws, n_steps] mg/dL."""
+        if self._top_u <= 0 or dose_u <= 0:
+            return self._none
+        x = dose_u / self._top_u
+        paths: Floats = self._none + x * self._linear + x * x * self._square
+        return paths
 
 
 def estimate_ratios(source: PathSource, policy: Policy) -> tuple[float, float] | None:
@@ -328,167 +334,181 @@ def estimate_ratios(source: PathSource, policy: Policy) -> tuple[float, float] |
     return correction / rise_per_g, correction
 
 
-def clopper_pearson_upper(events: int, draws: int, confidence: float = CONFIDENCE) -> float:
-    """Exact one-sided upper bound of a proportion: the p with P(Binomial(draws, p) <= events) = 1-confidence."""
-    if not 0 <= events <= draws or draws < 1 or not 0 < confidence < 1:
-        raise InputError(
-            "need 0 <= events <= draws, draws >= 1 and 0 < confidence < 1", where="clopper_pearson"
-        )
-    if events == draws:
-        return 1.0
-    if events == 0:
-        return -math.expm1(math.log1p(-confidence) / draws)
-    low, high = events / draws, 1.0
-    for _ in range(60):  # halves the interval each time: far below float spacing
-        middle = 0.5 * (low + high)
-        if _binomial_cdf(events, draws, middle) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
+def _within(chance: Chance, policy: Policy) -> bool:
+    return chance.within(policy.max_p_below_70, policy.max_p_below_54)
 
 
-def _binomial_cdf(events: int, draws: int, p: float) -> float:
-    if p <= 0:
-        return 1.0
-    if p >= 1:
-        return 0.0 if events < draws else 1.0
-    log_p, log_q, log_n = math.log(p), math.log1p(-p), math.lgamma(draws + 1)
-    return math.fsum(
-        math.exp(log_n - math.lgamma(k + 1) - math.lgamma(draws - k + 1) + k * log_p + (draws - k) * log_q)
-        for k in range(events + 1)
-    )
-
-
-def _chance(source: PathSource, carbs_g: float, dose_u: float, policy: Policy) -> _Chance:
-    paths = source.paths(carbs_g, dose_u, policy.draws, policy.horizon_min)
-    if paths.ndim != 2 or paths.shape[0] < MIN_DRAWS or paths.shape[1] < 1 or not np.all(np.isfinite(paths)):
-        return _Chance(1.0, 1.0, 1.0, 1.0, finite=False)
-    lowest = paths.min(axis=1)
-    n = lowest.shape[0]
-    below_70 = int(np.count_nonzero(lowest < LOW_MGDL))
-    below_54 = int(np.count_nonzero(lowest < VERY_LOW_MGDL))
-    return _Chance(
-        below_70 / n,
-        below_54 / n,
-        clopper_pearson_upper(below_70, n),
-        clopper_pearson_upper(below_54, n),
-        finite=True,
-    )
-
-
-def _largest_safe_step(chance_of: Callable[[int], _Chance], top: int, policy: Policy) -> tuple[int, _Chance]:
-    """The largest step in 0..top that passes, with its chances; -1 when not even 0 does."""
-    at_zero = chance_of(0)
-    if not at_zero.within(policy):
-        return -1, at_zero
-    if top == 0:
-        return 0, at_zero
-    at_top = chance_of(top)
-    if at_top.within(policy):
-        return top, at_top
-    safe, safe_chance, unsafe = 0, at_zero, top
+def _largest(passes: Callable[[int], bool], top: int) -> int:
+    """The largest of 0..top that passes, when passing is lost but once on the way up; -1 when 0 fails."""
+    if not passes(0):
+        return -1
+    if top == 0 or passes(top):
+        return top
+    safe, unsafe = 0, top
     while unsafe - safe > 1:
         middle = (safe + unsafe) // 2
-        chance = chance_of(middle)
-        if chance.within(policy):
-            safe, safe_chance = middle, chance
+        if passes(middle):
+            safe = middle
         else:
             unsafe = middle
-    return safe, safe_chance
+    return safe
 
 
-def _ceiling(calculated_u: float, situation: Situation, policy: Policy) -> tuple[float, str]:
+def _least(cost: Callable[[int], float], top: int) -> int:
+    """The smallest of 0..top after which a cost with one valley does not fall any more."""
+    low, high = 0, top
+    while low < high:
+        middle = (low + high) // 2
+        if cost(middle + 1) < cost(middle) - 1e-12:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _ceiling(allowed_u: float, situation: Situation, policy: Policy) -> tuple[float, str]:
     """Largest dose that arithmetic and limits allow, and the limit's name when it binds."""
     iob_room = max(0.0, min(policy.max_iob_u, HARD_MAX_IOB_U) - max(0.0, situation.iob_u))
     limits = [
-        (policy.max_dose_u, "the clinician's largest bolus"),
-        (iob_room, "the limit on insulin on board"),
         (HARD_MAX_DOSE_U, "the program's own largest bolus"),
+        (policy.max_dose_u, "the clinician's largest bolus"),
+        (policy.device_max_dose_u, "the device's largest bolus"),
+        (iob_room, "the limit on insulin on board"),
     ]
-    ceiling, name = min(limits)
-    return (ceiling, name) if ceiling < calculated_u else (calculated_u, "")
+    ceiling, name = min(limits, key=lambda limit: limit[0])
+    return (ceiling, name) if ceiling < allowed_u else (allowed_u, "")
 
 
-def _steps_within(dose_u: float, step_u: float) -> int:
+def steps_within(dose_u: float, step_u: float) -> int:
     """Whole steps that do not exceed ``dose_u`` (with a hair of room for binary fractions)."""
     return math.floor(dose_u / step_u + 1e-9)
 
 
-def _calculator_reasons(
-    carbs_g: float, situation: Situation, policy: Policy, carb_ratio: float, calculated_u: float
-) -> list[str]:
-    reasons = []
-    if carbs_g > 0:
-        reasons.append(f"{carbs_g:.0f} g of carbohydrate need {carbs_g / carb_ratio:.1f} U.")
-    above = situation.dosing_mgdl - policy.target_mgdl
-    what = "Glucose is" if situation.dosing_mgdl == situation.glucose_mgdl else "Glucose will then be about"
-    if above > 0 and situation.iob_u > 0.05:
-        reasons.append(
-            f"{what} {above:.0f} mg/dL above target; {situation.iob_u:.1f} U still acting count against"
-            " the correction."
-        )
-    elif above > 0:
-        reasons.append(f"{what} {above:.0f} mg/dL above target, which adds a correction.")
-    elif above < 0:
-        reasons.append(f"{what} {-above:.0f} mg/dL below target, which lowers the bolus.")
-    reasons.append(f"The bolus calculator alone would give {calculated_u:.1f} U.")
-    return reasons
+def _ladder(response: _Response, ceiling_u: float) -> tuple[Rung, ...]:
+    """Chances at doses up to the ceiling: what an edited dose is judged by."""
+    if ceiling_u <= 0:
+        return ()
+    rungs = []
+    for k in range(LADDER_RUNGS + 1):
+        dose_u = ceiling_u * k / LADDER_RUNGS
+        chance = chance_of(response.at(dose_u))
+        rungs.append(Rung(round(dose_u, 3), chance.p70_bound, chance.p54_bound))
+    return tuple(rungs)
 
 
-def _minutes(age_s: float) -> str:
-    minutes = age_s / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+def band_of(paths: Floats) -> Band:
+    """Quantiles over time, each BAND_EVERY_MIN."""
+    every = round(BAND_EVERY_MIN / PATH_STEP_MIN)
+    kept = paths[:, every - 1 :: every] if paths.shape[1] >= every else paths
+    low, middle, high = np.percentile(kept, (5.0, 50.0, 95.0), axis=0)
+    minutes = BAND_EVERY_MIN * np.arange(1, kept.shape[1] + 1)
+    return Band(
+        tuple(minutes.tolist()),
+        tuple(np.round(low, 1).tolist()),
+        tuple(np.round(middle, 1).tolist()),
+        tuple(np.round(high, 1).tolist()),
+    )
 
 
 class _Answer:
     """Fills the fields that every answer shares."""
 
-    def __init__(self, policy: Policy, situation: Situation, carbs_g: float) -> None:
-        self._policy, self._situation, self._carbs_g = policy, situation, carbs_g
+    def __init__(self, policy: Policy, situation: Situation, carbs_g: float, question: str) -> None:
+        self._policy, self._situation = policy, situation
+        self._carbs_g, self._question = carbs_g, question
 
-    def refuse(self, why: str, chance: _Chance | None = None) -> Advice:
-        return self._make(0.0, 0.0, chance, (f"No dose is advised: {why}.",), why)
+    def refuse(self, why: str, course: Floats | None = None) -> Advice:
+        """No dose. ``course``: what is expected then, if it was simulated."""
+        reasons: tuple[str, ...] = (f"No dose is advised: {why}.",)
+        if course is None:
+            return self._make(UNKNOWN, reasons, refused=why, action="none")
+        chance, band = chance_of(course), band_of(course)
+        reasons += words.chance_reasons(chance, self._policy)
+        return self._make(chance, reasons, refused=why, action="none", band=band, band_without=band)
 
-    def give(self, dose_u: float, calculator_u: float, chance: _Chance, reasons: tuple[str, ...]) -> Advice:
-        return self._make(dose_u, calculator_u, chance, reasons, None)
-
-    def _make(
-        self,
-        dose_u: float,
-        calculator_u: float,
-        chance: _Chance | None,
-        reasons: tuple[str, ...],
-        refused: str | None,
-    ) -> Advice:
-        policy, situation = self._policy, self._situation
-        known = chance if chance is not None and chance.finite else None
-        return Advice(
-            dose_u=dose_u,
-            # Unknown chances read 1, the cautious side, and stay valid JSON (nan would not).
-            p_below_70=known.p70 if known else 1.0,
-            p_below_54=known.p54 if known else 1.0,
-            horizon_min=policy.horizon_min,
-            draws=policy.draws if known else 0,
+    def eat(self, grams: float, course: _Course, refused: str | None) -> Advice:
+        """Sugar against a low that is there or coming. No insulin goes with it."""
+        chance = chance_of(course.without)
+        fed = chance_of(course.paths)
+        soon = round(LOW_COMING_MIN / PATH_STEP_MIN)
+        after = float(np.mean(course.paths[:, :soon].min(axis=1) < 70.0))
+        reasons = (
+            f"Eat about {grams:.0f} g of fast carbohydrate now, and check again after 15 min.",
+            f"Without it glucose goes below 70 mg/dL within the hour with a chance of {100 * course.coming:.0f} %,"
+            f" with it {100 * after:.0f} %.",
+            *((f"No dose is advised: {refused}.",) if refused else ("No insulin now.",)),
+        )
+        return self._make(
+            fed if fed.finite else chance,
+            reasons,
             refused=refused,
-            reasons=reasons,
-            limits=_limits(policy),
-            carbs_g=self._carbs_g,
-            calculator_u=calculator_u,
-            iob_u=situation.iob_u if math.isfinite(situation.iob_u) else 0.0,
-            p_below_70_bound=known.p70_bound if known else 1.0,
-            p_below_54_bound=known.p54_bound if known else 1.0,
-            data_time_us=situation.data_time_us,
-            model=situation.model,
+            action="carbs",
+            eat_g=grams,
+            p_low_soon=course.coming,
+            why=(f"a low is coming: {100 * course.coming:.0f} % within the hour",),
+            band=band_of(course.paths),
+            band_without=band_of(course.without),
+            changes=words.changes(None, None, self._situation),
         )
 
+    def give(
+        self,
+        *,
+        dose_u: float,
+        calculator_u: float,
+        chance: Chance,
+        reasons: tuple[str, ...],
+        why: tuple[str, ...],
+        course: Floats,
+        without: Floats,
+        ladder: tuple[Rung, ...],
+        changes: tuple[str, ...],
+        basal_uph: float | None = None,
+    ) -> Advice:
+        action = "bolus" if dose_u > 0 else "basal" if basal_uph is not None else "none"
+        if action == "none":
+            reasons = (*reasons, "Doing nothing is the best choice now.")
+        return self._make(
+            chance,
+            reasons,
+            refused=None,
+            action=action,
+            dose_u=dose_u,
+            calculator_u=calculator_u,
+            basal_uph=basal_uph,
+            why=why,
+            band=band_of(course),
+            band_without=band_of(without),
+            ladder=ladder,
+            changes=changes,
+            in_range=time_in_range(course),
+            in_range_without=time_in_range(without),
+        )
 
-def _limits(policy: Policy) -> tuple[str, ...]:
-    return (
-        NOT_A_DEVICE,
-        "Assumes no food, insulin or exercise beyond what is logged.",
-        f"At most {min(policy.max_dose_u, HARD_MAX_DOSE_U):g} U at once and"
-        f" {min(policy.max_iob_u, HARD_MAX_IOB_U):g} U on board.",
-        "Check with a fingerstick when symptoms and sensor disagree; call the clinician when ill or after a"
-        " severe low.",
-    )
+    def _make(
+        self, chance: Chance, reasons: tuple[str, ...], *, refused: str | None, action: str, **more: object
+    ) -> Advice:
+        policy, situation = self._policy, self._situation
+        base = Advice(
+            dose_u=0.0,
+            # Unknown chances read 1, the cautious side, and stay valid JSON (nan would not).
+            p_below_70=chance.p70,
+            p_below_54=chance.p54,
+            horizon_min=policy.horizon_min,
+            draws=policy.draws if chance.finite else 0,
+            refused=refused,
+            reasons=reasons,
+            limits=words.limits(policy),
+            question=self._question,
+            action=action,
+            carbs_g=self._carbs_g,
+            iob_u=situation.iob_u if math.isfinite(situation.iob_u) else 0.0,
+            p_below_70_bound=chance.p70_bound,
+            p_below_54_bound=chance.p54_bound,
+            assumptions=words.assumptions(situation, policy),
+            data_time_us=situation.data_time_us,
+            data_age_s=situation.age_s,
+            model=situation.model,
+            max_dose_u=min(policy.max_dose_u, policy.device_max_dose_u, HARD_MAX_DOSE_U),
+        )
+        return msgspec.structs.replace(base, **more)

@@ -111,6 +111,7 @@ class HubStatus(msgspec.Struct, frozen=True, tag=True):
     devices: dict[str, str]  # source -> link state
     counters: dict[str, int]
     outbox_pending: int
+    person: str = ""  # core.evidence.person_mark: whom this hub lives with now
 
 
 class Contribution(msgspec.Struct, frozen=True, tag=True):
@@ -124,7 +125,12 @@ class Contribution(msgspec.Struct, frozen=True, tag=True):
     delta_information: tuple[float, ...]
 
 
-Up = SampleBatch | Estimate | Forecast | Alarm | HubStatus | Contribution
+class Confirmation(msgspec.Struct, frozen=True, tag=True):
+    """What the person says was done about a piece of advice. Not a record of insulin: that is a Sample."""
+
+    advice_id: str
+    time_us: int
+    took_u: float  # 0: not followed
 
 
 class Ack(msgspec.Struct, frozen=True, tag=True):
@@ -164,9 +170,46 @@ class DoseAdvice(msgspec.Struct, frozen=True, tag=True):
     model: str
     approved_by: str  # who approved it, and how
     approved_us: int
+    action: str = "bolus"  # bolus | carbs | basal | none
+    eat_g: float = 0.0
+    why: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()  # what would change it
+    ladder: tuple[tuple[float, float, float], ...] = ()  # (U, upper bounds of P(<70), P(<54))
+    band: tuple[tuple[float, float, float, float], ...] = ()  # (min, p05, p50, p95) with the dose
+    band_without: tuple[tuple[float, float, float, float], ...] = ()
+    max_dose_u: float = 25.0  # the limit that stood over it
+    person: str = ""  # core.evidence.person_mark of whom it is for
+    evidence: str = ""  # core.evidence.digest of the record it rests on
+    adviser_u: float | None = None  # what the adviser said, when the clinician changed the dose
 
 
-Down = Ack | Prior | DoseAdvice
+class StandingPolicy(msgspec.Struct, frozen=True, tag=True):
+    """What a clinician allows the hub to advise alone, while it is offline too, until it expires."""
+
+    policy_id: str
+    person: str  # core.evidence.person_mark
+    questions: tuple[str, ...]  # of core.advice_types.QUESTIONS
+    max_dose_u: float
+    max_iob_u: float
+    max_per_day: int
+    target_mgdl: float
+    carb_ratio_g_per_u: float | None
+    correction_mgdl_per_u: float | None
+    expires_us: int
+    approved_by: str
+    approved_us: int
+    note: str = ""
+
+
+class OwnAdvice(msgspec.Struct, frozen=True, tag=True):
+    """Advice that a hub gave alone, under a standing policy."""
+
+    advice: DoseAdvice
+    policy_id: str
+
+
+Up = SampleBatch | Estimate | Forecast | Alarm | HubStatus | Contribution | Confirmation | OwnAdvice
+Down = Ack | Prior | DoseAdvice | StandingPolicy
 
 
 class Downlink(msgspec.Struct, frozen=True):

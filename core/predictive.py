@@ -125,21 +125,45 @@ def run_moments(track: Track, horizons_min: Array, plan: Plan) -> tuple[Array, A
 
 
 def draw_paths(track: Track, until_min: float, plan: Plan, draws: int, seed: tuple[int, int]) -> Array:
-    """Drawn futures of glucose (mg/dL), float64[draws, n_steps], at each STEP_MIN from now.
+    """Drawn futures of glucose (mg/dL), float64[draws, n_steps], at each STEP_MIN from now: see Futures."""
+    return Futures(track, until_min, draws, seed).paths(plan)
 
-    The futures without the plan have the calibrated mean and width at every step; the plan adds to each
-    its own mechanistic effect, under that draw's parameters.
+
+class Futures:
+    """Drawn futures of one moment, to be asked with many plans: the same draws serve all of them.
+
+    The futures without a plan have the calibrated mean and width at every step; a plan adds to each its own
+    mechanistic effect, under that draw's parameters. ``habit`` False: their mean lies halfway between that
+    and the mechanism's alone. The learned correction expects the usual meals and doses at the usual times, and a
+    plan that names them counts them twice; without it the mechanism drifts in people whom it fits badly. On
+    virtual people at meals (RMSE at 1, 2, 3, 4, 5 h): corrected 39 48 43 44 36, mechanism 39 40 41 45 41,
+    halfway 38 43 39 42 35 mg/dL.
     """
-    times: Array = STEP_MIN * np.arange(1.0, max(1, math.ceil(until_min / STEP_MIN)) + 1.0)
-    free = _simulate(track, times.size, (), draws, np.random.default_rng(seed))
-    centre = outlook(track, times, ())
-    spread = free.std(axis=0) + 1e-9
-    deviation = (free - free.mean(axis=0)) / spread
-    scale = np.where(deviation < 0.0, centre.low, centre.high) / Z90
-    paths = centre.mean + deviation * scale
-    if plan:
-        paths += _simulate(track, times.size, plan, draws, np.random.default_rng(seed)) - free
-    return paths
+
+    def __init__(
+        self, track: Track, until_min: float, draws: int, seed: tuple[int, int], habit: bool = True
+    ) -> None:
+        self._track, self._draws, self._seed = track, draws, seed
+        times: Array = STEP_MIN * np.arange(1.0, max(1, math.ceil(until_min / STEP_MIN)) + 1.0)
+        self._free = self._run(times.size, ())
+        centre = outlook(track, times, ())
+        spread = self._free.std(axis=0) + 1e-9
+        deviation = (self._free - self._free.mean(axis=0)) / spread
+        scale = np.where(deviation < 0.0, centre.low, centre.high) / Z90
+        middle = centre.mean
+        if not habit:
+            middle = 0.5 * (middle + _at(base_path(track, until_min, ()), times))
+        self._base: Array = middle + deviation * scale
+
+    def paths(self, plan: Plan) -> Array:
+        """float64[draws, n_steps] mg/dL."""
+        if not plan:
+            return self._base.copy()
+        paths: Array = self._base + (self._run(self._base.shape[1], plan) - self._free)
+        return paths
+
+    def _run(self, n_out: int, plan: Plan) -> Array:
+        return _simulate(self._track, n_out, plan, self._draws, np.random.default_rng(self._seed))
 
 
 def _simulate(track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.Generator) -> Array:

@@ -15,15 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import snapshot
+from core.advice_types import Advice, Policy
 from core.correction import Population
 from core.correction_prior import POPULATION
 from core.errors import InputError
 from core.filters.smoother import Tape
+from core.gate import SC_HAS_BASAL, SC_LONG_AT, SC_READINGS, SC_Z1
 from core.messages import Contribution, Estimate, Forecast, Prior, Sample
 from core.models import registry
+from core.models.hovorka import BASAL
 from core.nominal import Nominal, Tuning, make_nominal, with_prior
 from core.patient import LocalTime, Patient
-from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, draw_paths, outlook
+from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, Futures, draw_paths, outlook
 from core.record import RANK, Record
 from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, check_value
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from core.causal.do import Do
 
 Event = Sample
-__all__ = ["Event", "ForecastResult", "Patient", "Smoothed", "Twin"]
+__all__ = ["Advice", "Event", "ForecastResult", "Innovation", "Patient", "Policy", "Smoothed", "Twin"]
 
 HISTORY_US: Final = 15 * US_PER_DAY  # how late an event may be
 CALIBRATE_US: Final = (US_PER_DAY, 3 * US_PER_DAY, 7 * US_PER_DAY)  # after the first event
@@ -60,6 +63,13 @@ class Smoothed(NamedTuple):
     units: tuple[str, ...]
     mean: NDArray[np.float64]  # [n_times, n_names]
     sd: NDArray[np.float64]
+
+
+class Innovation(NamedTuple):
+    """One reading against the filter's expectation, in standard deviations; positive: higher than expected."""
+
+    time_us: int
+    z: float
 
 
 class Checkpoint(NamedTuple):
@@ -178,6 +188,53 @@ class Twin:
             status=track.status(t),
         )
         return ForecastResult(message, drawn)
+
+    def advise(self, t: int, carbs_g: float, policy: Policy, question: str | None = None) -> Advice:
+        """What to do at ``t`` about a meal of ``carbs_g``, a correction, the basal rate, or in general.
+
+        ``question``: meal | correction | basal | now (core.advice.advise). A refusal is an answer; absurd
+        arguments raise InputError.
+        """
+        from core.advise_twin import advise  # asks this twin, so it is loaded when somebody does
+
+        return advise(self, t, carbs_g, policy, question)
+
+    def futures(self, t: int, until_min: float, draws: int, seed: int = 0, habit: bool = True) -> Futures:
+        """Drawn futures from ``t`` on, for many plans of (time µs, kind, value) in time order (predictive.Futures)."""
+        return Futures(self._at(t), until_min, draws, (self.seed, seed), habit)
+
+    def innovations(self, start_us: int, end_us: int) -> list[Innovation]:
+        """How each CGM reading in (start, end] differed from what the filter expected of it; pressed ones are left out."""
+        self._catch_up(end_us)
+        point = next((c for c in reversed(self._checkpoints) if c.track.seen_us <= start_us), None)
+        if point is None:
+            return []
+        track = point.track.copy()
+        found = []
+        for entry in self.record.between(track.seen_us, end_us):
+            seen = track.scalars[SC_READINGS]
+            track.apply(entry)
+            if entry.kind == "cgm_mgdl" and entry.time_us > start_us and track.scalars[SC_READINGS] > seen:
+                sign = 1.0 if track.scalars[SC_Z1] >= 0.0 else -1.0
+                found.append(Innovation(entry.time_us, sign * math.sqrt(track.nis)))
+        return found
+
+    def distances(self, t: int) -> tuple[tuple[str, float], ...]:
+        """(log-parameter, standard deviations of its estimate from where the prior puts it) at ``t``."""
+        track = self._at(t)
+        k = self.model.N_THETA
+        prior = track.nominal.dynamics[:k]
+        away = (track.mean[:k] - prior[:, 0]) / prior[:, 2]
+        return tuple(zip(self.model.NAMES[:k], away.tolist(), strict=True))
+
+    def basal_uph(self, t: int) -> float | None:
+        """The pump's rate in force at ``t``; None when the record holds none."""
+        track = self._at(t)
+        return (
+            float(track.held[BASAL]) * 60.0 / 1000.0
+            if track.scalars[SC_HAS_BASAL] > 0.0 and track.scalars[SC_LONG_AT] == 0.0
+            else None
+        )
 
     def outliers(self, t: int) -> tuple[tuple[str, str, int], ...]:
         """Keys of the last readings (up to ``t``) that the filter held for outliers. They are never dropped."""

@@ -94,10 +94,10 @@ async def _answer(line: bytes, handler: Handler) -> dict[str, Any]:
         return {"ok": False, "error": f"the hub failed on this request: {type(err).__name__}", "exit_code": 1}
 
 
-def ask_hub(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+def ask_hub(path: Path, request: dict[str, Any], timeout_s: float = CLIENT_TIMEOUT_S) -> dict[str, Any]:
     """Ask the running hub; EnvironmentMissing when there is none, InputError when it refuses."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(CLIENT_TIMEOUT_S)
+        client.settimeout(timeout_s)
         try:
             client.connect(str(path))
             client.sendall(json.dumps(request).encode() + b"\n")

@@ -13,13 +13,16 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from core.advice_types import policy_of
 from core.errors import EngineError, HometwinError, InputError
 from core.messages import Contribution, Prior, Sample, encode
 from core.twin import Patient, Twin
 from edge.control import remove_stale_socket
 from edge.engine_messages import (
+    Advised,
     Answer,
     Ask,
+    AskAdvice,
     Done,
     FromEngine,
     Hello,
@@ -54,6 +57,8 @@ class EngineSession:
             return Done(self._row, refused)
         if isinstance(question, Ask):
             return self._ask(self._twin, question)
+        if isinstance(question, AskAdvice):
+            return self._advise(self._twin, question)
         if isinstance(question, SetPrior):
             refused = bool(self._set_prior(self._twin, question.prior))
             return Done(self._row, refused=int(refused))
@@ -112,6 +117,26 @@ class EngineSession:
         except HometwinError as err:
             return Answer(None, None, note=err.what)
         return Answer(estimate, forecast)
+
+    @staticmethod
+    def _advise(twin: Twin, question: AskAdvice) -> Advised:
+        """Advice within the standing policy: the patient file's limits and the policy's, whichever is lower."""
+        allowed, own = question.policy, policy_of(twin.patient)
+        policy = msgspec.structs.replace(
+            own,
+            target_mgdl=max(70.0, allowed.target_mgdl),
+            carb_ratio_g_per_u=allowed.carb_ratio_g_per_u or own.carb_ratio_g_per_u,
+            correction_mgdl_per_u=allowed.correction_mgdl_per_u or own.correction_mgdl_per_u,
+            max_dose_u=min(own.max_dose_u, allowed.max_dose_u),
+            max_iob_u=min(own.max_iob_u, allowed.max_iob_u),
+        )
+        try:
+            answer = twin.advise(question.now_us, question.carbs_g, policy, question.question)
+        except HometwinError as err:
+            return Advised(None, note=err.what)
+        return Advised(
+            answer.message(question.advice_id, question.now_us, allowed.approved_by, question.now_us)
+        )
 
     @staticmethod
     def _contribution(twin: Twin, now_us: int) -> Contribution | None:

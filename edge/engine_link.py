@@ -18,12 +18,14 @@ import msgspec
 import structlog
 
 from core.clock import Clock
-from core.errors import DecodeError, EngineError, HometwinError
+from core.errors import DecodeError, EngineError, EnvironmentMissing, HometwinError
 from core.messages import Contribution, Prior, decode, encode
 from core.units import US_PER_H, US_PER_MIN
 from edge.engine_messages import (
+    Advised,
     Answer,
     Ask,
+    AskAdvice,
     AskSnapshot,
     Done,
     FromEngine,
@@ -54,7 +56,7 @@ SNAPSHOT_EVERY_US: Final = US_PER_H
 SNAPSHOT_EVERY_S: Final = 60.0
 SNAPSHOT_BLOB: Final = "engine"
 
-A = TypeVar("A", Ready, Done, Answer, Snapshot)
+A = TypeVar("A", Ready, Done, Answer, Snapshot, Advised)
 
 
 class SavedTwin(msgspec.Struct, frozen=True):
@@ -95,8 +97,20 @@ class EngineLink:
         self._news_since_ask = False
         self._saved_s = 0.0
         self._saved_row = 0
+        self._questions: list[tuple[AskAdvice, asyncio.Future[Advised]]] = []
         self.up = False
         self.row = 0
+
+    async def advise(self, question: AskAdvice) -> Advised:
+        """Ask for advice once everything stored has been fed; InputError while no engine is there to answer."""
+        if not self.up:
+            raise EnvironmentMissing(
+                "the engine is not running, or still catching up", mend="try again later"
+            )
+        waiting: asyncio.Future[Advised] = asyncio.get_running_loop().create_future()
+        self._questions.append((question, waiting))
+        self.wake()
+        return await waiting
 
     def wake(self) -> None:
         """New samples are in the store."""
@@ -124,6 +138,12 @@ class EngineLink:
             finally:
                 self._set_up(False)
                 writer.close()
+                for _, waiting in self._questions:
+                    if not waiting.done():
+                        waiting.set_exception(
+                            EnvironmentMissing("the engine stopped", mend="try again later")
+                        )
+                self._questions.clear()
             await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,6 +175,12 @@ class EngineLink:
                 done = await ask(SetPrior(self._prior), Done)
                 self._prior_pending = False
                 self._counters["prior.refused"] += done.refused
+            while self._questions:
+                question, waiting = self._questions[0]
+                advised = await ask(question, Advised)
+                self._questions.pop(0)
+                if not waiting.done():
+                    waiting.set_result(advised)
             now_us = self._clock.now_us()
             # Before the last question: the clock was set back, and that answer is of a time still to come.
             if self._news_since_ask or not 0 <= now_us - self._asked_us < ASK_EVERY_US:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from core.messages import Contribution, Estimate, Forecast, Prior, Sample
+from core.messages import Contribution, DoseAdvice, Estimate, Forecast, Prior, Sample, StandingPolicy
 
 HORIZONS_MIN = (30.0, 60.0, 120.0, 240.0, 360.0)
 
@@ -44,7 +44,17 @@ class AskSnapshot(msgspec.Struct, frozen=True, tag=True):
     now_us: int
 
 
-ToEngine = Hello | Observe | Ask | SetPrior | AskSnapshot
+class AskAdvice(msgspec.Struct, frozen=True, tag=True):
+    """What to do now, within a standing policy that the hub has verified?"""
+
+    now_us: int
+    carbs_g: float
+    question: str
+    policy: StandingPolicy
+    advice_id: str
+
+
+ToEngine = Hello | Observe | Ask | SetPrior | AskSnapshot | AskAdvice
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -78,4 +88,11 @@ class Snapshot(msgspec.Struct, frozen=True, tag=True):
     contribution: Contribution | None
 
 
-FromEngine = Ready | Done | Answer | Snapshot
+class Advised(msgspec.Struct, frozen=True, tag=True):
+    """Answer to AskAdvice: advice (a refusal is one too), or why there is none."""
+
+    advice: DoseAdvice | None
+    note: str = ""
+
+
+FromEngine = Ready | Done | Answer | Snapshot | Advised

@@ -18,6 +18,7 @@ import structlog
 
 from core.clock import Clock
 from core.errors import HometwinError, InputError, StoreError
+from core.evidence import person_mark
 from core.messages import (
     Alarm,
     Contribution,
@@ -27,6 +28,7 @@ from core.messages import (
     Prior,
     Sample,
     SampleBatch,
+    StandingPolicy,
     Up,
     encode,
 )
@@ -41,6 +43,7 @@ from edge.engine_link import EngineLink
 from edge.engine_messages import Answer
 from edge.hand import COMMAND, MAX_BACK_US, hand_sample
 from edge.hand_words import entry_words
+from edge.hub_advice import AdviceDesk
 from edge.hub_state import AlarmState, CommandState, DownState, load_state, save_state
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
@@ -93,11 +96,12 @@ class Hub:
         self.store = store
         self.thread = StoreThread()
         self.care = StoreCare(config.store, store, self.thread, clock, cloud=link is not None, repair=repair)
-        self.desk = StoreDesk(store, config.hub_id)
+        self.store_desk = StoreDesk(store, config.hub_id)
         self.counters: Counter[str] = Counter()
         self.counters["store.repaired"] += repair is not None
         self.view = HubView(config, clock)
         self.down = load_state(store, "down", DownState)
+        self._down_lock = asyncio.Lock()
         self.link = link
         self._rows_news = asyncio.Event()
         self._ring_news = asyncio.Event()
@@ -116,6 +120,18 @@ class Hub:
             self._on_answer,
             self._on_contribution,
             self._on_engine,
+        )
+        self.desk = AdviceDesk(
+            config.hub_id,
+            person_mark(config.hub_id, patient),
+            store,
+            self.thread,
+            clock,
+            self.counters,
+            self.engine,
+            lambda: self.down,
+            self._keep_down,
+            self._send_up,
         )
         if self.down.prior is not None:
             self.engine.set_prior(self.down.prior, is_new=False)
@@ -223,21 +239,27 @@ class Hub:
             case "log":
                 return await self.log_by_hand(request)
             case "advice":
-                return {"advice": [self.view.advice_row(a) for a in self.down.advice]}
+                return {"advice": self.desk.rows(), "policy": self.desk.policy_row()}
+            case "confirm":
+                return await self.desk.confirm(request)
+            case "ask":
+                return await self.desk.ask(request)
             case "entries":
                 now_us = self.clock.now_us()
                 recent = await self.thread(
                     self.store.between, now_us - US_PER_DAY, now_us + US_PER_H, ENTRY_KINDS
                 )
                 return {"entries": [entry_words(s, self.config.zone) for s in recent]}
-            case str(word) if word in self.desk.words:
-                return await self._on_desk(request)
+            case str(word) if word in self.store_desk.words:
+                return await self._on_store_desk(request)
             case other:
-                words = ", ".join(("status", "log", "advice", "entries", *self.desk.words))
+                words = ", ".join(
+                    ("status", "log", "advice", "confirm", "ask", "entries", *self.store_desk.words)
+                )
                 raise InputError(f"unknown request {str(other)[:40]!r}", mend=f"use one of: {words}")
 
-    async def _on_desk(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = await self.thread(self.desk.answer, request)
+    async def _on_store_desk(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = await self.thread(self.store_desk.answer, request)
         self.care.wake()
         if request["do"] == "erase" and self._running is not None:
             log.warning("store.erased")
@@ -300,15 +322,16 @@ class Hub:
         """A verified message of the cloud. Its number and its effect become durable together."""
         body = message.body
         if isinstance(body, Prior):
-            self.down = self.down.with_prior(message.number, body)
+            await self._keep_down(lambda down: down.with_prior(message.number, body))
         elif isinstance(body, DoseAdvice):
-            self.down = self.down.with_advice(message.number, body)
+            await self.desk.take_advice(message, body)
+        elif isinstance(body, StandingPolicy):
+            await self.desk.take_policy(message, body)
         else:
             return
-        await self.thread(save_state, self.store, "down", self.down)
         if isinstance(body, Prior):
             await self._note("cloud", "prior.received", number=message.number, version=body.version)
-        else:
+        elif isinstance(body, DoseAdvice):
             await self._note(
                 "cloud",
                 "advice.received",
@@ -316,10 +339,23 @@ class Hub:
                 advice_id=body.advice_id,
                 approved_by=body.approved_by,
             )
+        else:
+            await self._note("cloud", "policy.received", number=message.number)
         self.counters[f"down.{type(body).__name__.lower()}"] += 1
         log.info("down.accepted", kind=type(body).__name__, number=message.number)
         if isinstance(body, Prior):
             self.engine.set_prior(body, is_new=True)
+
+    async def _keep_down(self, change: Callable[[DownState], DownState]) -> None:
+        """Durable first, then ours: after a full disk the message comes again. One change at a time."""
+        async with self._down_lock:
+            state = change(self.down)
+            await self.thread(save_state, self.store, "down", state)
+            self.down = state
+
+    async def _send_up(self, body: Up) -> None:
+        if self.link is not None:
+            await self._send(body)
 
     async def _on_answer(self, answer: Answer) -> None:
         self.view.on_answer(answer)
@@ -472,6 +508,7 @@ class Hub:
             devices=dict(self.supervisor.states),
             counters=dict(self.counters),
             outbox_pending=self.view.outbox_pending,
+            person=self.desk.person,
         )
 
     def _load_alarms(self) -> None:

@@ -6,10 +6,28 @@ from typing import TypeVar
 
 import msgspec
 
-from core.messages import Alarm, DoseAdvice, Prior, decode, encode
+from core.messages import Alarm, DoseAdvice, Prior, StandingPolicy, decode, encode
+from core.units import US_PER_MIN
 from edge.store.store import Store
 
 KEPT_ADVICE = 20
+
+
+class AdviceNote(msgspec.Struct, frozen=True):
+    """What the hub knows about one piece of advice beside its text."""
+
+    expires_us: int
+    void: str = ""  # why it must not be used; empty: it may
+    confirmed_us: int = 0  # when the person said what was done; 0: not yet
+    took_u: float = 0.0
+
+    def state(self, now_us: int) -> str:
+        """open | void | expired | confirmed."""
+        if self.confirmed_us:
+            return "confirmed"
+        if self.void:
+            return "void"
+        return "expired" if now_us > self.expires_us else "open"
 
 
 class DownState(msgspec.Struct, frozen=True):
@@ -18,14 +36,39 @@ class DownState(msgspec.Struct, frozen=True):
     last_number: int = 0
     prior: Prior | None = None
     advice: tuple[DoseAdvice, ...] = ()
+    notes: dict[str, AdviceNote] = {}  # by advice_id
+    policy: StandingPolicy | None = None
 
     def with_prior(self, number: int, prior: Prior) -> DownState:
-        return DownState(number, prior, self.advice)
+        return msgspec.structs.replace(self, last_number=number, prior=prior)
 
-    def with_advice(self, number: int, advice: DoseAdvice) -> DownState:
+    def with_policy(self, number: int, policy: StandingPolicy) -> DownState:
+        """The newest policy takes the place of the one before."""
+        return msgspec.structs.replace(self, last_number=number, policy=policy)
+
+    def with_number(self, number: int) -> DownState:
+        """A message was refused for good: only its number counts."""
+        return msgspec.structs.replace(self, last_number=number)
+
+    def with_advice(self, number: int, advice: DoseAdvice, note: AdviceNote) -> DownState:
         """The same advice may be sent again after a crash of the cloud: it takes the place of the older copy."""
         others = tuple(a for a in self.advice if a.advice_id != advice.advice_id)
-        return DownState(number, self.prior, (*others, advice)[-KEPT_ADVICE:])
+        kept = (*others, advice)[-KEPT_ADVICE:]
+        old = self.notes.get(advice.advice_id)
+        if old is not None and old.confirmed_us:
+            note = msgspec.structs.replace(note, confirmed_us=old.confirmed_us, took_u=old.took_u)
+        notes = {a.advice_id: self.notes[a.advice_id] for a in kept if a.advice_id in self.notes}
+        notes[advice.advice_id] = note
+        return msgspec.structs.replace(
+            self, last_number=max(self.last_number, number), advice=kept, notes=notes
+        )
+
+    def with_note(self, advice_id: str, note: AdviceNote) -> DownState:
+        return msgspec.structs.replace(self, notes={**self.notes, advice_id: note})
+
+    def note(self, advice: DoseAdvice) -> AdviceNote:
+        """Its note; advice of before there were notes has none, and is open for its half hour."""
+        return self.notes.get(advice.advice_id, AdviceNote(advice.for_time_us + 30 * US_PER_MIN))
 
 
 class AlarmState(msgspec.Struct, frozen=True):

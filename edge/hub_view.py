@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core.clock import Clock
-from core.messages import Alarm, DoseAdvice, Sample
+from core.messages import Alarm, Sample
 from core.units import US_PER_S
 from edge.alarms.threshold import MAX_AHEAD_US
 from edge.config import HubConfig
@@ -124,16 +124,12 @@ class HubView:
             },
             "store": hub.care.facts(),
             "prior": _builtins(hub.down.prior),
-            "advice": [self.advice_row(a) for a in hub.down.advice[-3:]],
+            "advice": hub.desk.rows()[-3:],
+            "policy": hub.desk.policy_row(),
             "counters": dict(hub.counters),
         }
         finite: dict[str, Any] = _finite(status)
         return finite
-
-    @staticmethod
-    def advice_row(advice: DoseAdvice) -> Any:
-        """One piece of advice, as JSON-able values."""
-        return _builtins(advice)
 
 
 def _builtins(message: msgspec.Struct | None) -> Any:

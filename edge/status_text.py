@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from edge.advice_text import advice_line
 from edge.demo.view import age, data_age, trouble
 
 
@@ -31,6 +33,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     active = ", ".join(a["name"].replace("_", " ") for a in status["alarms"]["active"])
     lines.append(f"alarms    {active or 'none'}")
     lines += _store_lines(status)
+    zone = ZoneInfo(status["timezone"])
+    lines += [f"advice    {advice_line(row, zone)}" for row in status["advice"] if row["state"] == "open"]
     for source, device in status["devices"].items():
         note = trouble(device)
         lines.append(f"{source:<9} {device['state'].replace('_', ' ')}{': ' + note if note else ''}")

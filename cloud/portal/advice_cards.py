@@ -32,7 +32,9 @@ class AdviceCards:
 
     def show(self, cards: Sequence[AdviceCard], now_us: int, zone: ZoneInfo) -> None:
         """Draw ``cards``, the undecided first."""
-        key = tuple((c.advice.advice_id, c.state, c.lapsed(now_us)) for c in cards)
+        key = tuple(
+            (c.advice.advice_id, c.state, c.lapsed(now_us), c.confirmed_us, c.outcome is None) for c in cards
+        )
         if key == self._shown:
             return
         self._shown = key
@@ -78,16 +80,26 @@ class AdviceCards:
             label = "Note (optional)" if approve else "Why? (needed)"
             note = ui.textarea(label).props(f'outlined autofocus maxlength="{decisions.MAX_NOTE}"')
             note.classes("full")
+            dose = None
+            if approve and card.advice.refused is None:
+                dose = ui.number(
+                    "Dose, U (change it here; needs a note)", value=card.advice.dose_u, min=0, step=0.1
+                )
+                dose.props('outlined dense aria-label="Dose in units"').classes("full")
             with ui.element("div").classes("decide"):
                 ui.button(
                     "Approve and send" if approve else "Reject",
-                    on_click=lambda: self._decide(dialog, card, approve, str(note.value or "")),
+                    on_click=lambda: self._decide(
+                        dialog, card, approve, str(note.value or ""), None if dose is None else dose.value
+                    ),
                 ).props(f'no-caps unelevated color="{"primary" if approve else "negative"}"')
                 ui.button("Cancel", on_click=dialog.close).props('no-caps flat color="primary"')
         dialog.on("hide", dialog.delete)
         dialog.open()
 
-    async def _decide(self, dialog: ui.dialog, card: AdviceCard, approve: bool, note: str) -> None:
+    async def _decide(
+        self, dialog: ui.dialog, card: AdviceCard, approve: bool, note: str, dose_u: float | None
+    ) -> None:
         who = self._current_user()
         if who is None:
             ui.navigate.to("/login")
@@ -99,6 +111,7 @@ class AdviceCards:
                 approve=approve,
                 who=who,
                 note=note,
+                dose_u=dose_u,
                 now_us=self._portal.clock.now_us(),
             )
         except HometwinError as err:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from cloud.portal import words
 from cloud.queries import PersonLine, PersonView, Reading
-from core.advice import insulin_on_board
+from core.dosing import insulin_on_board
 from core.messages import Alarm, Estimate, HubStatus, Prior, Quality, Sample
 from core.metrics import CgmMetrics, missed_targets
 from core.units import US_PER_MIN, US_PER_S

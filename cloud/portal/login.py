@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from cloud.db import AuditRow
+from cloud import audit
 from cloud.portal.accounts import MAX_PASSWORD
 from cloud.portal.context import context
 from cloud.portal.guard import COOKIE, SESSION_S, token_of
@@ -114,7 +114,7 @@ def _page(problem: str, name: str | None = None, status: int = 200) -> HTMLRespo
 
 
 def _note(session: Session, now_us: int, who: str, what: str) -> None:
-    session.add(AuditRow(time_us=now_us, who=who[:80], what=what))
+    audit.note(session, now_us, who, what)
 
 
 def _select_one(session: Session) -> None:

@@ -9,10 +9,11 @@ from fastapi import Request
 from nicegui import ui
 
 from cloud import queries
-from cloud.portal import blocks, chart
+from cloud.portal import advice_blocks, blocks, chart
 from cloud.portal.advice_cards import AdviceCards
 from cloud.portal.context import Context, context
 from cloud.portal.frame import Block, frame, is_dark, token
+from cloud.portal.policy_form import PolicyForm
 from cloud.queries import PersonView
 from core.metrics import CgmMetrics, cgm_metrics
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
@@ -83,6 +84,10 @@ class PersonPage:
             with ui.element("div").classes("narrow"):
                 with _box("Advice", "second"):
                     self._advice = AdviceCards(self._portal, self._decided, self._current_user)
+                self._scorecard = _section("The adviser's record", "third")
+                with _box("Standing policies", "sixth"):
+                    self._policies = Block("full")
+                    PolicyForm(self._portal, self._hub_id, self._decided, self._current_user)
                 self._prior = _section("Population prior", "sixth")
                 self._devices = _section("Sensors and hub", "sixth")
                 self._counters = _folded("Counters of the hub", "sixth")
@@ -140,6 +145,8 @@ class PersonPage:
         self._devices.show(blocks.devices_block(view.line.status, now_us))
         self._counters.show(blocks.counters_table(view.line.status))
         self._advice.show(view.advice, now_us, zone)
+        self._scorecard.show(advice_blocks.scorecard_block(view.scorecard))
+        self._policies.show(advice_blocks.policies_block(view.policies, now_us, zone))
         self._draw(view, now_us)
 
     def _draw(self, view: PersonView, now_us: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,13 +14,14 @@ import pytest
 from sqlalchemy import func, select
 
 from cloud import decisions
-from cloud.advice_job import AdviceJob, JobResult, TwinPaths, _situation, run_job
+from cloud.advice_job import AdviceJob, JobResult, run_job
 from cloud.advice_worker import AdviceWorker
-from cloud.adviser import Adviser, patient_of, policy_of, run_adviser
+from cloud.adviser import Adviser, patient_of, run_adviser
 from cloud.db import AdviceRow, AuditRow, ContributionRow, Database, HubRow, PriorRow
 from core.advice import Policy, Situation, advise
+from core.advice_types import policy_of
 from core.errors import ConfigError, InputError, RefusedError
-from core.messages import DoseAdvice, Down, Estimate, Prior, Quality, Sample, decode, encode
+from core.messages import DoseAdvice, Down, Prior, decode, encode
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from tests.cloud import filled
 from tests.cloud.filled import HUB
@@ -318,31 +318,6 @@ async def test_the_audit_names_who_decided_and_tells_no_dose(proposed: Setting) 
 # ---- the job ------------------------------------------------------------------------------------------
 
 
-class FakeTwin:
-    """Answers like a twin: paths from ``forecast`` start one step after now."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[float, list[Sample]]] = []
-
-    def forecast(self, now_us, horizons_min, planned, paths, seed):
-        self.asked.append((horizons_min[0], list(planned)))
-        steps = math.ceil(horizons_min[0] / 5)
-        return msgspec.defstruct("R", [("paths", object)])(np.tile(np.arange(steps, dtype=float), (paths, 1)))
-
-
-def test_paths_run_from_now_to_the_horizon_after_the_meal() -> None:
-    twin = FakeTwin()
-    source = TwinPaths(twin, NOON_US, NOON_US + 30 * US_PER_MIN)
-    paths = source.paths(60.0, 4.0, 10, 300.0)
-    assert paths.shape == (10, 66)
-    horizon, planned = twin.asked[0]
-    assert horizon == 330
-    assert [(s.kind, s.value, s.time_us) for s in planned] == [
-        ("carbs_g", 60.0, NOON_US + 30 * US_PER_MIN),
-        ("bolus_u", 4.0, NOON_US + 30 * US_PER_MIN),
-    ]
-
-
 def _job(**changes: object) -> AdviceJob:
     record = sorted(
         [*filled.readings(NOON_US - 4 * US_PER_DAY, NOON_US), *filled.meals(NOON_US - 4 * US_PER_DAY, 4)],
@@ -350,44 +325,6 @@ def _job(**changes: object) -> AdviceJob:
     )
     base = AdviceJob(tuple(record), b'timezone = "UTC"', Policy(draws=400), NOON_US, NOON_US, 60.0)
     return msgspec.structs.replace(base, **changes)
-
-
-@pytest.mark.parametrize(
-    ("quality", "flagged"),
-    [(0, False), (Quality.BACKFILLED, False), (Quality.SENSOR_WARNING, True), (Quality.CLOCK_DOUBT, True)],
-)
-def test_a_doubtful_newest_reading_is_flagged(quality: int, flagged: bool) -> None:
-    glucose = [
-        msgspec.structs.replace(s, quality=quality) for s in filled.readings(NOON_US - US_PER_H, NOON_US)
-    ]
-    estimate = filled.estimate()
-    now = _situation(_job(), glucose, glucose, estimate, 1.0, TwinPaths(FakeTwin(), NOON_US, NOON_US))
-    assert now.flagged is flagged
-    assert not now.misfit
-    assert now.glucose_mgdl == glucose[-1].value
-
-
-def test_glucose_expected_at_a_later_meal_is_the_median_there() -> None:
-    glucose = filled.readings(NOON_US - US_PER_H, NOON_US)
-    later_us = NOON_US + 30 * US_PER_MIN
-    now = _situation(
-        _job(for_time_us=later_us),
-        glucose,
-        glucose,
-        filled.estimate(),
-        1.0,
-        TwinPaths(FakeTwin(), NOON_US, later_us),
-    )
-    assert now.expected_mgdl == 5.0  # FakeTwin's paths count steps: six of them in half an hour
-    assert now.glucose_mgdl == glucose[-1].value
-
-
-def test_unknown_or_large_surprise_counts_as_misfit() -> None:
-    glucose = filled.readings(NOON_US - US_PER_H, NOON_US)
-    source = TwinPaths(FakeTwin(), NOON_US, NOON_US)
-    for nis in (3.1, math.nan, math.inf):
-        estimate: Estimate = filled.estimate()
-        assert _situation(_job(), glucose, glucose, estimate, nis, source).misfit
 
 
 def test_the_real_twin_answers_a_job() -> None:

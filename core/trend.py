@@ -1,4 +1,4 @@
-"""Where glucose is heading: one slope, used by pages and adviser alike. Pure."""
+"""Where glucose is heading: one slope, used by pages and adviser alike."""
 
 from __future__ import annotations
 

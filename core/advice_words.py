@@ -1,0 +1,154 @@
+"""Advice in plain words: why, how likely, on what assumptions, within what limits, and what would change it."""
+
+from __future__ import annotations
+
+from core.advice_types import HARD_MAX_DOSE_U, NOT_A_DEVICE, Policy, Situation
+from core.chance import Chance
+from core.dosing import correction_dose
+
+_NOTHING_U = 0.05  # a share below half a usual step is not worth a word
+
+
+def calculator_reasons(
+    carbs_g: float, situation: Situation, policy: Policy, carb_ratio: float, calculated_u: float
+) -> list[str]:
+    """What the ordinary calculation says."""
+    reasons = []
+    if carbs_g > 0:
+        reasons.append(f"{carbs_g:.0f} g of carbohydrate need {carbs_g / carb_ratio:.1f} U.")
+    above = situation.dosing_mgdl - policy.target_mgdl
+    what = "Glucose is" if situation.dosing_mgdl == situation.glucose_mgdl else "Glucose will then be about"
+    if above > 0 and situation.iob_u > 0.05:
+        reasons.append(
+            f"{what} {above:.0f} mg/dL above target; {situation.iob_u:.1f} U still acting count against"
+            " the correction."
+        )
+    elif above > 0:
+        reasons.append(f"{what} {above:.0f} mg/dL above target, which adds a correction.")
+    elif above < 0:
+        reasons.append(f"{what} {-above:.0f} mg/dL below target, which lowers the bolus.")
+    reasons.append(f"The bolus calculator alone would give {calculated_u:.1f} U.")
+    return reasons
+
+
+def choice_reasons(
+    dose_u: float, ceiling_u: float, calculated_u: float, policy: Policy, *, bounded: bool
+) -> list[str]:
+    """How the dose was chosen among those that limits allow. ``bounded``: a larger one was not proven safe."""
+    reasons = []
+    hours = policy.horizon_min / 60
+    if bounded:
+        reasons.append(
+            f"Lowered from {min(ceiling_u, max(calculated_u, dose_u)):.1f} U to {dose_u:.1f} U: with more, the"
+            f" chance of a low in the next {hours:g} h could exceed the limit."
+        )
+    elif dose_u < ceiling_u - policy.dose_step_u:
+        reasons.append(f"{dose_u:.1f} U gives the best expected course over the next {hours:g} h.")
+    if calculated_u > 0 and dose_u < 0.5 * calculated_u:
+        # Not a refusal: a dose that falls to nothing when the meal grows would be no advice to live by.
+        reasons.append(
+            "This is less than half of the ordinary calculation, so glucose may go high: the twin is not"
+            " sure enough of this person yet. Ask your clinician rather than rely on it."
+        )
+    return reasons
+
+
+def basal_reason(factor: float, rate_uph: float, policy: Policy, *, proven: bool, same: bool) -> str:
+    """Why this basal rate."""
+    if same:
+        return "Leaving the basal rate as it is is best."
+    change = (
+        f"A basal rate of {factor * rate_uph:.2f} U/h instead of {rate_uph:.2f} U/h ({100 * (factor - 1):+.0f} %)"
+        f" for the next {policy.horizon_min / 60:g} h"
+    )
+    if not proven:
+        return (
+            f"{change}, the least that one change allows: even with it a low is more likely than the limit."
+        )
+    return f"{change} gives the best expected course."
+
+
+def chance_reasons(chance: Chance, policy: Policy) -> tuple[str, ...]:
+    """The probability statement."""
+    return (
+        f"Chance of going below 70 mg/dL at most {100 * chance.p70_bound:.1f} %, below 54 at most"
+        f" {100 * chance.p54_bound:.1f} % (95 % confidence, {policy.draws} simulated courses).",
+    )
+
+
+def contributions(
+    dose_u: float,
+    carbs_u: float,
+    situation: Situation,
+    policy: Policy,
+    correction_mgdl_per_u: float,
+    calculated_u: float,
+    *,
+    bounded: bool,
+    capped_by: str,
+) -> tuple[str, ...]:
+    """The three main contributions to the dose, largest first. Together they are the dose."""
+    glucose = situation.dosing_mgdl
+    raw_u = (glucose - policy.target_mgdl) / correction_mgdl_per_u
+    counted_u = correction_dose(glucose, situation.iob_u, policy.target_mgdl, correction_mgdl_per_u)
+    where = "above" if raw_u > 0 else "below"
+    rest = dose_u - calculated_u
+    if capped_by and rest < 0:
+        reason = f"held back by {capped_by}"
+    elif bounded:
+        reason = "held back because more could lead to a low"
+    elif rest < 0:
+        reason = "because the twin expects glucose to end lower than the calculator does"
+    else:
+        reason = "because the twin expects glucose to stay higher than the calculator does"
+    if situation.eaten_g > 0 and carbs_u == 0 and rest > 0:
+        reason = "for a meal of the last two hours without its bolus"
+    shares = [
+        (carbs_u, "for the meal"),
+        (raw_u, f"because glucose is {abs(glucose - policy.target_mgdl):.0f} mg/dL {where} target"),
+        (counted_u - raw_u, f"for {situation.iob_u:.1f} U of insulin still acting"),
+        (rest, reason),
+    ]
+    told = sorted((s for s in shares if abs(s[0]) >= _NOTHING_U), key=lambda s: -abs(s[0]))
+    return tuple(f"{units:+.1f} U {text}" for units, text in told[:3])
+
+
+def limits(policy: Policy) -> tuple[str, ...]:
+    """Within what limits the answer stands."""
+    return (
+        NOT_A_DEVICE,
+        f"At most {min(policy.max_dose_u, policy.device_max_dose_u, HARD_MAX_DOSE_U):g} U in one dose and"
+        f" {policy.max_iob_u:g} U on board.",
+        f"At most {100 * policy.max_p_below_70:g} % chance of going below 70 mg/dL and"
+        f" {100 * policy.max_p_below_54:g} % below 54 within {policy.horizon_min / 60:g} h.",
+        "Use a fingerstick when symptoms do not match the sensor.",
+        "Call your clinician for repeated lows, vomiting, or ketones.",
+    )
+
+
+def assumptions(situation: Situation, policy: Policy) -> tuple[str, ...]:
+    """What is taken for true and may not be."""
+    given = [f"Assumed: {text}." for text in situation.assumed]
+    return (
+        f"Assumes no other food, exercise or insulin within {policy.horizon_min / 60:g} h.",
+        "Assumes that every dose and meal of the last hours is on record.",
+        *given,
+    )
+
+
+def changes(
+    carb_ratio_g_per_u: float | None, correction_mgdl_per_u: float | None, situation: Situation
+) -> tuple[str, ...]:
+    """What would change this answer."""
+    told = []
+    if carb_ratio_g_per_u is not None:
+        told.append(f"10 g more or less to eat: about {10 / carb_ratio_g_per_u:.1f} U more or less.")
+    if correction_mgdl_per_u is not None:
+        told.append(
+            f"A fingerstick 20 mg/dL lower: about {20 / correction_mgdl_per_u:.1f} U less; below 70 mg/dL: no dose."
+        )
+    told.append("Exercise in the next hours, or a dose or meal not on record: ask again before acting.")
+    told.append("Readings older than 10 min or a fast fall: no dose.")
+    if situation.iob_u > _NOTHING_U:
+        told.append(f"The {situation.iob_u:.1f} U still acting, should that dose not have been taken.")
+    return tuple(told)

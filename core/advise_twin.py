@@ -1,0 +1,173 @@
+"""Advice from a twin: its futures as courses to choose from, and its record as the situation.
+
+Whether the model fits is asked of the innovations: their mean square over two hours (misfit), and a two-sided
+cumulative sum over six (Page, Biometrika 1954;41:100): a small shift that lasts is a change of context that the
+filter is still learning, and no time to trust what it says of insulin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from core.advice import advise as choose
+from core.advice_types import Advice, Policy, Situation
+from core.chance import MIN_DRAWS, Floats
+from core.dosing import ACTION_MIN, insulin_on_board
+from core.messages import Quality, Sample
+from core.predictive import Futures
+from core.record import Entry
+from core.refusal import MISFIT_NIS
+from core.trend import TREND_SPAN_US, trend
+from core.units import US_PER_H, US_PER_MIN
+
+if TYPE_CHECKING:
+    from core.twin import Twin
+
+DOUBTFUL: Final = Quality.SENSOR_WARNING | Quality.CLOCK_DOUBT | Quality.OUTLIER
+MISFIT_SPAN_US: Final = 2 * US_PER_H
+MIN_READINGS: Final = 8  # of two hours; with fewer nothing can be said about the fit
+CHANGE_SPAN_US: Final = 6 * US_PER_H
+CUSUM_SLACK: Final = 0.5  # shifts of one SD are looked for
+CUSUM_ALARM: Final = 8.0  # innovations of a 5-min sensor hang together, so above the 5 of independent ones
+MEAL_SPAN_US: Final = 2 * US_PER_H  # a bolus later than this comes after the meal has done its work
+MEAL_G: Final = 20.0  # below, it is the treatment of a low
+SEED: Final = 1  # the same draws for every candidate: doses then differ by dose, not by luck
+
+
+class TwinPaths:
+    """Core's ``PathSource`` over a twin: drawn futures with meal and dose at ``for_time_us``."""
+
+    def __init__(self, twin: Twin, now_us: int, for_time_us: int | None = None) -> None:
+        self._twin, self._now_us = twin, now_us
+        self._at_us = now_us if for_time_us is None else for_time_us
+        self._lead_min = (self._at_us - now_us) / US_PER_MIN
+        self._futures: dict[tuple[int, float], Futures] = {}
+        self._basal_uph: float | None = None
+
+    def paths(self, carbs_g: float, dose_u: float, draws: int, horizon_min: float) -> Floats:
+        """Glucose from now to ``horizon_min`` after the meal, float64[draws, n_steps] mg/dL.
+
+        The time before the meal counts too: with a low on the way, a dose is the wrong advice.
+        """
+        plan = [(self._at_us, "bolus_u", dose_u), (self._at_us, "carbs_g", carbs_g)]
+        return self._clipped(self._drawn(draws, horizon_min).paths([p for p in plan if p[2] > 0]))
+
+    def basal_paths(self, factor: float, draws: int, horizon_min: float) -> Floats:
+        """As ``paths``, nothing eaten or injected, the pump running at ``factor`` times its present rate."""
+        if self._basal_uph is None:
+            self._basal_uph = self._twin.basal_uph(self._now_us) or 0.0
+        plan = [(self._now_us, "basal_uph", factor * self._basal_uph)]
+        now = [(self._now_us, "basal_uph", self._basal_uph)]
+        futures = self._drawn(draws, horizon_min)
+        # Against the rate as it is, not against none: the forecast holds that one already.
+        return self._clipped(futures.paths(()) + futures.paths(plan) - futures.paths(now))
+
+    def _drawn(self, draws: int, horizon_min: float) -> Futures:
+        key = (draws, horizon_min)
+        if key not in self._futures:
+            until_min = self._lead_min + horizon_min
+            self._futures[key] = self._twin.futures(
+                self._now_us, max(until_min, 5.0), draws, SEED, habit=False
+            )
+        return self._futures[key]
+
+    @staticmethod
+    def _clipped(paths: Floats) -> Floats:
+        return np.clip(paths, 10.0, 1000.0)
+
+
+def advise(
+    twin: Twin,
+    t: int,
+    carbs_g: float,
+    policy: Policy,
+    question: str | None = None,
+    for_time_us: int | None = None,
+) -> Advice:
+    """Advice of ``twin`` at ``t`` (µs UTC), for a meal and dose then or at ``for_time_us``."""
+    source = TwinPaths(twin, t, for_time_us)
+    return choose(source, carbs_g, policy, situation(twin, t, source, for_time_us), question)
+
+
+def situation(
+    twin: Twin, t: int, source: TwinPaths | None = None, for_time_us: int | None = None
+) -> Situation:
+    """What the record up to ``t`` says of now."""
+    at_us = t if for_time_us is None else for_time_us
+    recent = [e for e in twin.record.between(t - CHANGE_SPAN_US, t) if e.kind == "cgm_mgdl"]
+    last = recent[-1] if recent else _last_reading(twin, t)
+    estimate = twin.estimate(t)
+    slope = trend(
+        [
+            Sample(e.time_us, e.kind, e.value, e.source, e.seq)
+            for e in recent
+            if last is not None and e.time_us >= last.time_us - TREND_SPAN_US
+        ]
+    )
+    flagged = last is not None and (
+        bool(last.quality & DOUBTFUL) or (last.source, last.kind, last.seq) in twin.outliers(t)[-3:]
+    )
+    boluses = [
+        (e.time_us, e.value)
+        for e in twin.record.between(at_us - round(ACTION_MIN * US_PER_MIN), t)
+        if e.kind == "bolus_u"
+    ]
+    meals = [e for e in twin.record.between(t - MEAL_SPAN_US, t) if e.kind == "carbs_g" and e.value >= MEAL_G]
+    covered_us = meals[0].time_us - 20 * US_PER_MIN if meals else t
+    innovations = twin.innovations(t - CHANGE_SPAN_US, t)
+    fit = [i.z for i in innovations if i.time_us > t - MISFIT_SPAN_US]
+    expected = None
+    if source is not None and at_us - t >= 5 * US_PER_MIN:
+        expected = float(np.median(source.paths(0.0, 0.0, MIN_DRAWS, 0.0)[:, -1]))
+    first = next((e for e in twin.record.entries if e.kind == "cgm_mgdl"), None)
+    return Situation(
+        time_us=t,
+        glucose_mgdl=last.value if last is not None else math.nan,
+        trend_mgdl_per_min=math.nan if slope is None else slope,
+        data_time_us=last.time_us if last is not None else t,
+        flagged=flagged,
+        status=estimate.status,
+        misfit=len(fit) < MIN_READINGS or float(np.mean(np.square(fit))) > MISFIT_NIS,
+        iob_u=insulin_on_board(at_us, boluses),
+        model=estimate.model,
+        expected_mgdl=expected,
+        record_us=None if first is None else t - first.time_us,
+        changing=change_words([i.z for i in innovations]),
+        basal_uph=twin.basal_uph(t),
+        eaten_g=sum(e.value for e in meals),
+        dosed_u=sum(dose_u for time_us, dose_u in boluses if time_us >= covered_us),
+        assumed=tuple(f"{name} {source_words}" for name, source_words in twin.assumed),
+    )
+
+
+def change_words(z: Sequence[float]) -> str:
+    """Why a cumulative sum of innovations alarms at the newest reading; empty when it does not."""
+    high = low = 0.0
+    for value in z:
+        step = min(max(value, -3.0), 3.0)  # one wild reading is no change
+        high = max(0.0, high + step - CUSUM_SLACK)
+        low = max(0.0, low - step - CUSUM_SLACK)
+    if low >= CUSUM_ALARM:
+        return (
+            "glucose keeps coming out lower than the twin expects: something has changed (exercise, a dose or a meal"
+            " not on record?)"
+        )
+    if high >= CUSUM_ALARM:
+        return (
+            "glucose keeps coming out higher than the twin expects: something has changed (a meal not on record,"
+            " illness, a failing infusion set?)"
+        )
+    return ""
+
+
+def _last_reading(twin: Twin, t: int) -> Entry | None:
+    """The newest CGM reading up to ``t``, however old."""
+    entries = twin.record.entries
+    for index in range(twin.record.first_after(t) - 1, -1, -1):
+        if entries[index].kind == "cgm_mgdl":
+            return entries[index]
+    return None

@@ -1,0 +1,95 @@
+"""``hometwin advise``: one question to the twin at one moment of a recording, answered from what was known then."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from core.advice_types import Advice, policy_of
+from core.errors import InputError
+from core.events import parse_event_time
+from core.twin import Twin
+from core.units import US_PER_S
+from edge.readers import read_record
+from edge.replay.command import load_patient
+
+
+def advise(
+    events: Path, patient_file: Path | None, at: str, carbs_g: float, question: str | None, draws: int
+) -> tuple[Advice, ZoneInfo, int]:
+    """The answer, the person's zone, and the moment asked about (µs UTC). What the file holds later is not used.
+
+    Raises InputError or ConfigError for what cannot be used.
+    """
+    patient = load_patient(patient_file)
+    zone = ZoneInfo(patient.timezone)
+    at_us = parse_event_time(at, zone, "--at")
+    policy = policy_of(patient, draws).checked()
+    record = read_record(events, zone)
+    known = [s for s in record.samples if s.time_us <= at_us]
+    if not known:
+        first = min((s.time_us for s in record.samples), default=0)
+        raise InputError(
+            f"lies before the recording, which begins at {_moment(first, zone)}",
+            where="--at",
+            mend="ask later",
+        )
+    twin = Twin(patient, model=patient.model.name)
+    twin.observe(known)
+    return twin.advise(at_us, carbs_g, policy, question), zone, at_us
+
+
+def advice_json(answer: Advice) -> str:
+    """The contract's JSON (DESIGN 4), and the rest of the answer."""
+    tree: dict[str, Any] = msgspec.to_builtins(answer)
+    return json.dumps(tree, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def advice_lines(answer: Advice, zone: ZoneInfo, at_us: int) -> list[str]:
+    """The same for people: what, why, how likely, and within what limits."""
+    lines = [headline(answer), f"asked for {_moment(at_us, zone)}"]
+    lines += [f"  {text}" for text in answer.why]
+    lines += [f"- {text}" for text in answer.reasons]
+    if answer.in_range is not None and answer.in_range_without is not None:
+        lines.append(
+            f"- Expected time in 70–180 mg/dL over {answer.horizon_min / 60:g} h: {100 * answer.in_range:.0f} %"
+            f" with it, {100 * answer.in_range_without:.0f} % without."
+        )
+    for minutes in (60.0, 120.0, 180.0, 300.0):
+        if minutes in answer.band.minutes and minutes in answer.band_without.minutes:
+            i = answer.band.minutes.index(minutes)
+            w = answer.band_without
+            lines.append(
+                f"- in {minutes / 60:g} h: {answer.band.p50[i]:.0f} mg/dL"
+                f" ({answer.band.p05[i]:.0f}–{answer.band.p95[i]:.0f}); without it {w.p50[i]:.0f}"
+                f" ({w.p05[i]:.0f}–{w.p95[i]:.0f})"
+            )
+    lines += ["What would change this:", *(f"- {text}" for text in answer.changes)] if answer.changes else []
+    lines += ["Limits and assumptions:", *(f"- {text}" for text in (*answer.limits, *answer.assumptions))]
+    lines.append(
+        f"data {answer.data_age_s / 60:.0f} min old, model {answer.model}, {answer.draws} simulated courses"
+    )
+    return lines
+
+
+def headline(answer: Advice) -> str:
+    """The answer in one line."""
+    if answer.action == "carbs":
+        return f"Eat {answer.eat_g:.0f} g of fast carbohydrate now. No insulin."
+    if answer.refused:
+        return "No dose is advised."
+    if answer.action == "basal":
+        return f"Basal rate {answer.basal_uph:g} U/h for the next {answer.horizon_min / 60:g} h."
+    if answer.action == "bolus":
+        what = f"for {answer.carbs_g:.0f} g" if answer.carbs_g > 0 else "as a correction"
+        return f"Bolus {answer.dose_u:g} U {what}."
+    return "Do nothing now: that is the best choice."
+
+
+def _moment(time_us: int, zone: ZoneInfo) -> str:
+    return f"{datetime.fromtimestamp(time_us / US_PER_S, UTC).astimezone(zone):%Y-%m-%d %H:%M}"

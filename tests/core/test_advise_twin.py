@@ -1,0 +1,224 @@
+"""The adviser on the twin itself: same courses for every candidate, monotone, and refusals from the record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from core.advice_types import policy_of
+from core.advise_twin import CUSUM_ALARM, TwinPaths, advise, change_words, situation
+from core.errors import InputError
+from core.messages import Quality, Sample
+from core.patient import Patient, Therapy
+from core.twin import Advice, Policy, Twin
+from firmware_sim.person import VirtualPerson
+from tests.core.people import MIN_US, START_US
+
+DAYS = 4
+POLICY = Policy(carb_ratio_g_per_u=12.0, correction_mgdl_per_u=45.0)
+# Quiet afternoons and evenings of the last day, minutes of the day.
+MOMENTS = (11 * 60, 16 * 60, 17 * 60 + 30)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    person = VirtualPerson(5)
+    return [Sample(t, k, v, k, i) for i, (t, k, v) in enumerate(person.events(START_US, DAYS))]
+
+
+@pytest.fixture
+def twin(samples: list[Sample]) -> Twin:
+    made = Twin(Patient())
+    made.observe(samples)
+    return made
+
+
+def at(minute: int, day: int = DAYS - 1) -> int:
+    return START_US + (day * 1440 + minute) * MIN_US
+
+
+def test_every_candidate_meets_the_same_draws_and_acts_by_the_mechanism(twin: Twin) -> None:
+    source = TwinPaths(twin, at(16 * 60))
+    base = source.paths(0.0, 0.0, 300, 300.0)
+    assert base.shape == (300, 60)
+    np.testing.assert_array_equal(base, source.paths(0.0, 0.0, 300, 300.0))
+    moments = twin.forecast(at(16 * 60), [60.0], planned=[]).forecast
+    assert abs(base[:, 11].mean() - moments.mean[0]) < 2 * moments.sd[0]
+    for grams, units in ((20.0, 0.0), (60.0, 0.0)):
+        assert np.all(source.paths(grams, units, 300, 300.0) >= base - 1e-9)  # food lifts every course
+    assert np.all(source.paths(0.0, 2.0, 300, 300.0)[:, -1] <= base[:, -1])
+    assert source.paths(0.0, 2.0, 300, 300.0)[:, -1].mean() < base[:, -1].mean() - 10
+    assert np.all(source.basal_paths(0.5, 300, 300.0)[:, -1] >= base[:, -1])
+    np.testing.assert_allclose(source.basal_paths(1.0, 300, 300.0), base)
+
+
+@pytest.mark.parametrize("minute", MOMENTS)
+def test_on_the_twin_too_more_carbohydrate_never_means_less_insulin(twin: Twin, minute: int) -> None:
+    answers = [twin.advise(at(minute), float(c), POLICY, "meal") for c in (0, 15, 30, 45, 60, 90)]
+    doses = [a.dose_u for a in answers]
+    assert doses == sorted(doses)
+    assert doses[-1] > 1
+    for answer in answers:
+        assert answer.refused or answer.p_below_70_bound <= 0.05
+        assert answer.dose_u <= 1.2 * answer.calculator_u + 1e-9
+
+
+def test_the_answer_rests_on_nothing_later_than_the_question(samples: list[Sample], twin: Twin) -> None:
+    t = at(16 * 60)
+    known = Twin(Patient())
+    known.observe([s for s in samples if s.time_us <= t])
+    assert msgspec.json.encode(known.advise(t, 40.0, POLICY)) == msgspec.json.encode(
+        twin.advise(t, 40.0, POLICY)
+    )
+
+
+def test_insulin_on_board_is_taken_from_the_record_once(samples: list[Sample], twin: Twin) -> None:
+    t = at(16 * 60)
+    wide = msgspec.structs.replace(POLICY, carb_ratio_g_per_u=5.0)  # so that the calculator does not bind
+    before = twin.advise(t, 40.0, wide)
+    twin.observe([Sample(t - 20 * MIN_US, "bolus_u", 2.0, "hand", 1)])
+    after = twin.advise(t, 40.0, wide)
+    assert after.iob_u - before.iob_u == pytest.approx(2.0, abs=0.1)
+    assert after.dose_u < before.dose_u
+
+
+def _moved(samples: list[Sample], until_us: int, **change: object) -> list[Sample]:
+    kept = [s for s in samples if s.time_us <= until_us]
+    last = max((s for s in kept if s.kind == "cgm_mgdl"), key=lambda s: s.time_us)
+    return [msgspec.structs.replace(s, **change) if s is last else s for s in kept]
+
+
+def test_refuses_on_stale_flagged_and_early_data(samples: list[Sample]) -> None:
+    t = at(16 * 60)
+    cases = (
+        (Twin(), [s for s in samples if s.time_us <= t - 11 * MIN_US], t, "min old"),
+        (Twin(), _moved(samples, t, quality=int(Quality.SENSOR_WARNING)), t, "doubtful"),
+        (Twin(), [s for s in samples if s.time_us <= at(16 * 60, 0)], at(16 * 60, 0), "enough data"),
+        (Twin(), [], t, "no usable"),
+    )
+    for twin, known, when, why in cases:
+        twin.observe(known)
+        answer = twin.advise(when, 40.0, POLICY)
+        assert why in (answer.refused or ""), why
+        assert answer.dose_u == 0
+
+
+def test_refuses_while_readings_keep_missing_what_the_twin_expects(samples: list[Sample]) -> None:
+    t = at(17 * 60)
+    twin = Twin()
+    twin.observe(
+        [
+            msgspec.structs.replace(
+                s, value=min(380.0, s.value + 7.0 * (s.time_us - t + 90 * MIN_US) / (5 * MIN_US))
+            )
+            if s.kind == "cgm_mgdl" and s.time_us > t - 90 * MIN_US
+            else s
+            for s in samples
+            if s.time_us <= t
+        ]
+    )
+    answer = twin.advise(t, 0.0, POLICY, "correction")
+    assert answer.refused is not None
+    assert "fit" in answer.refused or "higher than the twin expects" in answer.refused
+
+
+def test_the_cumulative_sum_sees_a_lasting_shift_and_no_single_wild_reading() -> None:
+    rng = np.random.default_rng(7)
+    quiet = list(rng.standard_normal(72))
+    assert change_words(quiet) == ""
+    assert change_words([*quiet[:-1], 9.0]) == ""
+    assert "lower" in change_words([*quiet, *(rng.standard_normal(20) - 1.5)])
+    assert "higher" in change_words([*quiet, *(rng.standard_normal(20) + 1.5)])
+    assert CUSUM_ALARM > 5
+
+
+def test_the_policy_of_a_patient_keeps_the_clinicians_limits() -> None:
+    therapy = Therapy(
+        carb_ratio_g_per_u=9.0, target_mgdl=65.0, max_bolus_u=6.0, max_iob_u=8.0, max_basal_uph=2.0
+    )
+    policy = policy_of(Patient(therapy=therapy)).checked()
+    assert (policy.max_dose_u, policy.max_iob_u, policy.max_basal_uph) == (6.0, 8.0, 2.0)
+    assert policy.target_mgdl == 70.0  # no lower than what counts as low
+    assert policy.correction_mgdl_per_u is None
+
+
+def test_situation_says_what_is_assumed(twin: Twin) -> None:
+    now = situation(twin, at(16 * 60))
+    assert any("weight_kg" in text for text in now.assumed)
+    assert now.basal_uph is not None
+    assert now.record_us is not None
+
+
+def test_absurd_questions_are_input_errors_and_leave_the_twin_alone(
+    samples: list[Sample], twin: Twin
+) -> None:
+    plain = Twin(Patient())
+    plain.observe(samples)
+    for carbs in (-1.0, 1e9, float("nan")):
+        with pytest.raises(InputError):
+            twin.advise(at(16 * 60), carbs, POLICY)
+    answer = twin.advise(at(16 * 60), 40.0, POLICY)
+    assert isinstance(answer, Advice)
+    assert twin.estimate(at(17 * 60)) == plain.estimate(at(17 * 60))
+
+
+def test_the_command_gives_the_contract_for_an_event_file(samples: list[Sample], tmp_path: Path) -> None:
+    from datetime import UTC, datetime
+
+    from typer.testing import CliRunner
+
+    from hometwin import app
+
+    file = tmp_path / "events.csv"
+    rows = [
+        f"{datetime.fromtimestamp(s.time_us / 1e6, UTC).isoformat()},{s.kind},{s.value!r}" for s in samples
+    ]
+    file.write_text("time,kind,value\n" + "\n".join(rows) + "\n")
+    moment = datetime.fromtimestamp(at(16 * 60) / 1e6, UTC).isoformat()
+    run = CliRunner().invoke(
+        app, ["advise", str(file), "--at", moment, "--carbs", "45", "--draws", "400", "--json"]
+    )
+    assert run.exit_code == 0, run.output
+    body = json.loads(run.output)
+    for name in (
+        "dose_u",
+        "p_below_70",
+        "p_below_54",
+        "horizon_min",
+        "draws",
+        "refused",
+        "reasons",
+        "limits",
+    ):
+        assert name in body
+    assert body["horizon_min"] == 300
+    assert body["draws"] == 400
+    told = CliRunner().invoke(app, ["advise", str(file), "--at", moment, "--carbs", "45", "--draws", "400"])
+    assert "not a medical device" in told.output
+    early = CliRunner().invoke(app, ["advise", str(file), "--at", "2001-01-01T00:00", "--carbs", "45"])
+    assert isinstance(early.exception, InputError)
+
+
+def test_a_meal_later_is_judged_from_now_to_its_end_with_the_glucose_expected_then(twin: Twin) -> None:
+    t, later = at(16 * 60), at(16 * 60 + 30)
+    source = TwinPaths(twin, t, later)
+    assert source.paths(60.0, 4.0, 300, 300.0).shape == (300, 66)
+    now = situation(twin, t, source, later)
+    assert now.expected_mgdl == pytest.approx(float(np.median(source.paths(0.0, 0.0, 299, 0.0)[:, -1])))
+    assert situation(twin, t).expected_mgdl is None
+    answer = advise(twin, t, 60.0, POLICY, "meal", later)
+    assert answer.iob_u < twin.advise(t, 60.0, POLICY).iob_u
+
+
+@pytest.mark.parametrize(
+    "quality", [Quality.GOOD, Quality.BACKFILLED, Quality.CLOCK_DOUBT, Quality.SENSOR_WARNING]
+)
+def test_a_doubtful_newest_reading_is_flagged(samples: list[Sample], quality: Quality) -> None:
+    t = at(16 * 60)
+    twin = Twin()
+    twin.observe(_moved(samples, t, quality=int(quality)))
+    assert situation(twin, t).flagged is (quality in (Quality.CLOCK_DOUBT, Quality.SENSOR_WARNING))
