@@ -162,18 +162,20 @@ class Thinner:
     def hold_spare(self) -> bool:
         """Hold the spare room, now that there is some; False when there is not."""
         path = self._spare
-        if path.exists():
-            return True
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with self._store._mutex:
+            self._store._check_usable()  # an erased store leaves no file behind
+            if path.exists():
+                return True
             try:
-                os.posix_fallocate(handle, 0, SPARE_BYTES)
-            finally:
-                os.close(handle)
-        except OSError:
-            path.unlink(missing_ok=True)
-            return False
-        return True
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                try:
+                    os.posix_fallocate(handle, 0, SPARE_BYTES)
+                finally:
+                    os.close(handle)
+            except OSError:
+                path.unlink(missing_ok=True)
+                return False
+            return True
 
     def use_spare(self) -> bool:
         """Give the spare room to the log, and begin the log anew where it can; False when there is none to give."""

@@ -77,17 +77,17 @@ def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
     for first, sealed in db.execute("SELECT number, sealed FROM segments ORDER BY number"):
         content = plain("segments", row(first), sealed)
         contents.append((first, content))
-        found["samples"] += segment(content[17:] if content[0] == 2 else content)
+        found["samples"] += segment(b"\x01" + content[9:] if content[0] == 2 else content)
     for n, sealed in db.execute("SELECT number, sealed FROM tail ORDER BY number"):
         if n == HEAD_ROW:
             found["head"] = msgspec.msgpack.decode(plain("head", b"head", sealed))
         else:
             found["samples"].append(msgspec.msgpack.decode(plain("tail", row(n), sealed)))
     for i, (_, content) in enumerate(contents):
-        for place, distance in ((1, 1), (9, 16)):
+        for place, distance in ((1, 1), (5, 16)):
             if content[0] == 2 and i >= distance and contents[i - distance][0] >= found["head"][8]:
-                link = hashlib.blake2b(contents[i - distance][1], digest_size=8).digest()
-                assert content[place : place + 8] == link
+                link = hashlib.blake2b(contents[i - distance][1], digest_size=4).digest()
+                assert content[place : place + 4] == link
     for n, sealed in db.execute("SELECT number, sealed FROM outbox"):
         found["messages"][n] = plain("outbox", row(n), sealed)
     for name_hash, sealed in db.execute("SELECT name_hash, sealed FROM blobs"):
