@@ -6,8 +6,8 @@ synced before the next commit's are written, and each frame's checksum continues
 before it. So a frame after SQLite's end that continues a *commit* frame proves that this commit was on the disk,
 acknowledged, and is now lost. (The format: https://www.sqlite.org/fileformat2.html#walformat)
 
-What this cannot see: damage in the frames of the very last commit, and a log that was shortened at a commit. Both
-look like a cut before it. The sensors' memories and the store's generation (docs/store-format.md) tell of them.
+What this cannot see: damage in the frames of the very last commit, or just in the mark that makes the frame before
+them a commit, and a log that was shortened at a commit. These look like a cut before it. The sensors' memories and the store's generation (docs/store-format.md) tell of them.
 """
 
 from __future__ import annotations

