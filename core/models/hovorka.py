@@ -113,7 +113,7 @@ def make_consts(**changes: float) -> Array:
 
 
 @jit
-def _capped(ln_multiple: float) -> float:
+def capped(ln_multiple: float) -> float:
     return min(max(ln_multiple, -LN_CAP), LN_CAP)
 
 
@@ -132,16 +132,16 @@ def load(points: Any, j: int, consts: Any, work: Any, lane: int) -> None:
         for i in range(P_D):
             work[at + i * LANES] = work[at - 1 + i * LANES]
         return
-    s = math.exp(_capped(points[LN_S, j]))
+    s = math.exp(capped(points[LN_S, j]))
     work[at + P_SIT * LANES] = s * consts[SIT]
     work[at + P_SID * LANES] = s * consts[SID]
     work[at + P_SIE * LANES] = s * consts[SIE]
-    work[at + P_EGP * LANES] = consts[EGP0] * math.exp(_capped(points[LN_EGP0, j]))
-    work[at + P_KTG * LANES] = math.exp(-_capped(points[LN_TG, j])) / consts[TG]
-    work[at + P_KTI * LANES] = math.exp(-_capped(points[LN_TI, j])) / consts[TI]
+    work[at + P_EGP * LANES] = consts[EGP0] * math.exp(capped(points[LN_EGP0, j]))
+    work[at + P_KTG * LANES] = math.exp(-capped(points[LN_TG, j])) / consts[TG]
+    work[at + P_KTI * LANES] = math.exp(-capped(points[LN_TI, j])) / consts[TI]
 
 
-def rhs(work: Any, consts: Any, nodes: Any, k: int) -> None:
+def rhs(work: Any, consts: Any, nodes: Any, k: int, first: int) -> None:
     """Slopes (per minute) of all lanes of the tile under the inputs of node ``k``.
 
     Everything in the loop is arithmetic: e^−x3 and ln(1 + e^−|z|) are written out (relative error below
