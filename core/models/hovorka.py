@@ -82,12 +82,15 @@ LANES = WIDE
 AT_SLOPE = N_STATE * LANES
 AT_PARAM = 4 * N_STATE * LANES
 
-# Ln-SDs of the population (sheet A), in the order of θ; ``ln s`` before and after a basal rate is known.
+# Ln-SDs, in the order of θ; ``ln s`` before and after a basal rate is known. The population's own are narrower
+# (sheet A), but with them a step of the sensitivity is followed too slowly: these leave room to move.
 # EGP0 and s are not identifiable together (sheet A: condition number 1e4): EGP0 stays near its prior, s moves.
-PRIOR_SD: Final = (0.7, 0.05, 0.25, 0.2, 0.2)
-SD_LN_S_KNOWN_BASAL: Final = 0.5
-# Ornstein–Uhlenbeck time constants of θ, minutes: 7 d, 30 d, 8 h, 8 h, 3 d.
-PRIOR_TAU_MIN: Final = (10080.0, 43200.0, 480.0, 480.0, 4320.0)
+# How much of logged meals shows up is a slow trait of the person (learned over weeks), how fast a meal is absorbed
+# is its own.
+PRIOR_SD: Final = (1.0, 0.05, 0.25, 0.35, 0.2)
+SD_LN_S_KNOWN_BASAL: Final = 1.0
+# Ornstein–Uhlenbeck time constants of θ, minutes: 7 d, 30 d, 8 h, 14 d, 3 d.
+PRIOR_TAU_MIN: Final = (10080.0, 43200.0, 480.0, 20160.0, 4320.0)
 
 LONG_HALF_LIFE_H: Final = {"degludec": 25.4, "glargine_u300": 19.0, "glargine": 12.5, "detemir": 6.0}
 
