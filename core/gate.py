@@ -29,6 +29,9 @@ WHITEN_RATE: Final = 0.0025  # about four days
 WHITEN_RATE_FIRST: Final = 0.008  # at the first reading, halved after WHITEN_READINGS
 WHITEN_READINGS: Final = 500.0
 WHITEN_LIMIT: Final = 0.9  # ln: error SD up to 12 mg/dL
+JITTER_AIM: Final = -0.2  # correlation of neighbouring innovations; below it, readings jump on their own
+JITTER_RATE: Final = 0.02
+JITTER_LIMIT: Final = 8.0**2  # (mg/dL)²
 WHITEN_GAP_MIN: Final = 6.0  # readings further apart say nothing about it
 # Compression lows: lying on the sensor makes it read 25–45 mg/dL low within minutes, for 15–40 min.
 PRESS_MIN: Final = 40.0  # longer is a real low
@@ -58,11 +61,14 @@ def restless(scalars: Array, nis: float) -> None:
     scalars[at] = min(max(value, RESTLESS_BOUNDS[0]), RESTLESS_BOUNDS[1])
 
 
-def whiten(scalars: Array, z: float, gap_min: float) -> None:
+def whiten(scalars: Array, z: float, gap_min: float, white_var: float) -> None:
     """Widen the sensor's error while innovations at 5 min follow each other with opposite sign.
 
     That is how a filter looks that takes sensor error for glucose. ``restless`` sets the overall size, this
-    the share of the sensor. It never trusts a sensor more than the nominal value does.
+    the share of the sensor: of its smooth error by the two last innovations together, of what is new with each
+    reading (``white_var``: its least variance) by the last alone. Without the latter a rough sensor would be
+    taken for a restless body, and insulin and meals for nothing. It never trusts a sensor more than the nominal
+    values do.
     """
     z = min(max(z, -2.5), 2.5)
     if gap_min < CLOSE_MIN:
@@ -75,6 +81,9 @@ def whiten(scalars: Array, z: float, gap_min: float) -> None:
         pull = WHITEN_AIM - z * (scalars[SC_Z1] + scalars[SC_Z2])
         value = scalars[SC_LN_SENSOR] + rate * pull
         scalars[SC_LN_SENSOR] = min(max(value, 0.0), WHITEN_LIMIT)
+        if scalars[SC_WHITE_VAR] < JITTER_LIMIT:  # two streams that do not agree may have made it wider still
+            jitter = scalars[SC_WHITE_VAR] * math.exp(JITTER_RATE * (JITTER_AIM - z * scalars[SC_Z1]))
+            scalars[SC_WHITE_VAR] = min(max(jitter, white_var), JITTER_LIMIT)
     scalars[SC_Z1], scalars[SC_Z2] = z, scalars[SC_Z1]
 
 

@@ -32,9 +32,9 @@ class Tuning(NamedTuple):
     tau_sensor_min: float = 11.0
     white_mgdl: float = 1.0
     revert_per_min: float = 0.0
-    meal_factor: float = 1.0  # logged meals are mistimed and misjudged: how much of one to believe
+    meal_factor: float = 0.85  # logged meals are mistimed and misjudged: how much of one to believe
     meal_slow: float = 1.0  # times tG
-    sd_carbs: float = 0.2  # relative error of a logged meal
+    sd_carbs: float = 0.3  # relative error of a logged meal, anew with each; the person's habit is ln AG
 
 
 class Nominal(NamedTuple):

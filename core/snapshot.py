@@ -19,6 +19,7 @@ from core.messages import Prior
 from core.nominal import Nominal, Tuning
 from core.patient import Patient
 from core.record import RANK, Entry
+from core.sensor_clock import Watch
 from core.track import STATE_SIZE, Track
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     cancelled: tuple[tuple[str, str, int, int], ...]
     floor_us: int | None
     ignored_old: int
+    clocks: tuple[tuple[str, bool, int, tuple[tuple[int, float, int], ...]], ...] = ()
 
 
 _KINDS: Final = tuple(RANK)
@@ -147,6 +149,10 @@ def dump(twin: Twin) -> bytes:
         cancelled=tuple((*key, at) for key, at in record.cancelled.items()),
         floor_us=record.floor_us,
         ignored_old=record.ignored_old,
+        clocks=tuple(
+            (source, watch.prompt, watch.last_us, tuple(watch.hours))
+            for source, watch in twin._clocks.watches.items()
+        ),
     )
     packed = zlib.compress(_encoder.encode(body), 1)
     return MAGIC + hashlib.blake2b(packed, digest_size=32).digest() + packed
@@ -246,4 +252,7 @@ def _build(body: _Snapshot, make: type[Twin]) -> Twin:
         record.seen[(source, kind, seq)] = at
     record.cancelled = {(source, kind, seq): at for source, kind, seq, at in body.cancelled}
     record.floor_us, record.ignored_old = body.floor_us, body.ignored_old
+    for source, prompt, last_us, hours in body.clocks:
+        twin._clocks.watches[source] = watch = Watch()
+        watch.prompt, watch.last_us, watch.hours = prompt, last_us, list(hours)
     return twin

@@ -122,7 +122,7 @@ class Track:
 
     def inherit(self, other: Track) -> None:
         """Take over what was learned of noise: a new start need not learn it again."""
-        for at in (SC_LN_RESTLESS, SC_LN_SENSOR):
+        for at in (SC_LN_RESTLESS, SC_LN_SENSOR, SC_WHITE_VAR):
             self.scalars[at] = other.scalars[at]
         self._scale_noise()
 
@@ -329,14 +329,14 @@ class Track:
             spread = np.zeros(_N)
             spread[d1] = self.tuning.sd_carbs * amount
             srukf.add_noise(self.factor, spread)
-            # A new meal has its own absorption: its speed and share are as uncertain as before any.
-            for i in (model.LN_TG, model.LN_AG):
-                var = float(self.factor[: i + 1, i] @ self.factor[: i + 1, i])
-                missing = self.nominal.dynamics[i, 2] ** 2 - var
-                if missing > 0.0:
-                    spread = np.zeros(_N)
-                    spread[i] = math.sqrt(missing)
-                    srukf.add_noise(self.factor, spread)
+            # A new meal has its own absorption: its speed is as uncertain as before any.
+            i = model.LN_TG
+            var = float(self.factor[: i + 1, i] @ self.factor[: i + 1, i])
+            missing = self.nominal.dynamics[i, 2] ** 2 - var
+            if missing > 0.0:
+                spread = np.zeros(_N)
+                spread[i] = math.sqrt(missing)
+                srukf.add_noise(self.factor, spread)
 
     def _switch_to_pen(self) -> None:
         """First pen dose: what flowed as background so far is taken to have come from earlier doses."""
@@ -402,7 +402,8 @@ class Track:
             gate.restless(scalars, nis)
             self._scale_noise()
         if not blood and not pressed:
-            gate.whiten(scalars, residual / math.sqrt(expected), now_min - scalars[SC_LAST_READING])
+            gap_min = now_min - scalars[SC_LAST_READING]
+            gate.whiten(scalars, residual / math.sqrt(expected), gap_min, self.tuning.white_mgdl**2)
             self._scale_noise()
         scalars[SC_NIS] = nis
         scalars[SC_NIS_MEAN] += 0.1 * (min(nis, GATE_NIS) - scalars[SC_NIS_MEAN])

@@ -28,6 +28,7 @@ from core.nominal import Nominal, Tuning, make_nominal, with_prior
 from core.patient import LocalTime, Patient
 from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, Futures, draw_paths, outlook
 from core.record import RANK, Record
+from core.sensor_clock import ClockOffset, Clocks
 from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, check_value
 
@@ -100,6 +101,7 @@ class Twin:
         self.tuning = Tuning()
         self.local = LocalTime(self.patient.timezone)
         self.record = Record()
+        self._clocks = Clocks()
         self._track: Track | None = None
         self._calibrations = 0
         self._start_us: int | None = None  # time of the first event
@@ -112,11 +114,23 @@ class Twin:
     def observe(self, events: Iterable[Sample]) -> None:
         """Take in samples of any kind, in any order. Kinds that this model does not use are ignored.
 
-        Raises InputError, and takes in nothing of the batch, when a value or time cannot be meant.
+        Readings of a sensor whose clock is known to be wrong are put right (``clock_offsets``). Raises
+        InputError, and takes in nothing of the batch, when a value or time cannot be meant.
         """
-        dirty = self.record.add(events)
+        batch = list(events)
+        clocks = self._clocks
+        if any(s.received_us > 0 for s in batch):
+            clocks = clocks.copy()
+            batch = [clocks.align(s) for s in batch]
+        dirty = self.record.add(batch)
+        self._clocks = clocks
         if dirty is not None:
             self._dirty_us = dirty if self._dirty_us is None else min(dirty, self._dirty_us)
+
+    @property
+    def clock_offsets(self) -> dict[str, ClockOffset]:
+        """How far the clock of each live CGM source is off, with its SD, and whether readings are put right."""
+        return {source: watch.offset() for source, watch in self._clocks.watches.items()}
 
     @property
     def assumed(self) -> tuple[tuple[str, str], ...]:

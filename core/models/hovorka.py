@@ -82,12 +82,15 @@ LANES = WIDE
 AT_SLOPE = N_STATE * LANES
 AT_PARAM = 4 * N_STATE * LANES
 
-# Ln-SDs of the population (sheet A), in the order of θ; ``ln s`` before and after a basal rate is known.
+# Ln-SDs, in the order of θ; ``ln s`` before and after a basal rate is known. The population's own are narrower
+# (sheet A), but with them a step of the sensitivity is followed too slowly: these leave room to move.
 # EGP0 and s are not identifiable together (sheet A: condition number 1e4): EGP0 stays near its prior, s moves.
-PRIOR_SD: Final = (0.7, 0.05, 0.25, 0.2, 0.2)
-SD_LN_S_KNOWN_BASAL: Final = 0.5
-# Ornstein–Uhlenbeck time constants of θ, minutes: 7 d, 30 d, 8 h, 8 h, 3 d.
-PRIOR_TAU_MIN: Final = (10080.0, 43200.0, 480.0, 480.0, 4320.0)
+# How much of logged meals shows up is a slow trait of the person (learned over weeks), how fast a meal is absorbed
+# is its own.
+PRIOR_SD: Final = (1.0, 0.05, 0.25, 0.35, 0.2)
+SD_LN_S_KNOWN_BASAL: Final = 1.0
+# Ornstein–Uhlenbeck time constants of θ, minutes: 7 d, 30 d, 8 h, 14 d, 3 d.
+PRIOR_TAU_MIN: Final = (10080.0, 43200.0, 480.0, 20160.0, 4320.0)
 
 LONG_HALF_LIFE_H: Final = {"degludec": 25.4, "glargine_u300": 19.0, "glargine": 12.5, "detemir": 6.0}
 
@@ -113,7 +116,7 @@ def make_consts(**changes: float) -> Array:
 
 
 @jit
-def _capped(ln_multiple: float) -> float:
+def capped(ln_multiple: float) -> float:
     return min(max(ln_multiple, -LN_CAP), LN_CAP)
 
 
@@ -132,16 +135,16 @@ def load(points: Any, j: int, consts: Any, work: Any, lane: int) -> None:
         for i in range(P_D):
             work[at + i * LANES] = work[at - 1 + i * LANES]
         return
-    s = math.exp(_capped(points[LN_S, j]))
+    s = math.exp(capped(points[LN_S, j]))
     work[at + P_SIT * LANES] = s * consts[SIT]
     work[at + P_SID * LANES] = s * consts[SID]
     work[at + P_SIE * LANES] = s * consts[SIE]
-    work[at + P_EGP * LANES] = consts[EGP0] * math.exp(_capped(points[LN_EGP0, j]))
-    work[at + P_KTG * LANES] = math.exp(-_capped(points[LN_TG, j])) / consts[TG]
-    work[at + P_KTI * LANES] = math.exp(-_capped(points[LN_TI, j])) / consts[TI]
+    work[at + P_EGP * LANES] = consts[EGP0] * math.exp(capped(points[LN_EGP0, j]))
+    work[at + P_KTG * LANES] = math.exp(-capped(points[LN_TG, j])) / consts[TG]
+    work[at + P_KTI * LANES] = math.exp(-capped(points[LN_TI, j])) / consts[TI]
 
 
-def rhs(work: Any, consts: Any, nodes: Any, k: int) -> None:
+def rhs(work: Any, consts: Any, nodes: Any, k: int, first: int) -> None:
     """Slopes (per minute) of all lanes of the tile under the inputs of node ``k``.
 
     Everything in the loop is arithmetic: e^−x3 and ln(1 + e^−|z|) are written out (relative error below

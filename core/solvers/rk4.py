@@ -30,8 +30,11 @@ def load(points: Any, j: int, consts: Any, work: Any, lane: int) -> None:
     raise NotImplementedError
 
 
-def rhs(work: Any, consts: Any, nodes: Any, k: int) -> None:
-    """Model hook: for all lanes, slope rows = time derivative at the stage rows, under inputs of node ``k``."""
+def rhs(work: Any, consts: Any, nodes: Any, k: int, first: int) -> None:
+    """Model hook: for all lanes, slope rows = time derivative at the stage rows, under inputs of node ``k``.
+
+    ``first`` is the column of lane 0, for models whose columns have constants and inputs of their own.
+    """
     raise NotImplementedError
 
 
@@ -66,24 +69,24 @@ def _sweep(points: Any, nodes: Any, consts: Any, h_min: float, n_steps: int, wor
                 work[i * LANES + lane] = max(points[N_LINEAR + i, first], 0.0)
         for step in range(n_steps):
             node = 2 * step
-            rhs(work, consts, nodes, node)
+            rhs(work, consts, nodes, node, first)
             for i in range(size):
                 x = work[i]
                 k = work[size + i]
                 work[2 * size + i] = x
                 work[3 * size + i] = x + sixth * k
                 work[i] = x + half * k
-            rhs(work, consts, nodes, node + 1)
+            rhs(work, consts, nodes, node + 1, first)
             for i in range(size):
                 k = work[size + i]
                 work[3 * size + i] += third * k
                 work[i] = work[2 * size + i] + half * k
-            rhs(work, consts, nodes, node + 1)
+            rhs(work, consts, nodes, node + 1, first)
             for i in range(size):
                 k = work[size + i]
                 work[3 * size + i] += third * k
                 work[i] = work[2 * size + i] + h_min * k
-            rhs(work, consts, nodes, node + 2)
+            rhs(work, consts, nodes, node + 2, first)
             for i in range(size):
                 # The exact solution never crosses zero; a step far from any therapy's size might.
                 work[i] = max(work[3 * size + i] + sixth * work[size + i], 0.0)

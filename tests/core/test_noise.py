@@ -120,3 +120,34 @@ def test_real_fast_fall_is_followed(hour: int) -> None:
     falling = with_change(samples, lambda m: course[min(max(m - begin, 0), 90)])
     for minute in (20, 30, 40):
         assert moved_by(person, samples, falling, begin + minute) == pytest.approx(course[minute], abs=15.0)
+
+
+def test_rough_sensor_is_not_taken_for_a_restless_body() -> None:
+    rough = SensorErrors(
+        1.0, 0.0, 0.0, 0.0, 0.7, 0.0, 5.0, 0
+    )  # first-order, SD 7 mg/dL, much of it new each time
+    effects = []
+    for seed in (102, 104):
+        person, samples = samples_of(seed, 4.5, sensor=rough)
+        twin = told(person, samples)
+        now = samples[-1].time_us
+        plain = np.array(twin.forecast(now, (120.0, 180.0)).forecast.mean)
+        dose = [Sample(now, "bolus_u", 1.0, "plan", 1)]
+        effects.append(np.array(twin.forecast(now, (120.0, 180.0), dose).forecast.mean) - plain)
+        assert twin._track is not None
+        assert abs(twin._track.mean[model.LN_S] - twin._track.nominal.dynamics[model.LN_S, 0]) < 1.2
+    assert np.mean(effects, axis=0)[1] < -7.0  # it used to see nothing but noise: −1 mg/dL
+
+
+def test_share_of_meals_that_shows_up_is_learned_and_lasts() -> None:
+    shares = []
+    for over in (1.0, 2.0):
+        life = live(8.0, seed=3)
+        counted = [
+            msgspec.structs.replace(s, value=s.value * over) if s.kind == "carbs_g" else s
+            for s in life.samples
+        ]
+        twin = Twin(Patient(weight_kg=75.0, timezone="UTC"))
+        twin.observe(counted)
+        shares.append(twin.estimate(counted[-1].time_us).mean[model.LN_AG])
+    assert shares[1] - shares[0] < -0.35  # the truth: −0.69
