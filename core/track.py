@@ -283,6 +283,7 @@ class Track:
         if entry.kind in ("cgm_mgdl", "smbg_mgdl"):
             self._reading(entry)
         else:
+            corr.note_act(self.learn, entry.time_us / US_PER_MIN, entry.kind, entry.value)
             self.plan(entry.kind, entry.value)
 
     def plan(self, kind: str, value: float) -> None:

@@ -320,6 +320,8 @@ class Twin:
             if index == len(entries) or entries[index].time_us > entry.time_us:
                 self._track.seen_us = entry.time_us
                 self._keep_checkpoint()
+                # Keeping a checkpoint may let go of old events: places in the record shift.
+                index = self.record.first_after(entry.time_us)
 
     def _head_us(self) -> int:
         return -1 if self._track is None else self._track.seen_us
