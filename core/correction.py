@@ -169,7 +169,7 @@ def note_reading(learn: Any, t_min: float, glucose_mgdl: float) -> None:
 
 
 @jit
-def _lagged(learn: Any, t_min: float, y0: float) -> float:
+def lagged(learn: Any, t_min: float, y0: float) -> float:
     """Reading at ``t_min`` minus ``y0``, between neighbours; 0 when unknown."""
     length = int(learn[AT_COUNT])
     after_t = learn[AT_TIMES]
@@ -210,7 +210,7 @@ def features(learn: Any, signals: Any, base: Any, hour: float, scaler: Any, x: A
     x[7], x[8] = math.sin(4.0 * turn), math.cos(4.0 * turn)
     x[9] = yv
     for i in range(6):
-        x[10 + i] = _lagged(learn, t0 - LAGS_MIN[i], y0)
+        x[10 + i] = lagged(learn, t0 - LAGS_MIN[i], y0)
     slope = -x[11] / 30.0
     for i in range(5):
         x[16 + i] = base[BASE_AT[i]] - y0
@@ -231,7 +231,7 @@ def features(learn: Any, signals: Any, base: Any, hour: float, scaler: Any, x: A
     x[52], x[53] = math.log1p(10.0 * on_board), math.log1p(10.0 * acting)
     x[54], x[55] = math.log1p(5.0 * gut), math.log1p(5.0 * absorbing)
     x[56], x[57] = signals[X2] * y0 / 100.0, signals[X3] * y0 / 100.0
-    x[58], x[59] = _lagged(learn, t0 - 5.0, y0), _lagged(learn, t0 - 10.0, y0)
+    x[58], x[59] = lagged(learn, t0 - 5.0, y0), lagged(learn, t0 - 10.0, y0)
     bend = (x[11] - 2.0 * x[10]) / 15.0
     x[60], x[61], x[62] = bend, bend * yv, bend * abs(bend)
     for act in range(2):

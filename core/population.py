@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core import correction as corr
+from core import lows
 from core.messages import Sample
 from core.patient import Patient
+from core.predictive import outlook
 from core.twin import Twin
-from core.units import US_PER_MIN
+from core.units import US_PER_DAY, US_PER_MIN
 
 Array = corr.Array
 
@@ -30,6 +33,7 @@ SCATTER_GUESS: Final = 4.0  # people that this guess counts as
 SCATTER_STEPS: Final = 8
 SCATTER_ROWS: Final = 4000.0  # of one person at most: rows of long records repeat each other
 CLIP_MGDL: Final = 150.0
+SEEN_TO_MGDL: Final = 180.0  # from higher up no low comes within half an hour
 
 
 class Rows(NamedTuple):
@@ -74,6 +78,36 @@ def collect(patient: Patient, samples: Sequence[Sample], until_us: int | None = 
         np.array([n[4] for n in notes]),
         np.array([n[5] for n in notes]),
     )
+
+
+def collect_lows(
+    patient: Patient, samples: Sequence[Sample], population: corr.Population
+) -> tuple[Array, NDArray[np.bool_]]:
+    """What core.lows would see each quarter of an hour, and whether a low came: float64[n, N], bool[n]."""
+    twin = Twin(patient, population=population)
+    cgm = sorted((s.time_us, s.value) for s in samples if s.kind == "cgm_mgdl")
+    time_us = np.array([t for t, _ in cgm], dtype=np.int64)
+    low_us = np.array([t for t, value in cgm if value < lows.LOW_MGDL], dtype=np.int64)
+    ahead = np.array(lows.AHEAD_MIN)
+    rows, came = [], []
+    position, last_us = 0, time_us[0] + US_PER_DAY if len(cgm) else 0  # the first day knows nobody
+    ordered = sorted(samples, key=lambda s: s.time_us)
+    for t_us, value in cgm:
+        if t_us - last_us < corr.PUSH_MIN * US_PER_MIN or not lows.LOW_MGDL <= value < SEEN_TO_MGDL:
+            continue
+        upto = position
+        while upto < len(ordered) and ordered[upto].time_us <= t_us:
+            upto += 1
+        twin.observe(ordered[position:upto])
+        position, last_us = upto, t_us
+        track = twin._at(int(t_us))
+        near = outlook(track, ahead, ())
+        if not track.corrected() or t_us + lows.WITHIN_MIN * US_PER_MIN > time_us[-1]:
+            continue
+        rows.append(lows.features(value, *lows.slopes(track.learn), near.mean, near.low))
+        next_low = int(np.searchsorted(low_us, t_us, side="right"))
+        came.append(next_low < len(low_us) and low_us[next_low] - t_us <= lows.WITHIN_MIN * US_PER_MIN)
+    return np.array(rows).reshape(-1, lows.N), np.array(came, dtype=bool)
 
 
 def targets(cgm_us: Array, cgm_mgdl: Array, time_us: Array) -> Array:
