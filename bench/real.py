@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -49,6 +49,7 @@ class Forecasts:
     high: np.ndarray
     near: np.ndarray  # float64[3, n_times, len(NEAR_MIN)]: mean, low, high; empty for peers
     seconds: float = 0.0
+    low_chance: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the twin
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def follow(samples: Sequence[Sample], times_min: np.ndarray, population: Populat
     """Feed the record in order, forecast at each time. ``population`` None: the one that ships."""
     twin = Twin(patient(), population=population)
     out = np.full((3, len(times_min), len(ALL_MIN)), np.nan)
+    low_chance = np.zeros(len(times_min))
     begin = time.process_time()
     position = 0
     for k, t_min in enumerate(times_min):
@@ -98,11 +100,11 @@ def follow(samples: Sequence[Sample], times_min: np.ndarray, population: Populat
             upto += 1
         twin.observe(samples[position:upto])
         position = upto
-        forecast = twin.forecast(t_us, ALL_MIN).forecast
+        forecast, _, _, low_chance[k] = twin.forecast(t_us, ALL_MIN)
         out[:, k] = forecast.mean, forecast.p05, forecast.p95
     seconds = time.process_time() - begin
     near, scored = out[:, :, : len(NEAR_MIN)], out[:, :, _SCORED]
-    return Forecasts(scored[0], scored[1], scored[2], near, seconds)
+    return Forecasts(scored[0], scored[1], scored[2], near, seconds, low_chance)
 
 
 def point(mean: np.ndarray) -> Forecasts:

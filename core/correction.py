@@ -1,8 +1,8 @@
 """Online correction of the mechanistic forecast: what the model misses in the same way again and again.
 
 Real meals are unlogged, late and misjudged, people correct and snack by habit; the residual of a mechanistic
-forecast is therefore predictable. Each quarter of an hour the base forecast is noted together with 58 features
-(recent readings, filtered state, hour of the day, and products of them). Six hours later, when all targets
+forecast is therefore predictable. Each quarter of an hour the base forecast is noted together with 67 features
+(recent readings, filtered state, hour of the day, time since the last meal and bolus, and products of them). Six hours later, when all targets
 are known, one recursive-least-squares step moves the weights of all ten horizons (they share their
 features, hence one covariance). The population's weights are the prior, their precision says how far a
 person must differ to move them, and a slow forgetting (1 % a day) never goes below the prior.
@@ -27,11 +27,15 @@ Array = NDArray[np.float64]
 
 HORIZONS_MIN: Final = (15.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 360.0)
 H: Final = len(HORIZONS_MIN)
-K: Final = 58  # features
+K: Final = 67  # features
 N_PSI: Final = 11  # features of the band's scale
 N_BIN: Final = 3  # glucose now: below 80, to 180, above
 LAGS_MIN: Final = (15.0, 30.0, 45.0, 60.0, 90.0, 120.0)
 BASE_AT: Final = (1, 3, 5, 7, 9)  # horizons whose base forecast is a feature
+MEAL_G: Final = 5.0  # smaller acts are rescue sugar and priming, not meals and doses
+BOLUS_U: Final = 0.5
+ACT_TAU_MIN: Final = (60.0, 150.0)  # how long an act is remembered
+ACT_LIMIT_MIN: Final = 360.0
 
 # Signals that the model hands over (core.models.*.signals).
 G_SENSED, G_PLASMA, SENSOR_ERROR, DISTURBANCE, ON_BOARD, ACTING, GUT, ABSORBING, X2, X3 = range(10)
@@ -62,7 +66,8 @@ AT_RING: Final = AT_SEEN + H * N_BIN
 AT_MEANS: Final = AT_RING + 2 * RING
 AT_COUNT: Final = AT_MEANS + 3  # ring length, ring next, queue length, queue first
 AT_TIMES: Final = AT_COUNT + 4  # last reading, its value, last push, last learnt
-AT_QUEUE: Final = AT_TIMES + 4
+AT_ACT: Final = AT_TIMES + 4  # last meal, last bolus
+AT_QUEUE: Final = AT_ACT + 2
 SIZE: Final = AT_QUEUE + QUEUE * ROW
 
 _HORIZON = np.array(HORIZONS_MIN)
@@ -113,7 +118,16 @@ def fresh(population: Population) -> Array:
     learn[AT_LOW:AT_HIGH] = population.low.ravel()
     learn[AT_HIGH:AT_SEEN] = population.high.ravel()
     learn[AT_TIMES : AT_TIMES + 4] = np.nan
+    learn[AT_ACT : AT_ACT + 2] = -np.inf
     return learn
+
+
+def note_act(learn: Array, t_min: float, kind: str, amount: float) -> None:
+    """Take in a meal (``carbs_g``) or a dose (``bolus_u``) that was really taken; other kinds are ignored."""
+    if kind == "carbs_g" and amount >= MEAL_G:
+        learn[AT_ACT] = t_min
+    elif kind == "bolus_u" and amount >= BOLUS_U:
+        learn[AT_ACT + 1] = t_min
 
 
 @jit
@@ -155,7 +169,7 @@ def note_reading(learn: Any, t_min: float, glucose_mgdl: float) -> None:
 
 
 @jit
-def _lagged(learn: Any, t_min: float, y0: float) -> float:
+def lagged(learn: Any, t_min: float, y0: float) -> float:
     """Reading at ``t_min`` minus ``y0``, between neighbours; 0 when unknown."""
     length = int(learn[AT_COUNT])
     after_t = learn[AT_TIMES]
@@ -196,7 +210,7 @@ def features(learn: Any, signals: Any, base: Any, hour: float, scaler: Any, x: A
     x[7], x[8] = math.sin(4.0 * turn), math.cos(4.0 * turn)
     x[9] = yv
     for i in range(6):
-        x[10 + i] = _lagged(learn, t0 - LAGS_MIN[i], y0)
+        x[10 + i] = lagged(learn, t0 - LAGS_MIN[i], y0)
     slope = -x[11] / 30.0
     for i in range(5):
         x[16 + i] = base[BASE_AT[i]] - y0
@@ -217,6 +231,13 @@ def features(learn: Any, signals: Any, base: Any, hour: float, scaler: Any, x: A
     x[52], x[53] = math.log1p(10.0 * on_board), math.log1p(10.0 * acting)
     x[54], x[55] = math.log1p(5.0 * gut), math.log1p(5.0 * absorbing)
     x[56], x[57] = signals[X2] * y0 / 100.0, signals[X3] * y0 / 100.0
+    x[58], x[59] = lagged(learn, t0 - 5.0, y0), lagged(learn, t0 - 10.0, y0)
+    bend = (x[11] - 2.0 * x[10]) / 15.0
+    x[60], x[61], x[62] = bend, bend * yv, bend * abs(bend)
+    for act in range(2):
+        since = min(max(t0 - learn[AT_ACT + act], 0.0), ACT_LIMIT_MIN)
+        for i in range(2):
+            x[63 + 2 * act + i] = math.exp(-since / ACT_TAU_MIN[i])
     for i in range(1, K):
         x[i] = min(max((x[i] - scaler[0, i]) / scaler[1, i], -CLIP_SD), CLIP_SD)
     psi[0] = 1.0
@@ -303,11 +324,13 @@ def _learn_weights(learn: Any, row: int, var: Any, gain: Any) -> None:
     x = row + 2
     at = row + 2 + K
     s = NOISE_INFLATION
+    # By rows of the symmetric covariance: such loops run wide, sums along a row would not.
     for i in range(K):
-        total = 0.0
-        for j in range(K):
-            total += learn[AT_P + i * K + j] * learn[x + j]
-        gain[i] = total
+        gain[i] = 0.0
+    for j in range(K):
+        value = learn[x + j]
+        for i in range(K):
+            gain[i] += learn[AT_P + j * K + i] * value
     for i in range(K):
         s += gain[i] * learn[x + i]
     for k in range(H):

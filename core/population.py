@@ -12,20 +12,28 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core import correction as corr
+from core import lows
 from core.messages import Sample
 from core.patient import Patient
+from core.predictive import outlook
 from core.twin import Twin
-from core.units import US_PER_MIN
+from core.units import US_PER_DAY, US_PER_MIN
 
 Array = corr.Array
 
 EFFECTIVE_ROWS: Final = 700.0  # weight of one person, in quarter hours
-RIDGE: Final = 7.0  # on scaled features, in the same rows
-PERSON_RIDGE: Final = 30.0  # how hard a person's own data must pull, isotropic part
-PERSON_SHARE: Final = 0.3  # and along what the population knows
+RIDGE: Final = 20.0  # on scaled features, in the same rows
+# First guess of how hard a person's own data must pull: equally in all directions, and along what is seen.
+PERSON_RIDGE: Final = 30.0
+PERSON_GRAM: Final = 300.0
+SCATTER_GUESS: Final = 4.0  # people that this guess counts as
+SCATTER_STEPS: Final = 8
+SCATTER_ROWS: Final = 4000.0  # of one person at most: rows of long records repeat each other
 CLIP_MGDL: Final = 150.0
+SEEN_TO_MGDL: Final = 180.0  # from higher up no low comes within half an hour
 
 
 class Rows(NamedTuple):
@@ -72,6 +80,36 @@ def collect(patient: Patient, samples: Sequence[Sample], until_us: int | None = 
     )
 
 
+def collect_lows(
+    patient: Patient, samples: Sequence[Sample], population: corr.Population
+) -> tuple[Array, NDArray[np.bool_]]:
+    """What core.lows would see each quarter of an hour, and whether a low came: float64[n, N], bool[n]."""
+    twin = Twin(patient, population=population)
+    cgm = sorted((s.time_us, s.value) for s in samples if s.kind == "cgm_mgdl")
+    time_us = np.array([t for t, _ in cgm], dtype=np.int64)
+    low_us = np.array([t for t, value in cgm if value < lows.LOW_MGDL], dtype=np.int64)
+    ahead = np.array(lows.AHEAD_MIN)
+    rows, came = [], []
+    position, last_us = 0, time_us[0] + US_PER_DAY if len(cgm) else 0  # the first day knows nobody
+    ordered = sorted(samples, key=lambda s: s.time_us)
+    for t_us, value in cgm:
+        if t_us - last_us < corr.PUSH_MIN * US_PER_MIN or not lows.LOW_MGDL <= value < SEEN_TO_MGDL:
+            continue
+        upto = position
+        while upto < len(ordered) and ordered[upto].time_us <= t_us:
+            upto += 1
+        twin.observe(ordered[position:upto])
+        position, last_us = upto, t_us
+        track = twin._at(int(t_us))
+        near = outlook(track, ahead, ())
+        if not track.corrected() or t_us + lows.WITHIN_MIN * US_PER_MIN > time_us[-1]:
+            continue
+        rows.append(lows.features(value, *lows.slopes(track.learn), near.mean, near.low))
+        next_low = int(np.searchsorted(low_us, t_us, side="right"))
+        came.append(next_low < len(low_us) and low_us[next_low] - t_us <= lows.WITHIN_MIN * US_PER_MIN)
+    return np.array(rows).reshape(-1, lows.N), np.array(came, dtype=bool)
+
+
 def targets(cgm_us: Array, cgm_mgdl: Array, time_us: Array) -> Array:
     """Readings at each horizon, interpolated between readings at most BRIDGE_MIN apart, else nan."""
     out = np.full((time_us.size, corr.H), np.nan)
@@ -87,7 +125,12 @@ def targets(cgm_us: Array, cgm_mgdl: Array, time_us: Array) -> Array:
 
 
 def fit(people: Sequence[Rows]) -> corr.Population:
-    """The prior: scaling, mean weights, how far a person may differ, and the shape of the band."""
+    """The prior: scaling, mean weights, how far a person may differ, and the shape of the band.
+
+    How far a person may differ is learned by empirical Bayes: each person's weights are inferred under the
+    current covariance, and their scatter around the mean, with a structured guess counted as SCATTER_GUESS
+    people, is the next one (EM for a random-effects regression: Laird & Ware, Biometrics 1982;38:963).
+    """
     stacked = np.concatenate([rows.x for rows in people])
     weight = np.concatenate([np.full(len(rows.x), 1.0 / len(rows.x)) for rows in people]) / len(people)
     centre = weight @ stacked
@@ -95,27 +138,55 @@ def fit(people: Sequence[Rows]) -> corr.Population:
     spread[spread < 1e-9] = 1.0
     centre[0], spread[0] = 0.0, 1.0
     scaled = [np.clip((r.x - centre) / spread, -corr.CLIP_SD, corr.CLIP_SD) for r in people]
-    weights = np.zeros((corr.K, corr.H))
-    var = np.zeros(corr.H)
-    mean_gram = np.zeros((corr.K, corr.K))
-    for k in range(corr.H):
-        gram, moment, square = np.zeros((corr.K, corr.K)), np.zeros(corr.K), 0.0
-        for x, rows in zip(scaled, people, strict=True):
-            error = np.clip(rows.target[:, k] - rows.base[:, k], -CLIP_MGDL, CLIP_MGDL)
-            ok = np.isfinite(error)
-            share = EFFECTIVE_ROWS / max(1, ok.sum()) / len(people)
-            gram += share * x[ok].T @ x[ok]
-            moment += share * x[ok].T @ error[ok]
-            square += share * float(error[ok] @ error[ok])
-        weights[:, k] = np.linalg.solve(gram + RIDGE * np.eye(corr.K), moment)
-        w = weights[:, k]
-        var[k] = (square - 2.0 * w @ moment + w @ gram @ w) / EFFECTIVE_ROWS
-        mean_gram += gram / corr.H
-    # Rows of the Fisher information count a third here: they were quarter hours, fitted at five minutes.
-    precision = PERSON_RIDGE * np.eye(corr.K) + PERSON_SHARE * 2000.0 / EFFECTIVE_ROWS * mean_gram
-    cov: Array = np.asarray(np.linalg.inv(precision) * corr.NOISE_INFLATION, dtype=np.float64)
+    moments = [_moments(x, rows) for x, rows in zip(scaled, people, strict=True)]
+    gram = np.mean([m.gram for m in moments], axis=0)
+    moment = np.mean([m.moment for m in moments], axis=0)
+    square = np.mean([m.square for m in moments], axis=0)
+    weights = np.linalg.solve(gram + RIDGE / EFFECTIVE_ROWS * np.eye(corr.K), moment)
+    var = square - 2.0 * np.sum(weights * moment, axis=0) + np.sum(weights * (gram @ weights), axis=0)
+    guess = np.linalg.inv(PERSON_RIDGE * np.eye(corr.K) + PERSON_GRAM * gram) * corr.NOISE_INFLATION
+    cov = _scatter(moments, weights, var, guess)
     beta, low, high = _fit_band(people, scaled, weights)
     return corr.Population(centre, spread, weights, cov, var, beta, low, high)
+
+
+class _Moments(NamedTuple):
+    """One person's rows with all targets known, as means over ``rows`` of them."""
+
+    rows: int
+    gram: Array  # float64[K, K]
+    moment: Array  # float64[K, H]
+    square: Array  # float64[H]
+
+
+def _moments(x: Array, rows: Rows) -> _Moments:
+    error = np.clip(rows.target - rows.base, -CLIP_MGDL, CLIP_MGDL)
+    ok = np.isfinite(error).all(axis=1)
+    x, error = x[ok], error[ok]
+    n = max(1, len(x))
+    return _Moments(len(x), x.T @ x / n, x.T @ error / n, np.sum(error**2, axis=0) / n)
+
+
+def _scatter(people: Sequence[_Moments], weights: Array, var: Array, guess: Array) -> Array:
+    """Covariance of persons' weights, in units of residual variance: float64[K, K]."""
+    cov = guess
+    mean = weights
+    scale = np.sqrt(np.maximum(var, 1e-9))
+    for _ in range(SCATTER_STEPS):
+        precision = np.linalg.inv(cov)
+        total, persons = SCATTER_GUESS * guess, []
+        for person in people:
+            n = min(person.rows, SCATTER_ROWS) / corr.NOISE_INFLATION
+            posterior = np.linalg.inv(precision + n * person.gram)
+            persons.append(posterior @ (precision @ mean + n * person.moment))
+            total = total + posterior
+        mean = np.mean(persons, axis=0)
+        for own in persons:
+            away = (own - mean) / scale
+            total = total + away @ away.T / corr.H
+        cov = total / (SCATTER_GUESS + len(people))
+        cov = 0.5 * (cov + cov.T)
+    return np.asarray(cov, dtype=np.float64)
 
 
 def _fit_band(people: Sequence[Rows], scaled: list[Array], weights: Array) -> tuple[Array, Array, Array]:
@@ -128,8 +199,8 @@ def _fit_band(people: Sequence[Rows], scaled: list[Array], weights: Array) -> tu
             error = rows.target[:, k] - rows.base[:, k] - x @ weights[:, k]
             ok = np.isfinite(error)
             log_size = np.log(np.abs(error[ok]) + 3.0)
-            gram += rows.psi[ok].T @ rows.psi[ok] / ok.sum()
-            moment += rows.psi[ok].T @ log_size / ok.sum()
+            gram += rows.psi[ok].T @ rows.psi[ok] / max(1, ok.sum())
+            moment += rows.psi[ok].T @ log_size / max(1, ok.sum())
             errors.append((error[ok], rows.psi[ok], rows.band[ok]))
         beta[:, k] = np.linalg.solve(gram, moment)
         z = np.concatenate([e / np.exp(np.clip(p @ beta[:, k], 0.0, 5.0)) for e, p, _ in errors])

@@ -281,6 +281,7 @@ class Track:
         if entry.kind in ("cgm_mgdl", "smbg_mgdl"):
             self._reading(entry)
         else:
+            corr.note_act(self.learn, entry.time_us / US_PER_MIN, entry.kind, entry.value)
             self.plan(entry.kind, entry.value)
 
     def hear(self, time_us: int, rate_bpm: float) -> None:

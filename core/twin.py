@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core import snapshot
+from core import lows, snapshot
 from core.advice_types import Advice, Policy
-from core.correction import Population
+from core.correction import AT_TIMES, Population
 from core.correction_prior import POPULATION
 from core.errors import InputError
 from core.filters.smoother import Tape
 from core.gate import SC_HAS_BASAL, SC_LONG_AT, SC_READINGS, SC_Z1
+from core.lows_prior import WEIGHTS
 from core.messages import Contribution, Estimate, Forecast, Prior, Sample
 from core.models import registry
 from core.models.hovorka import BASAL
 from core.nominal import Nominal, Tuning, make_nominal, with_prior
 from core.patient import LocalTime, Patient
-from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, Futures, draw_paths, outlook
+from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, Futures, Outlook, draw_paths, outlook
 from core.record import RANK, Record
 from core.sensor_clock import ClockOffset, Clocks
 from core.track import Track
@@ -54,6 +55,7 @@ class ForecastResult(NamedTuple):
     forecast: Forecast
     paths: NDArray[np.float64] | None = None  # float64[n_draws, n_steps] mg/dL
     step_min: float = STEP_MIN  # time of column k is made_at + (k + 1)·step_min
+    low_chance: float = math.nan  # of a CGM reading below 70 mg/dL within 30 min, or now
 
 
 class Smoothed(NamedTuple):
@@ -180,7 +182,8 @@ class Twin:
             raise InputError("paths must lie in 0..100000", where="forecast")
         plan = self._check_plan(t, planned)
         track = self._at(t)
-        view = outlook(track, np.array(horizons), plan)
+        everything = outlook(track, np.array((*horizons, *lows.AHEAD_MIN)), plan)
+        view = Outlook(*(part[: len(horizons)] for part in everything))
         drawn = None
         if paths:
             drawn = draw_paths(track, max(horizons), plan, paths, (self.seed, seed))
@@ -201,7 +204,8 @@ class Twin:
             data_age_s=track.age_s(t),
             status=track.status(t),
         )
-        return ForecastResult(message, drawn)
+        near = Outlook(*(part[len(horizons) :] for part in everything))
+        return ForecastResult(message, drawn, low_chance=_low_chance(track, near))
 
     def advise(self, t: int, carbs_g: float, policy: Policy, question: str | None = None) -> Advice:
         """What to do at ``t`` about a meal of ``carbs_g``, a correction, the basal rate, or in general.
@@ -413,6 +417,8 @@ class Twin:
             if index == len(entries) or entries[index].time_us > entry.time_us:
                 self._track.seen_us = entry.time_us
                 self._keep_checkpoint()
+                # Keeping a checkpoint may let go of old events: places in the record shift.
+                index = self.record.first_after(entry.time_us)
 
     def _head_us(self) -> int:
         return -1 if self._track is None else self._track.seen_us
@@ -483,3 +489,13 @@ class Twin:
         self._checkpoints = kept
         if kept and now_us - kept[0].track.seen_us > HISTORY_US - 2 * US_PER_DAY:
             self.record.forget_before(kept[0].track.seen_us)
+
+
+def _low_chance(track: Track, near: Outlook) -> float:
+    """Of core.lows; ``near``: the outlook at its horizons."""
+    if not track.corrected() or track.age_s(track.time_us) > 60.0 * lows.FRESH_MIN:
+        return lows.tail(near.mean, near.low)
+    now_mgdl = float(track.learn[AT_TIMES + 1])
+    if now_mgdl < lows.LOW_MGDL:
+        return 1.0
+    return lows.chance(lows.features(now_mgdl, *lows.slopes(track.learn), near.mean, near.low), WEIGHTS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from bench import hypo
 from bench.hypo import episodes, judge
-from bench.real import Person
+from bench.real import BLIND, NEAR_MIN, TWIN, Forecasts, Person
 from bench.recordings import Recording
 from core.correction import neutral
 
@@ -49,3 +51,20 @@ def test_a_reading_that_is_low_already_is_no_warning() -> None:
     who = person({100: 65.0})
     found = judge([who], [score(who, 100)], 0.5)
     assert (found.warned, found.true, found.false) == (0, 0, 0)
+
+
+def test_the_section_judges_the_twins_own_chance_at_every_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = list(range(0, 600, 5))
+    who = person({m: 60.0 + abs(m % 200 - 100) for m in minutes if 80 <= m % 200 <= 120})
+    soon = np.array([any(60.0 <= (m + a) % 200 - 40 <= 80.0 for a in (5, 10, 15)) for m in minutes])
+    near = np.full((3, len(minutes), len(NEAR_MIN)), 100.0)
+    near[1] -= 20.0
+    flat = np.full((len(minutes), 5), 100.0)
+    known = Forecasts(flat, flat - 20.0, flat + 20.0, near, 0.0, np.where(soon, 0.9, 0.1))
+    everybody = dict.fromkeys((TWIN, BLIND, "ridge"), known)
+    there = Person(who.who, who.times, who.now, who.target, everybody, who.prior)
+    monkeypatch.setattr(hypo, "measured", lambda _quick: (there,))
+    section = hypo.run(quick=True)
+    assert sum("sensitivity at" in figure.name for figure in section.figures) == len(hypo.FALSE_PER_DAY)
+    given = section.tables[1].rows
+    assert [row[0] for row in given] == ["10–30 %", "60–100 %"]

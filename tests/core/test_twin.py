@@ -84,6 +84,24 @@ def test_late_and_shuffled_events_give_the_same_answer_as_events_in_order(life: 
     np.testing.assert_allclose(one.p95, two.p95, rtol=0, atol=1e-9)
 
 
+def test_a_long_record_at_once_gives_the_same_answer_as_day_by_day() -> None:
+    """Longer than what is kept: letting go of old events must not skip newer ones."""
+    every = 30 * MIN_US
+    samples = [
+        Sample(START_US + n * every, "cgm_mgdl", 140.0 + 30.0 * math.sin(n / 7.0), "cgm", n)
+        for n in range(24 * 48)
+    ]
+    end = samples[-1].time_us
+    daily = Twin(PATIENT)
+    for start in range(0, len(samples), 48):
+        daily.observe(samples[start : start + 48])
+        daily.estimate(samples[min(start + 48, len(samples)) - 1].time_us)
+    at_once = told(samples)
+    assert same(daily.estimate(end), at_once.estimate(end)) == 0.0
+    one, two = (t.forecast(end, HORIZONS).forecast for t in (daily, at_once))
+    assert one == two
+
+
 def test_answers_about_the_past_use_nothing_later(life: Life) -> None:
     moment = START_US + 2 * DAY_US + 1234 * MIN_US
     knows_all = told(life.samples)
