@@ -1,7 +1,7 @@
 """A life of the glucose model under a therapy: meals, boluses by calculator, corrections, rescue sugar, a sensor.
 
-One call is one person for some days under one policy, in steps of five minutes (two RK4 steps each). All
-randomness comes in as numbers drawn beforehand, so the same life can be lived under every policy: a difference
+One call is one person for some days under one or more policies, in steps of five minutes (two RK4 steps each).
+All randomness comes in as numbers drawn beforehand, so the same life is lived under every policy: a difference
 between two policies is then an effect of the policy, not of luck.
 """
 
@@ -16,7 +16,6 @@ from core.jit import jit
 from core.models import hovorka as model
 from core.models.hovorka import (
     AG,
-    BASAL,
     BW,
     D1,
     HR_EXCESS,
@@ -32,13 +31,14 @@ from core.models.hovorka import (
     VG,
     C,
     drive,
-    sweep_one,
     transition,
 )
+from core.solvers.rk4 import make_sweep
 from core.units import MGDL_PER_MMOLL
 
 STEP_MIN: Final = 5.0
 STEPS_PER_DAY: Final = 288
+ARM_LANES: Final = 4  # arms of one person side by side: one vector register; two arms cost what one does
 CGM_LOW_MGDL: Final = 40.0
 CGM_HIGH_MGDL: Final = 400.0
 RESCUE_G: Final = 15.0  # ADA: 15 g of fast carbohydrate, look again after 15 min
@@ -86,17 +86,23 @@ O_PLASMA, O_CGM, O_BOLUS, O_RESCUE, O_BASAL = range(5)
 N_OUT: Final = 5
 
 
+sweep_arms = make_sweep("hovorka", model.load, model.rhs, N_LINEAR, model.N_STATE, ARM_LANES)
+
+
 @jit
 def live(
     points: Any, consts: Any, dynamics: Any, therapy: Any, policy: Any, meals: Any, life: Any, out: Any
 ) -> None:
-    """Live ``len(life)`` steps from local midnight; fills ``out`` float64[n_steps, 5].
+    """Live ``len(life)`` steps from local midnight under every policy at once; fills ``out``.
 
-    points: float64[N, 1], where the person starts; moved in place. consts, dynamics: of core.models.hovorka.
-    therapy: float64[3, 24]. policy: float64[9]. meals: float64[n_steps, 2]. life: float64[n_steps, 15].
-    out: plasma and CGM glucose (mg/dL) at the start of each step, then bolus (U), rescue sugar (g) and basal
-    (U/h) given in it.
+    points: float64[N, n_arms], where the person starts, the same in every column; moved in place. consts,
+    dynamics: of core.models.hovorka. therapy: float64[3, 24]. policy: float64[n_arms, 9]. meals:
+    float64[n_arms, n_steps, 2]. life: float64[n_steps, 15]. out: float64[n_arms, n_steps, 5], plasma and CGM
+    glucose (mg/dL) at the start of each step, then bolus (U), rescue sugar (g) and basal (U/h) given in it.
+
+    Basal comes in a pulse per step, as pumps give it (so that arms can share the inputs of a step).
     """
+    n_arms = points.shape[1]
     drivers = np.zeros(4)
     held = np.zeros(4)
     held[HR_REST] = 65.0
@@ -105,73 +111,73 @@ def live(
     phi = np.zeros((N_LINEAR, N_LINEAR))
     noise = np.zeros((N_LINEAR, N_LINEAR))
     before = np.zeros(N_LINEAR)
+    since_rescue = np.full(n_arms, RESCUE_WAIT)
+    since_bolus = np.full(n_arms, CORRECTION_WAIT)
     transition(STEP_MIN, dynamics, phi, noise)
-    since_rescue = RESCUE_WAIT
-    since_bolus = CORRECTION_WAIT
     for k in range(life.shape[0]):
         hour_exact = (k % STEPS_PER_DAY) * STEP_MIN / 60.0
         hour = int(hour_exact)
-        cgm = MGDL_PER_MMOLL * points[N_LINEAR + C, 0] + points[SENSOR, 0] + life[k, L_WHITE]
-        cgm = min(max(cgm, CGM_LOW_MGDL), CGM_HIGH_MGDL)
-        out[k, O_PLASMA] = MGDL_PER_MMOLL * points[N_LINEAR + Q1, 0] / consts[VG]
-        out[k, O_CGM] = cgm
+        absorbed = consts[AG] * np.exp(points[LN_AG, 0]) * MMOL_PER_G / consts[BW]
+        for arm in range(n_arms):
+            cgm = MGDL_PER_MMOLL * points[N_LINEAR + C, arm] + points[SENSOR, 0] + life[k, L_WHITE]
+            cgm = min(max(cgm, CGM_LOW_MGDL), CGM_HIGH_MGDL)
+            out[arm, k, O_PLASMA] = MGDL_PER_MMOLL * points[N_LINEAR + Q1, arm] / consts[VG]
+            out[arm, k, O_CGM] = cgm
 
-        eaten = meals[k, EATEN]
-        rescue = 0.0
-        felt = cgm < life[k, L_RESCUE_BELOW] and since_rescue >= RESCUE_WAIT
-        if felt and life[k, L_DRAW_RESCUE] < life[k, L_RESCUE_CHANCE]:
-            rescue = RESCUE_G
-            since_rescue = 0
-        out[k, O_RESCUE] = rescue
+            rescue = 0.0
+            felt = cgm < life[k, L_RESCUE_BELOW] and since_rescue[arm] >= RESCUE_WAIT
+            if felt and life[k, L_DRAW_RESCUE] < life[k, L_RESCUE_CHANCE]:
+                rescue = RESCUE_G
+                since_rescue[arm] = 0
+            out[arm, k, O_RESCUE] = rescue
 
-        counted = meals[k, COUNTED]
-        correcting = (
-            cgm > policy[CORRECT_ABOVE_MGDL]
-            and since_bolus >= CORRECTION_WAIT
-            and life[k, L_DRAW_CORRECT] < life[k, L_CORRECT_CHANCE]
-        )
-        bolus = 0.0
-        if counted > 0.0 or correcting:
-            on_board = 0.0
-            for age in range(1, min(k + 1, IOB_STEPS)):
-                on_board += out[k - age, O_BOLUS] * IOB_CURVE[age]
-            correction = (cgm - policy[TARGET_MGDL]) / (
-                therapy[T_CORRECTION, hour] * policy[CORRECTION_FACTOR]
+            counted = meals[arm, k, COUNTED]
+            correcting = (
+                cgm > policy[arm, CORRECT_ABOVE_MGDL]
+                and since_bolus[arm] >= CORRECTION_WAIT
+                and life[k, L_DRAW_CORRECT] < life[k, L_CORRECT_CHANCE]
             )
-            if correction > 0.0:
-                correction = max(0.0, correction - on_board)
-            bolus = counted / (therapy[T_RATIO, hour] * policy[RATIO_FACTOR]) + correction
-            bolus = min(bolus, policy[MAX_BOLUS_U], policy[MAX_IOB_U] - on_board)
-            bolus = max(0.0, np.floor(bolus / policy[DOSE_STEP_U] + 1e-9) * policy[DOSE_STEP_U])
-            if bolus > 0.0:
-                since_bolus = 0
-        out[k, O_BOLUS] = bolus
+            bolus = 0.0
+            if counted > 0.0 or correcting:
+                on_board = 0.0
+                for age in range(1, min(k + 1, IOB_STEPS)):
+                    on_board += out[arm, k - age, O_BOLUS] * IOB_CURVE[age]
+                correction = (cgm - policy[arm, TARGET_MGDL]) / (
+                    therapy[T_CORRECTION, hour] * policy[arm, CORRECTION_FACTOR]
+                )
+                if correction > 0.0:
+                    correction = max(0.0, correction - on_board)
+                bolus = counted / (therapy[T_RATIO, hour] * policy[arm, RATIO_FACTOR]) + correction
+                bolus = min(bolus, policy[arm, MAX_BOLUS_U], policy[arm, MAX_IOB_U] - on_board)
+                step_u = policy[arm, DOSE_STEP_U]
+                bolus = max(0.0, np.floor(bolus / step_u + 1e-9) * step_u)
+                if bolus > 0.0:
+                    since_bolus[arm] = 0
+            out[arm, k, O_BOLUS] = bolus
 
-        basal = therapy[T_BASAL, hour] * policy[BASAL_FACTOR]
-        if cgm < policy[SUSPEND_BELOW_MGDL]:
-            basal = 0.0
-        out[k, O_BASAL] = basal
+            basal = therapy[T_BASAL, hour] * policy[arm, BASAL_FACTOR]
+            if cgm < policy[arm, SUSPEND_BELOW_MGDL]:
+                basal = 0.0
+            out[arm, k, O_BASAL] = basal
 
-        points[N_LINEAR + S1, 0] += 1000.0 * bolus
-        grams = eaten + rescue
-        if grams > 0.0:
-            points[N_LINEAR + D1, 0] += (
-                consts[AG] * np.exp(points[LN_AG, 0]) * grams * MMOL_PER_G / consts[BW]
-            )
-        held[BASAL] = basal * 1000.0 / 60.0
+            # The first pulse is half a one: rest under a steady rate lies half a pulse above rest before a pulse.
+            pulse_min = STEP_MIN if k > 0 else 0.5 * STEP_MIN
+            points[N_LINEAR + S1, arm] += 1000.0 * (bolus + basal * pulse_min / 60.0)
+            points[N_LINEAR + D1, arm] += absorbed * (meals[arm, k, EATEN] + rescue)
+            since_rescue[arm] += 1
+            since_bolus[arm] += 1
         held[HR_EXCESS] = life[k, L_HEART]
         held[LOCAL_H] = hour_exact
         drive(drivers, held, consts, STEP_MIN, 2, nodes)
-        sweep_one(points, nodes, consts, 0.5 * STEP_MIN, 2, work)
+        sweep_arms(points, nodes, consts, 0.5 * STEP_MIN, 2, work)
         for i in range(N_LINEAR):
             before[i] = points[i, 0] - dynamics[i, 0]
         for i in range(N_LINEAR):
             total = dynamics[i, 0]
             for j in range(i + 1):
                 total += phi[i, j] * before[j] + noise[i, j] * life[k, L_NORMAL + j]
-            points[i, 0] = total
-        since_rescue += 1
-        since_bolus += 1
+            for arm in range(n_arms):
+                points[i, arm] = total
 
 
 def usual_policy() -> model.Array:

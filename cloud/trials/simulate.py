@@ -60,22 +60,24 @@ def run_job(job: Job) -> list[Row]:
             person.total_basal_u,
             person.counting_bias,
         )
-        for arm in arms_of(plan, number):
-            steps = _meals(plan.arms[arm], meals, len(life))
-            out = np.empty((len(life), loop.N_OUT))
-            loop.live(
-                person.start.copy(),
-                person.consts,
-                person.dynamics,
-                person.therapy,
-                plan.arms[arm].policy(),
-                steps,
-                life,
-                out,
-            )
-            if not np.all(np.isfinite(out)):
-                raise SimulationError(f"the course of person {number} is not finite", where="trial")
-            rows.append(Row(number, arm, measure(out, plan.warmup_days), baseline))
+        arms = list(arms_of(plan, number))
+        out = np.empty((len(arms), len(life), loop.N_OUT))
+        loop.live(
+            np.repeat(person.start, len(arms), axis=1),
+            person.consts,
+            person.dynamics,
+            person.therapy,
+            np.array([plan.arms[arm].policy() for arm in arms]),
+            np.array([_meals(plan.arms[arm], meals, len(life)) for arm in arms]),
+            life,
+            out,
+        )
+        if not np.all(np.isfinite(out)):
+            raise SimulationError(f"the course of person {number} is not finite", where="trial")
+        rows += [
+            Row(number, arm, measure(course, plan.warmup_days), baseline)
+            for arm, course in zip(arms, out, strict=True)
+        ]
     return rows
 
 

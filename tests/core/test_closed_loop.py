@@ -34,50 +34,53 @@ def rest(n: int = STEPS, glucose_mgdl: float = 120.0) -> dict[str, np.ndarray]:
         "consts": consts,
         "dynamics": dynamics,
         "therapy": therapy,
-        "policy": loop.usual_policy(),
-        "meals": np.zeros((n, 2)),
+        "policy": loop.usual_policy()[None],
+        "meals": np.zeros((1, n, 2)),
         "life": np.zeros((n, loop.N_LIFE)),
-        "out": np.zeros((n, loop.N_OUT)),
+        "out": np.zeros((1, n, loop.N_OUT)),
     }
 
 
 def run(parts: dict[str, np.ndarray]) -> np.ndarray:
     loop.live(*parts.values())
-    return parts["out"]
+    return parts["out"][0]
 
 
 def test_rest_stays_rest() -> None:
     out = run(rest())
-    np.testing.assert_allclose(out[:, loop.O_PLASMA], 120.0, atol=1e-6)
-    np.testing.assert_allclose(out[:, loop.O_CGM], 120.0, atol=1e-6)
+    # Basal comes in pulses of five minutes, so rest is not quite still: 0.01 mg/dL.
+    np.testing.assert_allclose(out[:, loop.O_PLASMA], 120.0, atol=0.01)
+    np.testing.assert_allclose(out[:, loop.O_CGM], 120.0, atol=0.01)
     assert not out[:, loop.O_BOLUS].any()
 
 
 def test_a_meal_and_its_bolus_give_the_course_of_the_plain_model() -> None:
     parts = rest(36)
-    parts["meals"][3] = (60.0, 60.0)
+    parts["meals"][0, 3] = (60.0, 60.0)
     out = run(parts)
-    # 60 g / 10 + (120 − 110) / 40 = 6.25 U, delivered in steps of .05
-    assert out[3, loop.O_BOLUS] == pytest.approx(6.25)
+    # 60 g / 10 + (120 − 110) / 40 is a hair under 6.25 U: given in steps of .05, never rounded up.
+    assert out[3, loop.O_BOLUS] == pytest.approx(6.2)
     start = rest(36)["points"][model.N_LINEAR :, 0]
     state = {name: start[k] for k, name in enumerate(oracle.STATES)}
-    state["S1"] += 6250.0
-    state["D1"] += 0.8 * 60.0 * 1000 / 180.156 / 75.0
     x = np.array(list(state.values()))
-    basal = parts["therapy"][0, 0] * 1000 / 60
+    pulse = parts["therapy"][0, 0] * 1000 / 12
     course = []
-    for _ in range(3, 36):
+    for k in range(36):
+        if k == 3:
+            x[0] += 6200.0
+            x[8] += 0.8 * 60.0 * 1000 / 180.156 / 75.0
         course.append(18.0156 * x[6] / 0.16)
-        x = oracle.rk4(x, oracle.W10, 0.5, 10, u=basal, s=math.exp(0.6))
-    ours = out[4:, loop.O_PLASMA]
+        x[0] += pulse if k else 0.5 * pulse
+        x = oracle.rk4(x, oracle.W10, 0.5, 10, u=0.0, s=math.exp(0.6))
+    ours = out[1:, loop.O_PLASMA]
     np.testing.assert_allclose(ours, course[1:], atol=0.02)
 
 
 def test_insulin_on_board_counts_against_a_correction_and_limits_hold() -> None:
     parts = rest(36, 260.0)
     parts["life"][:, loop.L_CORRECT_CHANCE] = 1.0
-    parts["policy"][loop.CORRECT_ABOVE_MGDL] = 200.0
-    parts["meals"][0, loop.COUNTED] = 20.0
+    parts["policy"][0, loop.CORRECT_ABOVE_MGDL] = 200.0
+    parts["meals"][0, 0, loop.COUNTED] = 20.0
     out = run(parts)
     first = out[0, loop.O_BOLUS]
     assert first == pytest.approx(math.floor((2.0 + 150.0 / 40.0) / 0.05 + 1e-9) * 0.05)
@@ -88,10 +91,10 @@ def test_insulin_on_board_counts_against_a_correction_and_limits_hold() -> None:
         need = (out[k, loop.O_CGM] - 110.0) / 40.0 - first * iob_fraction(5.0 * k)
         assert out[k, loop.O_BOLUS] == pytest.approx(need, abs=0.051)
     parts = rest(3, 260.0)
-    parts["meals"][0, loop.COUNTED] = 300.0
-    parts["meals"][1, loop.COUNTED] = 300.0
-    parts["policy"][loop.MAX_BOLUS_U] = 10.0
-    parts["policy"][loop.MAX_IOB_U] = 12.0
+    parts["meals"][0, 0, loop.COUNTED] = 300.0
+    parts["meals"][0, 1, loop.COUNTED] = 300.0
+    parts["policy"][0, loop.MAX_BOLUS_U] = 10.0
+    parts["policy"][0, loop.MAX_IOB_U] = 12.0
     out = run(parts)
     assert out[0, loop.O_BOLUS] == pytest.approx(10.0)
     assert out[1, loop.O_BOLUS] == pytest.approx(2.0, abs=0.06)
@@ -101,7 +104,7 @@ def test_low_glucose_gets_sugar_and_no_basal_when_the_policy_says_so() -> None:
     parts = rest(12, 66.0)
     parts["life"][:, loop.L_RESCUE_BELOW] = 70.0
     parts["life"][:, loop.L_RESCUE_CHANCE] = 1.0
-    parts["policy"][loop.SUSPEND_BELOW_MGDL] = 80.0
+    parts["policy"][0, loop.SUSPEND_BELOW_MGDL] = 80.0
     out = run(parts)
     given = np.flatnonzero(out[:, loop.O_RESCUE])
     assert given[0] == 0
@@ -111,11 +114,35 @@ def test_low_glucose_gets_sugar_and_no_basal_when_the_policy_says_so() -> None:
 
 def test_factors_scale_doses() -> None:
     parts = rest(2)
-    parts["meals"][0, loop.COUNTED] = 60.0
-    parts["policy"][[loop.BASAL_FACTOR, loop.RATIO_FACTOR, loop.CORRECTION_FACTOR]] = (0.5, 2.0, 0.5)
+    parts["meals"][0, 0, loop.COUNTED] = 60.0
+    parts["policy"][0][[loop.BASAL_FACTOR, loop.RATIO_FACTOR, loop.CORRECTION_FACTOR]] = (0.5, 2.0, 0.5)
     out = run(parts)
     assert out[0, loop.O_BOLUS] == pytest.approx(60 / 20 + 10 / 20)
     assert out[0, loop.O_BASAL] == pytest.approx(0.5 * parts["therapy"][0, 0])
+
+
+def test_arms_side_by_side_live_as_each_would_alone() -> None:
+    policies = np.array([loop.usual_policy()] * 6)
+    policies[1:, loop.BASAL_FACTOR] = (0.5, 0.8, 1.2, 1.5, 2.0)
+    rng = np.random.default_rng(4)
+    life = rng.random((STEPS, loop.N_LIFE))
+
+    def courses(rows: slice) -> np.ndarray:
+        parts = rest()
+        n = len(policies[rows])
+        parts["points"] = np.repeat(parts["points"], n, axis=1)
+        parts["dynamics"][model.DISTURBANCE] = (0.0, 30.0, 0.01)
+        parts["policy"], parts["life"] = policies[rows], life
+        parts["meals"] = np.zeros((n, STEPS, 2))
+        parts["meals"][:, 20] = (60.0, 55.0)
+        parts["out"] = np.zeros((n, STEPS, loop.N_OUT))
+        run(parts)
+        return parts["out"]
+
+    together = courses(slice(None))
+    assert np.ptp(together[:, -1, loop.O_PLASMA]) > 0.1
+    for k in range(6):
+        assert np.array_equal(together[k], courses(slice(k, k + 1))[0])
 
 
 def test_people_are_drawn_by_number_alone_and_look_like_people() -> None:
