@@ -41,12 +41,13 @@ RESCUE_MGDL: Final = 65.0
 RESCUE_G: Final = 15.0
 RESCUE_EVERY_MIN: Final = 20
 PROTOCOL: Final = ("adult#004", "adult#009", "adult#010")
-# Settings were found on these people at seed 1 alone; no score below is of seed 1.
+# Settings were found on these people at seed 1 alone; no score below is of seed 1. Seeds 11 to 13 were scored once with
+# an older search for noise (bands held 99 %), so they are not fresh any more either.
 SEEN: Final = (
     *("adult#002", "adult#003", "adult#005", "adult#006", "adult#007", "adult#008"),
     *("adolescent#002", "adolescent#003", "adolescent#004", "child#001"),
 )
-SEEDS: Final = (11, 12, 13)
+SEEDS: Final = (21, 22, 23)
 DRAWS: Final = 1000
 # The best of the public twins and rules in an earlier run of the same protocol (three adults): ReplayBG 1.4 in its two
 # ways, and a rule that knows the simulator's own factors.
@@ -258,7 +259,7 @@ def run(quick: bool = False) -> Section:
     simulator()  # absent: an error before anything else
     adults = [f"adult#{k:03d}" for k in range(1, 11)]
     work = [(name, SEEDS[0]) for name in adults] + [(n, s) for s in SEEDS[1:] for n in PROTOCOL]
-    work += [(n, SEEDS[0]) for n in (f"adolescent#{k:03d}" for k in range(1, 11)) if n not in SEEN]
+    work += [(n, SEEDS[0]) for n in ("adolescent#001", "adolescent#005", "adolescent#006")]
     if quick:
         work = [(PROTOCOL[0], SEEDS[0])]
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1), get_context("spawn")) as pool:
@@ -336,7 +337,8 @@ def run(quick: bool = False) -> Section:
             "simglucose 0.2.11, its own CGM noise (SD about 11 mg/dL), three meals a day (CV 20 %, ±30 min), boluses by its Quest"
             " ratio for a count with 10 % error; the log holds what was eaten",
             f"settings (priors, errors of therapy facts, size of structural error) were found on other people and seed 1: "
-            f"{', '.join(SEEN)}; the protocol's three adults and all seeds here ({', '.join(map(str, SEEDS))}) are untouched",
+            f"{', '.join(SEEN)}; the protocol's three adults were scored once before (seeds 11–13, an older search for noise, day 3 18.9); all"
+            f" seeds here ({', '.join(map(str, SEEDS))}) are fresh",
             "ReplayBG and the rule in the target column are of an earlier run of this protocol on other draws; the rule in the"
             " table is ours (correction factor times insulin acted, no return), on these draws; ReplayBG was not run here",
             f"fit and both answers: {np.median([s.seconds for s in everyone]):.1f} s of CPU a person (median)",

@@ -78,17 +78,22 @@ class Noise(NamedTuple):
     fast: float = 0.012  # mmol/kg/min, stationary SD
     fast_tau_min: float = 30.0
     daily: float = 0.003
+    meals: float = 1.0  # errors of logged meals, size and absorption, times what is usual
 
 
 # Where hyperparameters are looked for, and how far from the default is how unlikely (ln SD).
 SEARCH: Final = {
-    "sensor_mgdl": (2.0, 3.0, 4.5, 6.0, 8.0, 11.0, 15.0),
+    "sensor_mgdl": (2.0, 3.0, 4.5, 6.0, 8.0, 11.0, 15.0, 20.0),
     "sensor_tau_min": (6.0, 11.0, 20.0, 35.0),
     "fast": (0.001, 0.002, 0.004, 0.008, 0.016, 0.032),
     "fast_tau_min": (15.0, 30.0, 60.0, 120.0),
     "daily": (0.0005, 0.0015, 0.003, 0.006, 0.012),
+    "meals": (0.35, 0.6, 1.0, 1.5),
 }
 SEARCH_LN_SD: Final = 1.2
+# The other start of the search: what moves is the sensor, not the body. From one start alone the search can stay with
+# whichever explanation came first.
+QUIET_BODY: Final = Noise(11.0, 20.0, 0.002, 30.0, 0.0015)
 
 
 class Places(NamedTuple):
@@ -379,8 +384,13 @@ class _Problem:
 
     # ---- mode ---------------------------------------------------------------------------------------
 
+    def _sd(self, noise: Noise) -> Array:
+        sd = self.sd.copy()
+        sd[self.places.amount : self.places.disturbance] *= noise.meals
+        return sd
+
     def _prior_root(self, noise: Noise) -> Array:
-        root = np.diag(self.sd)
+        root = np.diag(self._sd(noise))
         at = self.places.disturbance
         cov = self.disturbance_cov(noise)
         root[at:, at:] = np.linalg.cholesky(cov + 1e-9 * float(cov[0, 0]) * np.eye(len(cov)))
@@ -424,7 +434,9 @@ class _Problem:
         at = self.predict(x)
         slopes = self.slopes(x, at)
         rest = self.observed() - at - slopes @ (self.prior_mean - x)
-        fixed = (slopes[:, : p.disturbance] * self.sd[: p.disturbance] ** 2) @ slopes[:, : p.disturbance].T
+        fixed = (slopes[:, : p.amount] * self.sd[: p.amount] ** 2) @ slopes[:, : p.amount].T
+        eaten = slopes[:, p.amount : p.disturbance] * self.sd[p.amount : p.disturbance]
+        meals = eaten @ eaten.T
         moved = slopes[:, p.disturbance :]
 
         parts: dict[tuple[float, ...], Array] = {}
@@ -438,26 +450,15 @@ class _Problem:
             return np.asarray(moved @ self.disturbance_cov(trial) @ moved.T)
 
         def evidence(trial: Noise) -> float:
-            cov = fixed + part(spread, (0.0, *trial[2:]), trial) + part(self.reading_cov, trial[:2], trial)
+            cov = fixed + trial.meals**2 * meals
+            cov += part(spread, (0.0, *trial[2:5]), trial) + part(self.reading_cov, trial[:2], trial)
             root = np.linalg.cholesky(cov + 1e-9 * np.eye(len(cov)))
             white = np.linalg.solve(root, rest)
             far = sum((math.log(a / b) / SEARCH_LN_SD) ** 2 for a, b in zip(trial, Noise(), strict=True))
             return float(-0.5 * white @ white - np.log(np.diag(root)).sum() - 0.5 * far)
 
-        best = evidence(noise)
-        for _ in range(2):
-            before = noise
-            for name, values in SEARCH.items():
-                for value in values:
-                    trial = noise._replace(**{name: value})
-                    if trial == noise:
-                        continue
-                    there = evidence(trial)
-                    if there > best + 1e-6:
-                        best, noise = there, trial
-            if noise == before:
-                break
-        return noise
+        found = [_climb(evidence, start) for start in (noise, QUIET_BODY)]
+        return max(found)[1]
 
     def posterior(self, x: Array, noise: Noise, iterations: int) -> Refined:
         """Laplace's approximation at the mode."""
@@ -543,6 +544,21 @@ class _Problem:
                 out[g][:, better] = x[:, better]
                 u[c:] += pull @ rest - inverse @ away
         return out
+
+
+def _climb(evidence: Callable[[Noise], float], noise: Noise) -> tuple[float, Noise]:
+    """The largest evidence that changing one size after the other finds from a start."""
+    best = evidence(noise)
+    for _ in range(3):
+        before = noise
+        for name, values in SEARCH.items():
+            for value in values:
+                trial = noise._replace(**{name: value})
+                if trial != noise and (there := evidence(trial)) > best + 1e-6:
+                    best, noise = there, trial
+        if noise == before:
+            break
+    return best, noise
 
 
 def nominal_far(first_mmoll: float, state_mmoll: float) -> bool:

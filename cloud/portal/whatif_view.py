@@ -94,11 +94,11 @@ def summary(answer: Answer) -> str:
     shares = sorted(answer.split.items(), key=lambda item: -item[1])
     split = ", ".join(f"{SOURCES.get(k, escape(k))} {100 * v:.0f} %" for k, v in shares if v >= 0.005)
     items = "".join(
-        f"<div><dt>{name}</dt><dd>{figure}</dd><dd>{beside}</dd></div>" for name, figure, beside in cards
+        f"<tr><td>{name}</td><td><b>{figure}</b></td><td>{beside}</td></tr>" for name, figure, beside in cards
     )
     rest = f'<p class="hint">Uncertainty of the effect: {split}.</p>' if split else ""
     return (
-        f'<dl class="figures">{items}</dl>{rest}'
+        f"<table>{items}</table>{rest}"
         f'<p class="hint">{answer.draws} drawn people, {answer.elapsed_ms:.0f} ms.</p>'
     )
 

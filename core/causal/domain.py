@@ -28,7 +28,7 @@ MISFIT_CHI2: Final = 2.0  # whitened residual per reading
 LOW_SHARE: Final = (
     0.05  # of courses that the change takes below 54: the body's own defence is not in the model
 )
-FAR_US: Final = 24 * US_PER_H  # beyond the last reading
+FAR_US: Final = 25 * US_PER_H  # beyond the last reading; a day from now is what people ask for
 
 
 class Caution(NamedTuple):

@@ -18,7 +18,7 @@ from core.units import US_PER_H
 WIDE, NARROW = 1040, 350
 OWN_CSS: Final = """
 .cf { stroke: var(--high); stroke-width: 1.8; } .cf-band { fill: color-mix(in srgb, var(--high) 20%, transparent); stroke: none; }
-.zero { stroke: var(--quiet); stroke-dasharray: 3 3; }
+.dots.reading { stroke: var(--trace); } .zero { stroke: var(--quiet); stroke-dasharray: 3 3; }
 .loud { border-left: 4px solid var(--low); background: var(--warnbg); padding: .6rem .9rem; border-radius: 6px; margin: .8rem 0; font-weight: 600; }
 """
 SOURCE_WORDS: Final = {
@@ -164,7 +164,7 @@ def _courses(answer: Counterfactual, samples: Sequence[Sample], zone: ZoneInfo, 
         (0.0, hours[-1]),
         (40.0, min(top + 10, 450.0)),
         "Glucose with and without the change",
-        bottom=46,
+        bottom=66,
     )
     plot.box(0, hours[-1], 70, 180, "target")
     plot.grid_y((70, 120, 180, 250, 300, 350, 400))
@@ -175,9 +175,14 @@ def _courses(answer: Counterfactual, samples: Sequence[Sample], zone: ZoneInfo, 
     for s in here:  # acts as they were logged
         if s.kind in ("carbs_g", "bolus_u", "long_acting_u") and s.value > 0:
             css = {"carbs_g": "carbs", "bolus_u": "bolus", "long_acting_u": "long"}[s.kind]
-            x, y = plot.px((s.time_us - start_us) / US_PER_H), plot.bottom + 40
-            words = f"{s.value:g} {'g' if s.kind == 'carbs_g' else 'U'} as logged"
-            plot.parts.append(f'<path class="{css}" d="M{x:.1f} {y}v-14"><title>{words}</title></path>')
+            lane = 40 if s.kind == "carbs_g" else 60
+            x, y = plot.px((s.time_us - start_us) / US_PER_H), plot.bottom + lane
+            words = f"{s.value:.3g} {'g' if s.kind == 'carbs_g' else 'U'}"
+            plot.parts.append(
+                f'<path class="{css}" d="M{x:.1f} {y}v-14"><title>{words} as logged</title></path>'
+            )
+            if width > NARROW:
+                plot.text(x + 5, y - 3, words, "tiny", anchor="start")
     return plot.svg()
 
 
