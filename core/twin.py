@@ -377,6 +377,8 @@ class Twin:
             if index == len(entries) or entries[index].time_us > entry.time_us:
                 self._track.seen_us = entry.time_us
                 self._keep_checkpoint()
+                # The record may have dropped its oldest events just now, so places have moved.
+                index = self.record.first_after(entry.time_us)
 
     def _head_us(self) -> int:
         return -1 if self._track is None else self._track.seen_us
