@@ -14,6 +14,7 @@ from core.errors import HometwinError
 
 # Name -> what it measures. Each is a module of this folder with ``run(quick) -> Section``.
 BENCHES: Final = {
+    "advice": "dosing by advice in closed loop, simglucose and virtual people",
     "card": "bytes written to the card in a year of a real person",
     "causal": "identification beside y0 and pgmpy, effects that are known, confounding by indication",
     "forecast": "forecasts of real people beside persistence, ridge and boosting",

@@ -25,6 +25,9 @@ HORIZON_LIMIT_MIN: Final = 48 * 60.0
 Z90: Final = 1.6448536269514722
 TRUSTED_AGE_MIN: Final = 360.0  # beyond, the last reading says nothing more
 WARM_UP_WIDER: Final = 1.3  # nothing of this person is known yet
+# mmol/kg/min: -5.6 mg/dL a minute, more than glucose ever falls. Beyond, near zero glucose the step is longer than the
+# stiffness allows: such a draw ran away over the pole of the saturation at -1 mmol/L, with everybody's spread.
+LEAST_DISTURBANCE: Final = -0.05
 GROWTH_LIMIT: Final = 1.6  # of the 6-h band at longer reach: glucose stays within its own spread
 
 _ANCHORS: Final = np.array([0.0, *corr.HORIZONS_MIN])
@@ -186,6 +189,7 @@ def _simulate(track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.G
     for k in range(n_out):
         end_us = start_us + int((k + 1) * STEP_MIN * US_PER_MIN)
         before = points[:n_linear] - mu
+        np.maximum(points[model.DISTURBANCE], LEAST_DISTURBANCE, out=points[model.DISTURBANCE])
         while runner.time_us < end_us:
             while waiting and waiting[0][0] <= runner.time_us:
                 _, kind, value = waiting.pop(0)

@@ -222,3 +222,20 @@ def test_a_doubtful_newest_reading_is_flagged(samples: list[Sample], quality: Qu
     twin = Twin()
     twin.observe(_moved(samples, t, quality=int(quality)))
     assert situation(twin, t).flagged is (quality in (Quality.CLOCK_DOUBT, Quality.SENSOR_WARNING))
+
+
+def test_no_draw_runs_away_over_the_pole_below_zero_glucose() -> None:
+    # A person whose disturbance has grown restless and whose glucose draws reach zero: food still only ever lifts.
+    rng = np.random.default_rng(11)
+    wild = 60.0
+    readings = []
+    for k in range(4 * 288):
+        wild = float(np.clip(wild + 14.0 * rng.standard_normal() + 0.05 * (75.0 - wild), 41.0, 190.0))
+        readings.append(Sample(START_US + 5 * k * MIN_US, "cgm_mgdl", wild, "cgm", k))
+    twin = Twin()
+    twin.observe(readings)
+    source = TwinPaths(twin, readings[-1].time_us)
+    base = source.paths(0.0, 0.0, 1000, 300.0)
+    assert np.all(np.isfinite(base))
+    assert np.all(source.paths(40.0, 0.0, 1000, 300.0) >= base - 1e-6)
+    assert np.percentile(base, 99.9) < 500.0

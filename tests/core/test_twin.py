@@ -530,3 +530,20 @@ def test_importing_the_twin_loads_no_heavy_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_long_record_at_once_gives_what_the_same_record_reading_by_reading_gives() -> None:
+    # Beyond 13 days the twin forgets its oldest events while it still works through the record.
+    start, span = START_US, 17 * 288
+    readings = [
+        Sample(start + 5 * k * MIN_US, "cgm_mgdl", 130.0 + 40.0 * math.sin(k / 40.0), "cgm", k)
+        for k in range(span)
+    ]
+    end = readings[-1].time_us
+    at_once, in_steps = Twin(), Twin()
+    at_once.observe(readings)
+    for k in range(0, span, 12):
+        in_steps.observe(readings[k : k + 12])
+        in_steps.estimate(readings[min(k + 11, span - 1)].time_us)
+    assert at_once.estimate(end) == in_steps.estimate(end)
+    assert at_once.estimate(end).data_age_s == 0.0
