@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -166,12 +165,6 @@ def test_local_habits_follow_the_time_zone() -> None:
 
     shift = (first_bolus_hour("UTC") - first_bolus_hour("Europe/Athens")) % 24
     assert shift == pytest.approx(2.0, abs=0.4)
-
-
-def test_a_week_takes_less_than_two_seconds() -> None:
-    begin = time.process_time()
-    VirtualPerson(12).events(START_US, 7)
-    assert time.process_time() - begin < 2.0
 
 
 def test_unknown_sensor_and_negative_seed_are_refused() -> None:
