@@ -111,7 +111,8 @@ def _contribution_problem(c: Contribution) -> str:
         return "lengths disagree"
     if not _are_finite((*c.delta_precision, *c.delta_information)):
         return "not a number"
-    return "" if _are_names(c.names) and _is_name(c.model, MAX_MODEL) else "unusable name"
+    is_named = _are_names(c.names) and _is_name(c.model, MAX_MODEL) and _are_texts((c.context,))
+    return "" if is_named else "unusable name"
 
 
 def _status_problem(s: HubStatus) -> str:

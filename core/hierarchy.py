@@ -41,8 +41,7 @@ ANCHOR_WEIGHT: Final = NU_EXTRA - 1.0  # ν − dim − 1: people whom the publi
 NU_GRID: Final = (3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 200.0)
 NU_USUAL: Final = 20.0  # before data: nearly Gaussian
 SD_LN_NU: Final = 0.5  # few people must not look heavy-tailed by chance: their scatter would seem too small
-# A direction with less than 1 % of the published prior's information says nothing that can be told from rounding.
-MIN_SHARE: Final = 0.01
+MIN_SHARE: Final = 0.01  # of the published information: below, a direction says nothing beyond rounding
 MAX_PASSES: Final = 400
 TOLERANCE: Final = 1e-6  # of a published SD (or of a log-SD), per step
 LONGEST_LEAP: Final = 64.0  # SQUAREM's step length; a longer one is more often refused than taken
@@ -109,15 +108,21 @@ def anchor_of(mean: Floats, covariance: Floats, tau: Sequence[float]) -> Anchor:
     return Anchor(mean, covariance, np.asarray(tau, float))
 
 
-def stack(precision: Floats, vector: Floats, stratum: Sequence[int], anchor: Anchor) -> People:
-    """People from ΔΛ [m, n, n] and Δη [m, n], rid of directions that say nothing (MIN_SHARE).
+def stack(
+    precision: Floats,
+    vector: Floats,
+    stratum: Sequence[int],
+    anchor: Anchor,
+    min_share: float = MIN_SHARE,
+) -> People:
+    """People from ΔΛ [m, n, n] and Δη [m, n], rid of directions with less than ``min_share`` of information.
 
-    What is left is positive semidefinite, and Δη lies in its range.
+    The share is in units of the published prior's information in that direction. What is left is positive semidefinite, and Δη lies in its range.
     """
     precision, vector = np.asarray(precision, float), np.asarray(vector, float)
     scale = np.sqrt(np.diag(anchor.covariance))
     values, axes = np.linalg.eigh(precision * np.outer(scale, scale))
-    speaks = values > MIN_SHARE
+    speaks = values > min_share
     values = np.where(speaks, values, 0.0)
     along = np.einsum("ikj,ik->ij", axes, vector * scale) * speaks
     square = np.sum(np.divide(along**2, values, out=np.zeros_like(along), where=speaks), axis=1)

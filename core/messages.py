@@ -122,6 +122,7 @@ class Contribution(msgspec.Struct, frozen=True, tag=True):
     names: tuple[str, ...]
     delta_precision: tuple[float, ...]  # lower triangle by rows
     delta_information: tuple[float, ...]
+    context: str = ""  # what was going on (illness, holiday …); empty: the person's usual life
 
 
 Up = SampleBatch | Estimate | Forecast | Alarm | HubStatus | Contribution
