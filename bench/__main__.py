@@ -14,6 +14,7 @@ from core.errors import HometwinError
 
 # Name -> what it measures. Each is a module of this folder with ``run(quick) -> Section``.
 BENCHES: Final = {
+    "cloud_prior": "the population prior: speed, recovery, what it buys a newcomer, privacy",
     "forecast": "forecasts of real people beside persistence, ridge and boosting",
     "hypo": "warning of hypoglycaemia in real people beside a threshold with slope",
     "mechanism": "what insulin and carbohydrate do: windows, what-if on bodies of another structure",

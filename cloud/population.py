@@ -50,10 +50,14 @@ SEXES: Final = {"f": "female", "female": "female", "m": "male", "male": "male"}
 
 
 class Information(msgspec.Struct, frozen=True):
-    """One hub's contribution in matrix form. ``precision``: float64[n, n], ``vector``: float64[n]."""
+    """One hub's contribution in matrix form. ``precision``: float64[n, n], ``vector``: float64[n].
+
+    ``min_share``: directions with less of the published information are not used.
+    """
 
     precision: Floats
     vector: Floats
+    min_share: float = MIN_SHARE
 
 
 class Given(msgspec.Struct, frozen=True, array_like=True):
@@ -144,7 +148,8 @@ def read_contribution(contribution: Contribution) -> Information:
     believed = np.linalg.solve(precision + np.diag(np.square(PUBLISHED_SD) ** -1.0), vector)
     if np.max(np.abs(believed)) > MAX_LOG:
         raise DecodeError("contribution is of nobody who could live", where="contribution.delta_information")
-    return Information(precision, vector)
+    # Noise for privacy says itself how little is known, and rightly.
+    return Information(precision, vector, 0.0 if contribution.noise_sd > 0 else MIN_SHARE)
 
 
 def usable(contributions: Iterable[Contribution]) -> tuple[list[Information | None], int]:
@@ -167,7 +172,7 @@ def people_of(
     n = len(NAMES)
     precision = np.array([item.precision for item in items]).reshape(-1, n, n)
     vector = np.array([item.vector for item in items]).reshape(-1, n)
-    return hierarchy.stack(precision, vector, stratum, anchor, MIN_SHARE)
+    return hierarchy.stack(precision, vector, stratum, anchor, np.array([item.min_share for item in items]))
 
 
 Spread = Callable[[Sequence[hierarchy.People]], Callable[[hierarchy.Point], Iterable[hierarchy.Sums]]]

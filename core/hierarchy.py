@@ -113,16 +113,16 @@ def stack(
     vector: Floats,
     stratum: Sequence[int],
     anchor: Anchor,
-    min_share: float = MIN_SHARE,
+    min_share: float | Floats = MIN_SHARE,
 ) -> People:
     """People from ΔΛ [m, n, n] and Δη [m, n], rid of directions with less than ``min_share`` of information.
 
-    The share is in units of the published prior's information in that direction. What is left is positive semidefinite, and Δη lies in its range.
+    The share (one, or one a person) is of the published prior's information in that direction. What is left is positive semidefinite, and Δη lies in its range.
     """
     precision, vector = np.asarray(precision, float), np.asarray(vector, float)
     scale = np.sqrt(np.diag(anchor.covariance))
     values, axes = np.linalg.eigh(precision * np.outer(scale, scale))
-    speaks = values > min_share
+    speaks = values > np.broadcast_to(min_share, values.shape[:1])[:, None]
     values = np.where(speaks, values, 0.0)
     along = np.einsum("ikj,ik->ij", axes, vector * scale) * speaks
     square = np.sum(np.divide(along**2, values, out=np.zeros_like(along), where=speaks), axis=1)
