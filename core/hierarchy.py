@@ -338,11 +338,15 @@ def _best_nu(sums: Sums) -> int:
     return int(np.argmax(sums.likelihood + _nu_prior()))
 
 
-def shares(prior_covariance: Floats, covariance: Floats) -> Floats:
-    """For each parameter the share of its posterior that is data: 1 − variance/prior variance, in [0, 1].
+def data_share(prior_variance: float, variance: float) -> float:
+    """How much of a posterior is data: 1 − variance/prior variance, in [0, 1]; the rest is prior.
 
-    The rest is prior. Both float64[n, n]; 0 where the prior is a point.
+    0 where the prior is a point, or where the filter is less sure than its prior.
     """
-    before, after = np.diag(prior_covariance), np.diag(covariance)
-    ratio = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-    return np.clip(1.0 - ratio, 0.0, 1.0)
+    return min(max(1.0 - variance / prior_variance, 0.0), 1.0) if prior_variance > 0 else 0.0
+
+
+def shares(prior_covariance: Floats, covariance: Floats) -> Floats:
+    """``data_share`` of each parameter. Both float64[n, n]."""
+    both = zip(np.diag(prior_covariance), np.diag(covariance), strict=True)
+    return np.array([data_share(float(before), float(after)) for before, after in both])

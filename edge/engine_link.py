@@ -25,6 +25,7 @@ from edge.engine_messages import (
     Answer,
     Ask,
     AskSnapshot,
+    Blur,
     Done,
     FromEngine,
     Hello,
@@ -92,6 +93,7 @@ class EngineLink:
         self._news_since_ask = False
         self._saved_s = 0.0
         self._saved_row = 0
+        self.blur: Blur | None = None  # the noise that a contribution must carry
         self.up = False
         self.row = 0
 
@@ -157,7 +159,7 @@ class EngineLink:
                 self._asked_us, self._news_since_ask = now_us, False
                 await self._on_answer(await ask(Ask(now_us), Answer))
             if self.row > self._saved_row and time.monotonic() - self._saved_s >= SNAPSHOT_EVERY_S:
-                await self._save(await ask(AskSnapshot(now_us), Snapshot))
+                await self._save(await ask(AskSnapshot(now_us, self.blur), Snapshot))
             pause_s = self._clock.wait_s(self._asked_us + ASK_EVERY_US - self._clock.now_us())
             # An idle engine may have died without closing: the next Ask finds out.
             with contextlib.suppress(TimeoutError):
