@@ -17,6 +17,7 @@ BENCHES: Final = {
     "advice": "dosing by advice in closed loop, simglucose and virtual people",
     "card": "bytes written to the card in a year of a real person",
     "causal": "identification beside y0 and pgmpy, effects that are known, confounding by indication",
+    "cloud_prior": "the population prior: speed, recovery, what it buys a newcomer, privacy",
     "forecast": "forecasts of real people beside persistence, ridge and boosting",
     "hypo": "warning of hypoglycaemia in real people beside a threshold with slope",
     "mechanism": "what insulin and carbohydrate do: windows, what-if on bodies of another structure",

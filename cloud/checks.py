@@ -125,9 +125,10 @@ def _contribution_problem(c: Contribution) -> str:
         return "number out of range"
     if not 0 < n <= MAX_NAMES or len(c.delta_precision) != _triangle(n) or len(c.delta_information) != n:
         return "lengths disagree"
-    if not _are_finite((*c.delta_precision, *c.delta_information)):
+    if not _are_finite((*c.delta_precision, *c.delta_information, c.noise_sd)) or c.noise_sd < 0:
         return "not a number"
-    return "" if _are_names(c.names) and _is_name(c.model, MAX_MODEL) else "unusable name"
+    is_named = _are_names(c.names) and _is_name(c.model, MAX_MODEL) and _are_texts((c.context,))
+    return "" if is_named else "unusable name"
 
 
 def _status_problem(s: HubStatus) -> str:

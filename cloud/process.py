@@ -71,6 +71,9 @@ async def run(config: CloudConfig, clock: Clock, *, broker_patience_s: float = B
         run_adviser = _imported("cloud.adviser", "run_adviser")
         if run_adviser is not None:
             parts["adviser"] = lambda: run_adviser(db, config, clock, downlink)
+        run_population = _imported("cloud.population_job", "run_population")
+        if run_population is not None:
+            parts["population"] = lambda: run_population(db, config, clock)
         run_portal = _imported("cloud.portal", "run_portal")
         if run_portal is not None:
             parts["portal"] = lambda: run_portal(db, config, clock)

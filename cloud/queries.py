@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, and_, func, select, type_coerce
 from sqlalchemy.orm import Session
 
-from cloud import outcomes
+from cloud import audit, outcomes
 from cloud.checks import EARLIEST_US, LATEST_US, problem_of, sample_problem
 from cloud.db import (
     AdviceRow,
@@ -24,12 +24,15 @@ from cloud.db import (
     EstimateRow,
     ForecastRow,
     HubRow,
+    MetaRow,
     PolicyRow,
     PriorRow,
     RejectedRow,
     SampleRow,
 )
 from cloud.outcomes import Outcome, Scorecard
+from cloud.population import Fitted
+from cloud.sealing import SealedBytes
 from core.errors import DecodeError
 from core.messages import (
     Alarm,
@@ -51,6 +54,10 @@ SHOWN_KINDS: Final = ("cgm_mgdl", "smbg_mgdl", "bolus_u", "basal_uph", "long_act
 # A basal rate holds until the next one: look this far back for the one in force at the left edge.
 BASAL_LOOKBACK_US: Final = US_PER_DAY
 ADVICE_GRACE_US: Final = 30 * US_PER_MIN  # after its meal time an undecided advice has lapsed
+
+POPULATION: Final = "population.glucose/1"  # row of ``meta`` that holds the stored fit
+POPULATION_SEAL: Final = SealedBytes("meta.population")
+CONTEXT_LOOK_BACK: Final = 200  # contributions of one hub; about a week of them
 
 M = TypeVar("M")
 
@@ -274,22 +281,70 @@ def person_mark(session: Session, hub_id: str) -> str:
     return status.person if status is not None else ""
 
 
-def contributions(session: Session) -> dict[str, Contribution]:
-    """The newest contribution of every hub (each speaks for all of that hub's data)."""
-    newest = select(ContributionRow.hub_id, func.max(ContributionRow.time_us).label("time_us")).group_by(
+def contributions(session: Session) -> Fitted | dict[str, Contribution]:
+    """What a prior is made from: the stored fit, or the contributions themselves before there is one."""
+    fitted = population_fit(session)
+    return fitted if fitted is not None else {hub: c for hub, (_, c) in newest_contributions(session).items()}
+
+
+def newest_contributions(session: Session) -> dict[str, tuple[int, Contribution]]:
+    """Of every hub (row, contribution): the newest of the person's usual life, else the newest at all.
+
+    Each speaks for all of that hub's data, so it replaces the earlier ones; an illness is not the person.
+    """
+    rows = session.execute(
+        select(ContributionRow.id, ContributionRow.hub_id, ContributionRow.body)
+        .where(ContributionRow.id.in_(_newest_ids()))
+        .order_by(ContributionRow.hub_id)
+    )
+    found: dict[str, tuple[int, Contribution]] = {}
+    for row_id, hub_id, body in rows:
+        newest = _usable(body, Contribution)
+        if newest is not None and newest.context:
+            newest = _usual_contribution(session, hub_id) or newest
+        if newest is not None:
+            found[hub_id] = (row_id, newest)
+    return found
+
+
+def _newest_ids() -> Any:
+    times = select(ContributionRow.hub_id, func.max(ContributionRow.time_us).label("time_us")).group_by(
         ContributionRow.hub_id
     )
-    last = newest.subquery()
-    rows = session.execute(
-        select(ContributionRow.hub_id, ContributionRow.body).join(
-            last, and_(ContributionRow.hub_id == last.c.hub_id, ContributionRow.time_us == last.c.time_us)
-        )
+    last = times.subquery()
+    return (
+        select(func.max(ContributionRow.id))
+        .join(last, and_(ContributionRow.hub_id == last.c.hub_id, ContributionRow.time_us == last.c.time_us))
+        .group_by(ContributionRow.hub_id)
     )
-    return {
-        hub_id: contribution
-        for hub_id, body in rows
-        if (contribution := _usable(body, Contribution)) is not None
-    }
+
+
+def _usual_contribution(session: Session, hub_id: str) -> Contribution | None:
+    bodies = session.scalars(
+        select(ContributionRow.body)
+        .where(ContributionRow.hub_id == hub_id)
+        .order_by(ContributionRow.time_us.desc())
+        .limit(CONTEXT_LOOK_BACK)
+    )
+    usable = (_usable(body, Contribution) for body in bodies)
+    return next((c for c in usable if c is not None and not c.context), None)
+
+
+def population_fit(session: Session) -> Fitted | None:
+    """The stored fit of the population; None before the first, or when another version wrote it."""
+    value = type_coerce(MetaRow.value, POPULATION_SEAL)
+    data = session.scalar(select(value).where(MetaRow.name == POPULATION))
+    try:
+        return None if data is None else msgspec.msgpack.decode(data, type=Fitted)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+def keep_population_fit(session: Session, fitted: Fitted, now_us: int) -> None:
+    """Replace the stored fit; its provenance stays in the audit."""
+    sealed = POPULATION_SEAL.process_bind_param(msgspec.msgpack.encode(fitted), session.get_bind().dialect)
+    session.merge(MetaRow(name=POPULATION, value=sealed))
+    audit.note(session, now_us, "population", fitted.audit())
 
 
 def change_mark(session: Session, hub_id: str) -> tuple[int, ...]:

@@ -41,8 +41,7 @@ ANCHOR_WEIGHT: Final = NU_EXTRA - 1.0  # ν − dim − 1: people whom the publi
 NU_GRID: Final = (3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 200.0)
 NU_USUAL: Final = 20.0  # before data: nearly Gaussian
 SD_LN_NU: Final = 0.5  # few people must not look heavy-tailed by chance: their scatter would seem too small
-# A direction with less than 1 % of the published prior's information says nothing that can be told from rounding.
-MIN_SHARE: Final = 0.01
+MIN_SHARE: Final = 0.01  # of the published information: below, a direction says nothing beyond rounding
 MAX_PASSES: Final = 400
 TOLERANCE: Final = 1e-6  # of a published SD (or of a log-SD), per step
 LONGEST_LEAP: Final = 64.0  # SQUAREM's step length; a longer one is more often refused than taken
@@ -109,15 +108,21 @@ def anchor_of(mean: Floats, covariance: Floats, tau: Sequence[float]) -> Anchor:
     return Anchor(mean, covariance, np.asarray(tau, float))
 
 
-def stack(precision: Floats, vector: Floats, stratum: Sequence[int], anchor: Anchor) -> People:
-    """People from ΔΛ [m, n, n] and Δη [m, n], rid of directions that say nothing (MIN_SHARE).
+def stack(
+    precision: Floats,
+    vector: Floats,
+    stratum: Sequence[int],
+    anchor: Anchor,
+    min_share: float | Floats = MIN_SHARE,
+) -> People:
+    """People from ΔΛ [m, n, n] and Δη [m, n], rid of directions with less than ``min_share`` of information.
 
-    What is left is positive semidefinite, and Δη lies in its range.
+    The share (one, or one a person) is of the published prior's information in that direction. What is left is positive semidefinite, and Δη lies in its range.
     """
     precision, vector = np.asarray(precision, float), np.asarray(vector, float)
     scale = np.sqrt(np.diag(anchor.covariance))
     values, axes = np.linalg.eigh(precision * np.outer(scale, scale))
-    speaks = values > MIN_SHARE
+    speaks = values > np.broadcast_to(min_share, values.shape[:1])[:, None]
     values = np.where(speaks, values, 0.0)
     along = np.einsum("ikj,ik->ij", axes, vector * scale) * speaks
     square = np.sum(np.divide(along**2, values, out=np.zeros_like(along), where=speaks), axis=1)
@@ -333,11 +338,15 @@ def _best_nu(sums: Sums) -> int:
     return int(np.argmax(sums.likelihood + _nu_prior()))
 
 
-def shares(prior_covariance: Floats, covariance: Floats) -> Floats:
-    """For each parameter the share of its posterior that is data: 1 − variance/prior variance, in [0, 1].
+def data_share(prior_variance: float, variance: float) -> float:
+    """How much of a posterior is data: 1 − variance/prior variance, in [0, 1]; the rest is prior.
 
-    The rest is prior. Both float64[n, n]; 0 where the prior is a point.
+    0 where the prior is a point, or where the filter is less sure than its prior.
     """
-    before, after = np.diag(prior_covariance), np.diag(covariance)
-    ratio = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-    return np.clip(1.0 - ratio, 0.0, 1.0)
+    return min(max(1.0 - variance / prior_variance, 0.0), 1.0) if prior_variance > 0 else 0.0
+
+
+def shares(prior_covariance: Floats, covariance: Floats) -> Floats:
+    """``data_share`` of each parameter. Both float64[n, n]."""
+    both = zip(np.diag(prior_covariance), np.diag(covariance), strict=True)
+    return np.array([data_share(float(before), float(after)) for before, after in both])

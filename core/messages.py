@@ -123,6 +123,8 @@ class Contribution(msgspec.Struct, frozen=True, tag=True):
     names: tuple[str, ...]
     delta_precision: tuple[float, ...]  # lower triangle by rows
     delta_information: tuple[float, ...]
+    context: str = ""  # what was going on (illness, holiday …); empty: the person's usual life
+    noise_sd: float = 0.0  # in published SDs, of the noise added for privacy (core.privacy); 0: none
 
 
 class Confirmation(msgspec.Struct, frozen=True, tag=True):

@@ -110,6 +110,18 @@ class AlarmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     predicted_low: bool = True
 
 
+class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Noise on what the hub contributes to the population prior (core/privacy.py). ``epsilon`` 0: none.
+
+    ``epsilon`` and ``delta`` are the budget for all ``releases`` together; after the last one nothing leaves.
+    """
+
+    epsilon: Annotated[float, msgspec.Meta(ge=0, le=50)] = 0.0
+    delta: Annotated[float, msgspec.Meta(gt=0, lt=0.01)] = 1e-6
+    releases: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
+    every_days: Annotated[float, msgspec.Meta(ge=1, le=3650)] = 30.0
+
+
 class CommandConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hand entries over MQTT. Clear text is refused unless the broker is trusted on purpose."""
 
@@ -131,6 +143,7 @@ class HubConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sync: SyncConfig | None = None
     alarms: AlarmConfig = AlarmConfig()
     commands: CommandConfig = CommandConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     base: str = "."  # folder of the file; set by load_config, never by hand
 
     def path(self, relative: str) -> Path:
@@ -219,6 +232,7 @@ def _apply_variables(document: dict[str, Any], environ: Mapping[str, str]) -> No
         "STORE": StoreConfig,
         "SYNC": SyncConfig,
         "ALARMS": AlarmConfig,
+        "PRIVACY": PrivacyConfig,
     }
     for variable, text in environ.items():
         if not variable.startswith("HOMETWIN_") or variable in RESERVED_VARIABLES:

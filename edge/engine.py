@@ -11,11 +11,14 @@ import os
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import structlog
 
+from core import privacy
 from core.advice_types import policy_of
 from core.errors import EngineError, HometwinError, InputError
 from core.messages import Contribution, Prior, Sample, encode
+from core.models.hovorka import PRIOR_SD
 from core.twin import Patient, Twin
 from edge.control import remove_stale_socket
 from edge.engine_messages import (
@@ -23,6 +26,7 @@ from edge.engine_messages import (
     Answer,
     Ask,
     AskAdvice,
+    AskSnapshot,
     Done,
     FromEngine,
     Hello,
@@ -62,7 +66,7 @@ class EngineSession:
         if isinstance(question, SetPrior):
             refused = bool(self._set_prior(self._twin, question.prior))
             return Done(self._row, refused=int(refused))
-        return Snapshot(self._row, self._twin.snapshot(), self._contribution(self._twin, question.now_us))
+        return Snapshot(self._row, self._twin.snapshot(), self._contribution(self._twin, question))
 
     def _hello(self, hello: Hello) -> Ready:
         patient = Patient.from_toml(hello.patient_toml)
@@ -139,9 +143,14 @@ class EngineSession:
         )
 
     @staticmethod
-    def _contribution(twin: Twin, now_us: int) -> Contribution | None:
+    def _contribution(twin: Twin, question: AskSnapshot) -> Contribution | None:
+        blur = question.blur
         try:
-            return twin.contribution(now_us)
+            given = twin.contribution(question.now_us)
+            if blur is None:
+                return given
+            rng = np.random.default_rng()  # from the system's entropy: nobody can draw this noise again
+            return privacy.blur(given, np.array(PRIOR_SD), blur.epsilon, blur.delta, rng, blur.releases)
         except HometwinError:
             return None
 

@@ -27,6 +27,7 @@ from edge.engine_messages import (
     Ask,
     AskAdvice,
     AskSnapshot,
+    Blur,
     Done,
     FromEngine,
     Hello,
@@ -98,6 +99,7 @@ class EngineLink:
         self._saved_s = 0.0
         self._saved_row = 0
         self._questions: list[tuple[AskAdvice, asyncio.Future[Advised]]] = []
+        self.blur: Blur | None = None  # the noise that a contribution must carry
         self.up = False
         self.row = 0
 
@@ -188,7 +190,7 @@ class EngineLink:
                 await self._on_answer(await ask(Ask(now_us), Answer))
             every_s = max(SNAPSHOT_EVERY_S, self._clock.wait_s(SNAPSHOT_EVERY_US))
             if self.row > self._saved_row and time.monotonic() - self._saved_s >= every_s:
-                await self._save(await ask(AskSnapshot(now_us), Snapshot))
+                await self._save(await ask(AskSnapshot(now_us, self.blur), Snapshot))
             pause_s = self._clock.wait_s(self._asked_us + ASK_EVERY_US - self._clock.now_us())
             # An idle engine may have died without closing: the next Ask finds out.
             with contextlib.suppress(TimeoutError):

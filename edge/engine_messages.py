@@ -38,10 +38,19 @@ class SetPrior(msgspec.Struct, frozen=True, tag=True):
     prior: Prior
 
 
+class Blur(msgspec.Struct, frozen=True):
+    """The privacy budget for what is contributed (core.privacy)."""
+
+    epsilon: float
+    delta: float
+    releases: int
+
+
 class AskSnapshot(msgspec.Struct, frozen=True, tag=True):
-    """Hand over everything that you know."""
+    """Hand over everything that you know. ``blur``: the contribution with noise for that budget."""
 
     now_us: int
+    blur: Blur | None = None
 
 
 class AskAdvice(msgspec.Struct, frozen=True, tag=True):

@@ -40,13 +40,14 @@ from edge.config import HubConfig
 from edge.control import serve_control
 from edge.desk import StoreDesk
 from edge.engine_link import EngineLink
-from edge.engine_messages import Answer
+from edge.engine_messages import Answer, Blur
 from edge.hand import COMMAND, MAX_BACK_US, hand_sample
 from edge.hand_words import entry_words
 from edge.hub_advice import AdviceDesk
 from edge.hub_state import AlarmState, CommandState, DownState, load_state, save_state
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
+from edge.privacy_gate import PrivacyGate
 from edge.store.journal import Detail
 from edge.store.repair import RepairReport
 from edge.store.store import BATCH_SAMPLES, Store
@@ -133,6 +134,10 @@ class Hub:
             self._keep_down,
             self._send_up,
         )
+        self.privacy = PrivacyGate(config.privacy, store)
+        if self.privacy.is_on:
+            budget = config.privacy
+            self.engine.blur = Blur(budget.epsilon, budget.delta, budget.releases)
         if self.down.prior is not None:
             self.engine.set_prior(self.down.prior, is_new=False)
         self._alarm_number = 0
@@ -380,7 +385,7 @@ class Hub:
             )
 
     async def _on_contribution(self, contribution: Contribution) -> None:
-        if self._may_send_more():
+        if self._may_send_more() and await self.thread(self.privacy.take, contribution, self.clock.now_us()):
             await self._send(contribution)
 
     def _may_send_more(self) -> bool:

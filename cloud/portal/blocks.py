@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from cloud.portal import words
 from cloud.queries import PersonLine, PersonView, Reading
 from core.dosing import insulin_on_board
+from core.hierarchy import data_share
 from core.messages import Alarm, Estimate, HubStatus, Prior, Quality, Sample
 from core.metrics import CgmMetrics, missed_targets
 from core.units import US_PER_MIN, US_PER_S
@@ -254,15 +255,17 @@ def estimate_table(estimate: Estimate | None, prior: Prior | None, now_us: int) 
         rows.append(
             f'<tr><th scope="row">{title}<small>{meaning}</small></th><td class="number">×&thinsp;{middle:.2f}</td>'
             f'<td class="number">{low:.2f}–{high:.2f}</td><td class="drawn">{_interval(low, middle, high)}</td>'
-            f'<td class="number">{_prior_range(prior, name)}</td></tr>'
+            f'<td class="number">{_prior_range(prior, name)}</td>'
+            f'<td class="number">{_data_share(prior, name, sd)}</td></tr>'
         )
     state = words.STATUS_WORDS.get(estimate.status, estimate.status)
     fit = "" if not math.isfinite(estimate.nis) else f" · last reading's surprise (NIS) {estimate.nis:.1f}"
     note = (
         f'<p class="quiet">{escape(estimate.model)}, {escape(state)}, as of'
-        f" {words.ago_words(estimate.time_us, now_us)}{fit}. 1 is the population's mean.</p>"
+        f" {words.ago_words(estimate.time_us, now_us)}{fit}. 1 is the population's mean."
+        " “From data”: by how much the person's own data narrowed the prior's variance; the rest is prior.</p>"
     )
-    columns = ("Parameter", "Estimate", "90 % interval", "×¼ … ×4", "Prior, 90 %")
+    columns = ("Parameter", "Estimate", "90 % interval", "×¼ … ×4", "Prior, 90 %", "From data")
     return table(columns, rows) + note
 
 
@@ -290,6 +293,13 @@ def _prior_range(prior: Prior | None, name: str) -> str:
     i = prior.names.index(name)
     sd = math.sqrt(max(0.0, _diagonal(prior.covariance, i)))
     return f"{_exp(prior.mean[i] - Z90 * sd):.2f}–{_exp(prior.mean[i] + Z90 * sd):.2f}"
+
+
+def _data_share(prior: Prior | None, name: str, sd: float) -> str:
+    if prior is None or name not in prior.names:
+        return "–"
+    share = data_share(_diagonal(prior.covariance, prior.names.index(name)), sd * sd)
+    return words.percent(100.0 * share)
 
 
 def _exp(power: float) -> float:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 
 import msgspec
-import numpy as np
 import pytest
 
 from cloud.population import (
     LIFETIME_US,
     NAMES,
     PUBLISHED_SD,
-    Information,
-    fit,
+    Fitted,
     prior_for,
-    published,
     read_contribution,
+    refit,
     stratum_of,
     worth_sending,
 )
@@ -51,7 +49,7 @@ def test_without_hubs_the_prior_is_the_published_one() -> None:
 def test_a_hubs_own_contribution_never_comes_back_to_it() -> None:
     only_own, _ = prior_for("hub-1", ADULT, {"hub-1": contribution(0.5)}, NOW_US, 1)
     assert only_own.mean == (0.0,) * N
-    other, _ = prior_for("hub-2", ADULT, {"hub-1": contribution(0.5)}, NOW_US, 1)
+    other, _ = prior_for("hub-2", ADULT, {"hub-1": contribution(0.5, 300.0)}, NOW_US, 1)
     assert all(m > 0 for m in other.mean)
 
 
@@ -62,32 +60,70 @@ def test_many_hubs_move_the_mean_to_theirs_and_few_hardly() -> None:
     assert 0.25 < many.mean[0] < 0.3
 
 
-def test_em_recovers_a_known_population() -> None:
-    rng = np.random.default_rng(7)
-    truth_mean, truth_sd = np.array([0.4, -0.1, 0.2, 0.1, -0.2]), np.array([0.5, 0.1, 0.2, 0.15, 0.15])
-    hubs = []
-    for _ in range(400):
-        theta = truth_mean + truth_sd * rng.standard_normal(N)
-        precision = np.diag(1 / (0.3 * truth_sd) ** 2)
-        seen = theta + 0.3 * truth_sd * rng.standard_normal(N)
-        hubs.append(Information(precision, precision @ seen))
-    found = fit(hubs, published(ADULT))
-    assert found.mean == pytest.approx(truth_mean, abs=0.06)
-    assert np.sqrt(np.diag(found.covariance)) == pytest.approx(truth_sd, rel=0.2)
-
-
 def test_no_information_changes_no_mean() -> None:
-    silent = Information(np.zeros((N, N)), np.zeros(N))
-    found = fit([silent] * 50, published(ADULT))
-    assert found.mean == pytest.approx(np.zeros(N), abs=1e-6)
-    assert np.sqrt(np.diag(found.covariance)) == pytest.approx(PUBLISHED_SD, rel=1e-3)
+    silent = {f"h{i}": contribution(0.3, information=0.0) for i in range(50)}
+    prior, refused = prior_for("x", ADULT, silent, NOW_US, 1)
+    assert refused == 0
+    assert prior.mean == pytest.approx((0.0,) * N, abs=1e-6)
+    assert [sd_of(prior, i) for i in range(N)] == pytest.approx(PUBLISHED_SD, rel=1e-3)
+
+
+def test_the_stored_fit_gives_each_hub_the_prior_of_all_others() -> None:
+    given = {f"h{i}": contribution(0.1 * i, 300.0) for i in range(8)}
+    strata = {**dict.fromkeys(given, ADULT), "silent": ADULT}
+    stored = refit(given, strata, NOW_US)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(stored), type=Fitted) == stored
+    for hub in given:
+        quick, _ = prior_for(hub, ADULT, stored, NOW_US, 1)
+        exact, _ = prior_for(hub, ADULT, given, NOW_US, 1)
+        assert quick.mean == pytest.approx(exact.mean, abs=0.03)
+        assert [sd_of(quick, i) for i in range(N)] == pytest.approx(
+            [sd_of(exact, i) for i in range(N)], rel=0.1
+        )
+        assert "7 other hubs" in quick.provenance
+    silent, _ = prior_for("silent", ADULT, stored, NOW_US, 1)
+    assert "8 other hubs" in silent.provenance
+    assert "fit 1 of 8 people in 1 strata" in silent.provenance
+    alone, _ = prior_for("h3", ADULT, refit({"h3": given["h3"]}, {"h3": ADULT}, NOW_US), NOW_US, 1)
+    assert alone.mean == pytest.approx((0.0,) * N, abs=1e-9)
+
+
+def test_a_stratum_learns_from_its_own_and_a_new_one_from_all() -> None:
+    child = stratum_of(9, 30.0, "F", "pump")
+    assert child == "type-1 under 18, under 60 kg, female, pump"
+    given = {f"c{i}": contribution(0.6, 400.0) for i in range(30)}
+    given |= {f"a{i}": contribution(0.0, 400.0) for i in range(30)}
+    strata = {hub: child if hub[0] == "c" else ADULT for hub in given}
+    strata |= {"new-c": child, "new-a": ADULT, "new-o": stratum_of(70.0)}
+    stored = refit(given, strata, NOW_US)
+    c, a, o = (prior_for(hub, ADULT, stored, NOW_US, 1)[0] for hub in ("new-c", "new-a", "new-o"))
+    assert c.stratum == child
+    assert c.mean[0] > 0.45
+    assert abs(a.mean[0]) < 0.1
+    assert a.mean[0] < o.mean[0] < c.mean[0]
+    assert sd_of(o, 0) > sd_of(a, 0)  # nobody of that age yet: what is known of others counts less
+
+
+def test_directions_of_little_information_are_not_believed() -> None:
+    # Less than half of the prior's information in each direction, but a mean far away: see MIN_SHARE.
+    lower = [0.0] * 15
+    for i, sd in enumerate(PUBLISHED_SD):
+        lower[i * (i + 1) // 2 + i] = 0.4 / sd**2
+    odd = msgspec.structs.replace(
+        contribution(0.0),
+        delta_precision=tuple(lower),
+        delta_information=tuple(2.0 / sd for sd in PUBLISHED_SD),
+    )
+    prior, refused = prior_for("x", ADULT, {f"h{i}": odd for i in range(30)}, NOW_US, 1)
+    assert refused == 0
+    assert prior.mean == pytest.approx((0.0,) * N, abs=1e-9)
 
 
 def test_one_hub_far_from_all_others_counts_less_than_its_share() -> None:
     usual = {f"h{i}": contribution(0.0) for i in range(9)}
-    near, _ = prior_for("x", ADULT, {**usual, "odd": contribution(0.5, 400.0)}, NOW_US, 1)
-    far, _ = prior_for("x", ADULT, {**usual, "odd": contribution(5.0, 400.0)}, NOW_US, 1)
-    assert far.mean[4] < 10 * near.mean[4]
+    near, _ = prior_for("x", ADULT, {**usual, "odd": contribution(0.3, 400.0)}, NOW_US, 1)
+    far, _ = prior_for("x", ADULT, {**usual, "odd": contribution(2.5, 400.0)}, NOW_US, 1)
+    assert far.mean[4] < 8 * near.mean[4] / 2
     assert far.mean[4] < 0.2
 
 
@@ -102,6 +138,7 @@ def test_one_hub_far_from_all_others_counts_less_than_its_share() -> None:
         {"delta_precision": (1e9,) + (0.0,) * 14},
         {"delta_information": (math.inf,) * 5},
         {"delta_information": ()},
+        {"delta_information": (5e4,) * 5},  # a person 20 times as sensitive as any
     ],
 )
 def test_an_impossible_contribution_is_refused_and_the_others_still_count(changes) -> None:

@@ -1,0 +1,31 @@
+"""The portal says of every parameter how much of it is the person's own data."""
+
+from __future__ import annotations
+
+import re
+
+from cloud.portal import blocks
+from tests.cloud import filled
+from tests.cloud.filled import NOW_US
+
+
+def test_each_parameter_tells_how_much_of_it_is_data() -> None:
+    # filled: every variance is .01; the published SDs are .7, .05, .25, .2, .2, so 1 − .01/SD² by hand:
+    page = blocks.estimate_table(filled.estimate(), filled.prior(), NOW_US)
+    told = [
+        re.findall(r'<td class="number">([^<]*)</td></tr>', row)[-1]
+        for row in page.split("<tr>")[1:]
+        if "×" in row and "row" in row
+    ]
+    assert [t.replace("\u2009", " ").replace("\u00a0", " ") for t in told] == [
+        "98 %",
+        "0 %",
+        "84 %",
+        "75 %",
+        "75 %",
+    ]
+
+
+def test_without_a_prior_no_share_is_told() -> None:
+    page = blocks.estimate_table(filled.estimate(), None, NOW_US)
+    assert page.count('<td class="number">–</td></tr>') == 5
