@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from core.advice import iob_fraction
+from core.dosing import iob_fraction
 from core.jit import jit
 from core.models import hovorka as model
 from core.models.hovorka import (

@@ -34,6 +34,8 @@ COMMITTED: Final = (
     Table.JOURNAL,
     Table.ARCHIVE,
 )
+_NUMBERS: Final = tuple(int(table) for table in COMMITTED)
+_TABLES: Final = max(_NUMBERS) + 1
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -68,8 +70,10 @@ class Head:
         self.journal_last = 0
         self.journal_hash = b""  # of the newest entry of the audit log
         self.archive_last = 0
-        self.counts = dict.fromkeys(COMMITTED, 0)
-        self._sums = dict.fromkeys(COMMITTED, 0)
+        # By number of the table. Lists: hashing members of an enumeration would cost more than the hash function.
+        self.counts = [0] * _TABLES
+        self._sums = [0] * _TABLES
+        self._sealed_sums = [b""] * _TABLES
 
     def copy(self) -> Head:
         """An independent copy, one generation later."""
@@ -81,22 +85,29 @@ class Head:
         other.links, other.chain_from = self.links, self.chain_from
         other.journal_last, other.journal_hash = self.journal_last, self.journal_hash
         other.archive_last = self.archive_last
-        other.counts, other._sums = dict(self.counts), dict(self._sums)
+        other.counts, other._sums = self.counts.copy(), self._sums.copy()
+        other._sealed_sums = self._sealed_sums.copy()
         return other
 
     def add(self, table: Table, ident: bytes, sealed_marks: bytes) -> None:
         """The record with these marks (sealing.marks) now lives at ``ident``."""
         self.counts[table] += 1
-        self._sums[table] = (self._sums[table] + self._element(table, ident, sealed_marks)) % _MODULUS
+        self._set(table, self._sums[table] + self._element(table, ident, sealed_marks))
 
     def remove(self, table: Table, ident: bytes, sealed_marks: bytes) -> None:
         """It lives no more."""
         self.counts[table] -= 1
-        self._sums[table] = (self._sums[table] - self._element(table, ident, sealed_marks)) % _MODULUS
+        self._set(table, self._sums[table] - self._element(table, ident, sealed_marks))
 
     def clear(self, table: Table) -> None:
         """No record of ``table`` lives any more."""
-        self.counts[table] = self._sums[table] = 0
+        self.counts[table] = 0
+        self._set(table, 0)
+
+    def _set(self, table: int, total: int) -> None:
+        total %= _MODULUS
+        self._sums[table] = total
+        self._sealed_sums[table] = total.to_bytes(_SUM_BYTES, "big") if total else b""
 
     def rekey(self, commitment_key: bytes) -> None:
         """Commit by another key from now on: every live record has to be added again."""
@@ -116,8 +127,8 @@ class Head:
             self.last_outbox,
             self.sample_pointer,
             self.counters,
-            tuple(self.counts[table] for table in COMMITTED),
-            tuple(self._sums[t].to_bytes(_SUM_BYTES, "big") if self._sums[t] else b"" for t in COMMITTED),
+            tuple([self.counts[n] for n in _NUMBERS]),
+            tuple([self._sealed_sums[n] for n in _NUMBERS]),
             self.links,
             self.chain_from,
             self.journal_last,
@@ -142,8 +153,9 @@ class Head:
         head.journal_last, head.journal_hash = stored.journal_last, stored.journal_hash
         head.archive_last = stored.archive_last
         # A head of before a table existed is shorter: that table was empty.
-        head.counts.update(zip(COMMITTED, stored.counts, strict=False))
-        head._sums.update(zip(COMMITTED, (int.from_bytes(s, "big") for s in stored.sums), strict=False))
+        for number, count, total in zip(_NUMBERS, stored.counts, stored.sums, strict=False):
+            head.counts[number] = count
+            head._set(number, int.from_bytes(total, "big"))
         return head
 
     def _element(self, table: Table, ident: bytes, sealed_marks: bytes) -> int:
