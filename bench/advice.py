@@ -36,6 +36,7 @@ FIRST_VIRTUAL: Final = 301  # not used for any choice in the twin or the adviser
 WANTED: Final = {"adult": (92.0, 1.7), "adolescent": (82.3, 1.2)}  # TIR above, below 70 at most
 ADVICE: Final = "twin, advice"
 LEVEL: Final = 0.05
+JUDGED_FROM: Final = 20  # doses; that fewer pass proves nothing, so they only count when they fail
 
 
 def run(quick: bool) -> Section:
@@ -212,7 +213,7 @@ def _safety(outcomes: Sequence[Outcome], prefix: str) -> list[Figure]:
                 f"p ≥ {LEVEL}",
                 f"<70 {lows_70}/{n} (p {p70:.2f}), <54 {lows_54}/{n} (p {p54:.2f})",
                 f"stated ≤ {100 * stated_70:.1f} %, ≤ {100 * stated_54:.1f} %",
-                None if n == 0 else min(p70, p54) >= LEVEL,
+                None if n < JUDGED_FROM and min(p70, p54) >= LEVEL else min(p70, p54) >= LEVEL,
             )
         )
     return figures

@@ -39,4 +39,5 @@ def test_the_safety_test_fails_when_lows_exceed_what_was_stated_and_only_then() 
     assert _p(1, 20, 0.05) == pytest.approx(1 - 0.95**20)
     assert _safety([outcome(1, 40, 0.05)], "")[0].reached is True
     assert _safety([outcome(9, 40, 0.05)], "")[0].reached is False
-    assert _safety([outcome(0, 0, 0.05)], "")[0].reached is None
+    assert _safety([outcome(0, 19, 0.05)], "")[0].reached is None  # too few to prove anything
+    assert _safety([outcome(5, 19, 0.05)], "")[0].reached is False
