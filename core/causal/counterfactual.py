@@ -54,7 +54,7 @@ MAX_DRAWS: Final = 20_000
 SPLIT_DRAWS: Final = 80  # for each source of uncertainty
 # How far, as a factor (ln SD), effects of this model's structure are from those of bodies of another structure once
 # the parameters fit: found on virtual people of the UVA/Padova structure who are in no score (bench/whatif).
-STRUCTURE_LN_SD: Final = 0.25
+STRUCTURE_LN_SD: Final = 0.30
 LOWEST_MGDL: Final = 10.0
 HIGHEST_MGDL: Final = 1000.0
 INPUTS: Final = (*DOSES, RATE, PULSE)
@@ -176,6 +176,8 @@ def abduct(twin: Twin, start_us: int, end_us: int, draws: int = 1000, seed: int 
         kept = bodies._replace(points=bodies.points.copy())
         factual = np.concatenate([first, run(window, bodies, refined.spread, consts)])
         ln_factor = STRUCTURE_LN_SD * rng.standard_normal(x.shape[1]) * structure
+        if structure:
+            ln_factor -= 0.5 * STRUCTURE_LN_SD**2  # a mean of one: an error, not a trend
         return _Group(consts, kept, factual, np.exp(ln_factor))
 
     drawn = refined.draws(rng, math.ceil(draws / FULL_LANES), FULL_LANES)
