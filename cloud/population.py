@@ -25,11 +25,12 @@ Floats = NDArray[np.float64]
 
 MODEL: Final = "glucose/1"
 NAMES: Final = ("ln_s", "ln_egp0", "ln_tg", "ln_ag", "ln_ti")
-# Log-parameters are multiples of the published means, so their published mean is 0. SDs: EGP0, tG, AG, tI
-# within the published table, at the values with which the filter was tested; ln s is wider than the
-# table's .40, because the published default is insulin-resistant next to clinical correction factors.
+# Log-parameters are multiples of the published means, so their published mean is 0. SDs: the filter's own
+# (core.models.hovorka.PRIOR_SD): EGP0, tG, tI within the published table; ln s wider than the table's .40, because
+# the published default is insulin-resistant next to clinical correction factors; AG wider, because how much of
+# logged meals shows up differs more between people than how much of a known meal does.
 # EGP0 is held tighter than published: with CGM alone it cannot be told from sensitivity (condition 1.3e4).
-PUBLISHED_SD: Final = (0.70, 0.05, 0.25, 0.20, 0.20)
+PUBLISHED_SD: Final = (1.0, 0.05, 0.25, 0.35, 0.20)
 PUBLISHED: Final = "Wilinska 2010 means (type 1, adults); log-SDs of MODELS A"
 OTHER_AGES_WIDENING: Final = 1.5  # the published table is of adults: for others it is known less well
 
