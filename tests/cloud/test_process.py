@@ -62,6 +62,10 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
     house.stop()
 
 
+# While the cloud is away the hub's pauses double up to half a minute (sync.session), and a process needs its time to start.
+PATIENCE_S = 180.0
+
+
 def filled(messages: int, per_message: int) -> MemoryOutbox:
     outbox = MemoryOutbox()
     for number in range(messages):
@@ -73,7 +77,9 @@ async def drain(cloud: Cloud, outbox: MemoryOutbox) -> None:
     link = cloud.house.hub_link()
     link.bind(outbox=outbox, on_down=ignore_down)
     async with running(link):
-        await wait_until(lambda: not outbox.waiting, f"drained; cloud log:\n{cloud.log.read_text()}", 60)
+        await wait_until(
+            lambda: not outbox.waiting, f"drained; cloud log:\n{cloud.log.read_text()}", PATIENCE_S
+        )
 
 
 def check_exactly_once_in_order(cloud: Cloud, samples: int, uplinks: int) -> None:
@@ -106,12 +112,14 @@ async def test_kills_of_cloud_and_broker_in_turn_break_neither_count_nor_order(c
     assert broker is not None
 
     async def trouble() -> None:
-        await wait_until(lambda: len(outbox.finished) > 10, "under way")
+        await wait_until(lambda: len(outbox.finished) > 10, "under way", PATIENCE_S)
         first.kill()
         broker.kill()
         cloud.house.start()
         second = cloud.start()
-        await wait_until(lambda: len(outbox.finished) > 100 or not outbox.waiting, "under way again")
+        await wait_until(
+            lambda: len(outbox.finished) > 100 or not outbox.waiting, "under way again", PATIENCE_S
+        )
         second.kill()
         cloud.start()
 
@@ -121,7 +129,7 @@ async def test_kills_of_cloud_and_broker_in_turn_break_neither_count_nor_order(c
 
 async def test_ten_thousand_samples_reach_the_database(cloud: Cloud) -> None:
     cloud.start()
-    await wait_until(lambda: b"sync.connected" in cloud.log.read_bytes(), "the cloud is up")
+    await wait_until(lambda: b"sync.connected" in cloud.log.read_bytes(), "the cloud is up", PATIENCE_S)
     outbox = filled(messages=50, per_message=200)
     await drain(cloud, outbox)
     check_exactly_once_in_order(cloud, 10_000, 50)
@@ -129,7 +137,7 @@ async def test_ten_thousand_samples_reach_the_database(cloud: Cloud) -> None:
 
 async def test_sigterm_ends_it_cleanly(cloud: Cloud) -> None:
     process = cloud.start()
-    await wait_until(lambda: b"sync.connected" in cloud.log.read_bytes(), "the cloud is up")
+    await wait_until(lambda: b"sync.connected" in cloud.log.read_bytes(), "the cloud is up", PATIENCE_S)
     process.terminate()
     await wait_until(lambda: process.poll() is not None, "ended")
     assert process.returncode == 0
