@@ -15,7 +15,7 @@ import msgspec
 from core.errors import DecodeError
 from core.units import check_value
 
-MAX_MESSAGE_BYTES: Final = 1 << 20  # a batch of 2,000 samples is 80 kB; beyond 1 MiB somebody is hostile
+MAX_MESSAGE_BYTES: Final = 1 << 20  # a batch of 2,000 samples is 120 kB; beyond 1 MiB somebody is hostile
 
 
 class Quality(IntFlag):
@@ -41,6 +41,8 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     received_us: int = 0  # when the hub had it durably
     amends: tuple[str, int] | None = None  # (source, seq) of the same kind that this record replaces
     deleted: bool = False  # with amends: the older record never happened
+    # The same moment as received_us on the hub's clock that never jumps, since the machine's boot; 0: not known.
+    steady_us: int = 0
 
     @property
     def key(self) -> tuple[str, str, int]:

@@ -36,6 +36,7 @@ NOT_INCLUDED: Final = (
 )
 SAMPLE_COLUMNS: Final = (
     "row", "time", "kind", "value", "source", "seq", "quality", "received", "amends_source", "amends_seq", "deleted",
+    "steady_us",
 )  # fmt: skip
 AGGREGATE_COLUMNS: Final = (
     "start", "width_s", "kind", "source", "count", "mean", "min", "max", "sd", "doubtful",
@@ -107,6 +108,7 @@ class _Writer:
                     received_us,
                     amends,
                     deleted,
+                    steady_us,
                 ) in self._pages(begin["rows"]):
                     key, target = (source, kind, seq), amends or ("", "")
                     told = (_iso(time_us), kind, repr(float(value)))
@@ -118,7 +120,17 @@ class _Writer:
                             standing += 1
                         except InputError:
                             unusable += 1
-                    yield (row, *told, source, seq, quality, _iso(received_us), *target, int(deleted))
+                    yield (
+                        row,
+                        *told,
+                        source,
+                        seq,
+                        quality,
+                        _iso(received_us),
+                        *target,
+                        int(deleted),
+                        steady_us,
+                    )
 
             self._csv("samples.csv", SAMPLE_COLUMNS, rows())
         self._counts["events.csv"] = standing

@@ -48,6 +48,7 @@ from edge.hub_state import AlarmState, CommandState, DownState, load_state, save
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
 from edge.privacy_gate import PrivacyGate
+from edge.steady import steady_us
 from edge.store.journal import Detail
 from edge.store.repair import RepairReport
 from edge.store.store import BATCH_SAMPLES, Store
@@ -95,6 +96,7 @@ class Hub:
         self.config = config
         self.clock = clock
         self.store = store
+        store.arrivals.steady = self._steady_us
         self.thread = StoreThread()
         self.care = StoreCare(config.store, store, self.thread, clock, cloud=link is not None, repair=repair)
         self.store_desk = StoreDesk(store, config.hub_id)
@@ -225,7 +227,7 @@ class Hub:
 
     def _steady_us(self) -> int:
         """A clock of the same pace as ours that never jumps."""
-        return int(time.monotonic() / self.clock.wait_s(1_000_000) * 1_000_000)
+        return steady_us(self.clock)
 
     def _next_alarm(self) -> int:
         """A durable number, or the next in memory while the store takes nothing."""

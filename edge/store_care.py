@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +19,7 @@ from core.errors import DecodeError, StoreError
 from core.messages import decode, encode
 from core.units import US_PER_DAY, US_PER_H
 from edge.config import StoreConfig
+from edge.steady import steady_us
 from edge.store.journal import Detail
 from edge.store.repair import REPAIR_BLOB, RepairReport
 from edge.store.store import Store
@@ -122,8 +122,7 @@ class StoreCare:
     async def _watch_clock(self) -> None:
         """Mark in the audit log where the wall clock was set: between two marks, differences of times are true."""
         pace = 1 / self._clock.wait_s(1_000_000)  # of our time against real time
-        steady_us = int(time.monotonic() * pace * 1e6)
-        offset_us = self._clock.now_us() - steady_us
+        offset_us = self._clock.now_us() - steady_us(self._clock)
         before, self._offset_us = self._offset_us, offset_us
         if before is not None and abs(offset_us - before) > JUMP_US * max(1.0, pace):
             step_s = (offset_us - before) / 1e6

@@ -19,7 +19,7 @@ def checked_name(name: str, what: str) -> bytes:
     return encoded
 
 
-def normal(sample: Sample, received_us: int) -> Sample:
+def normal(sample: Sample, received_us: int, steady_us: int) -> Sample:
     """The sample as the store keeps it: plain types, within 64 bits."""
     numbers = (sample.time_us, sample.seq, *(sample.amends or ("", 0))[1:])
     if not all(-_INT64 <= number < _INT64 for number in numbers) or not 0 <= sample.quality < 1 << 31:
@@ -38,4 +38,5 @@ def normal(sample: Sample, received_us: int) -> Sample:
         received_us,
         sample.amends,
         bool(sample.deleted),
+        steady_us,
     )

@@ -12,16 +12,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from core.errors import DecodeError
-from edge.store.segment import SEGMENT_FORMAT
+from edge.store.segment import PLAIN_FORMAT, STEADY_FORMAT
 
 REACH: Final = 16
 # Nobody can choose what is hashed (segments are sealed with our key) nor try (opening tells it), so an exchanged segment
 # passes once in four thousand million times. Twice as long, a link costs a fifth of the room of some stores: four
 # segments a page instead of five.
 LINK_BYTES: Final = 4
-CHAINED_FORMAT: Final = (
-    2  # the first byte; 1 is a bare segment, as stores wrote them before there was a chain
-)
+# The first byte, for a segment of each format; 1 is a bare segment, as stores wrote them before there was a chain.
+_CHAINED: Final = {PLAIN_FORMAT: 2, STEADY_FORMAT: 3}
+_FORMATS: Final = {chained: segment for segment, chained in _CHAINED.items()}
 _NONE: Final = bytes(LINK_BYTES)
 # Fewer missing rows than this cannot hide sixteen whole segments, so a witness must be there.
 _HIDING_ROWS: Final = (REACH - 1) * 256
@@ -43,17 +43,17 @@ def chained(segment: bytes, links: bytes) -> bytes:
     The first byte stands for the segment's own as well.
     """
     padded = links.ljust(REACH * LINK_BYTES, b"\0")
-    return bytes((CHAINED_FORMAT,)) + padded[:LINK_BYTES] + padded[-LINK_BYTES:] + segment[1:]
+    return bytes((_CHAINED[segment[0]],)) + padded[:LINK_BYTES] + padded[-LINK_BYTES:] + segment[1:]
 
 
 def unchained(data: bytes) -> tuple[list[bytes], bytes]:
     """Links (none in an old store) and segment; DecodeError when it ends too early."""
-    if not data or data[0] != CHAINED_FORMAT:
+    if not data or data[0] not in _FORMATS:
         return [], data
     start = 1 + 2 * LINK_BYTES
     if len(data) <= start:
         raise DecodeError("segment ends too early")
-    return split(data[1:start]), bytes((SEGMENT_FORMAT,)) + data[start:]
+    return split(data[1:start]), bytes((_FORMATS[data[0]],)) + data[start:]
 
 
 def remembered(links: bytes, data: bytes) -> bytes:

@@ -3,6 +3,9 @@
 Samples of one series (source and kind) resemble each other, so every field is packed per series; the order
 across series is one small column. Nothing is rounded: what comes out equals what went in, bit for bit.
 The bytes are a contract: docs/store-format.md, tests/vectors/store_segment.json.
+
+Format 2 holds steady times as well, and writes units shorter, which pays for them; samples without any steady time
+are written as format 1.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from core.errors import DecodeError
 from core.messages import Sample
 from edge.store.columns import ColumnReader, ColumnWriter, column_bits
 
-SEGMENT_FORMAT: Final = 1
+PLAIN_FORMAT, STEADY_FORMAT = 1, 2  # the first byte
 MAX_SAMPLES: Final = 4096  # far above the 256 of a fold; bounds what reading may allocate
 _MAX_HEAD_BYTES: Final = 1 << 20
 _US_PER_MIN: Final = 60_000_000
@@ -32,6 +35,7 @@ _DICTIONARY: Final = (
 _SEQ_PLAIN, _SEQ_TIME, _SEQ_MINUTES = range(3)  # what a sequence number is predicted from
 _MAX_DECIMALS: Final = 6
 _RAW: Final = 7  # values that are no short decimals: eight bytes each
+_MAX_ZEROS: Final = 18
 _HAS_AMENDS, _IS_DELETED = 1, 2
 
 
@@ -88,20 +92,21 @@ def encode_segment(samples: Sequence[Sample]) -> bytes:
     _write_marks(head, samples, places)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=_DICTIONARY)
     packed_head = packer.compress(bytes(head)) + packer.flush()
+    steady = any(s.steady_us for s in samples)
     out = ColumnWriter()
     out.column(places)
     for members, mode in zip(series, modes, strict=True):
         times_us = [s.time_us for s in members]
         first_us = min(times_us)
         unit_us = math.gcd(*(t - first_us for t in times_us)) or 1
-        out.number(unit_us)
+        _write_unit(out, unit_us, steady)
         out.column([(t - first_us) // unit_us for t in times_us])
         low = min(s.seq for s in members)
         out.column([s.seq - _predicted(mode, s.time_us, low) for s in members])
         out.column([s.quality for s in members])
         _write_values(out, [s.value for s in members])
-    _write_received(out, samples, series)
-    return bytes((SEGMENT_FORMAT,)) + packed_head + bytes(out)
+    _write_received(out, samples, series, steady)
+    return bytes((STEADY_FORMAT if steady else PLAIN_FORMAT,)) + packed_head + bytes(out)
 
 
 def read_summary(data: bytes) -> Summary:
@@ -120,20 +125,20 @@ def decode_segment(data: bytes) -> list[Sample]:
         counts[place] += 1
     if counts != [span.size for span in summary.spans]:
         raise DecodeError("segment contradicts its own head")
-    columns = []
+    steady, columns = data[0] == STEADY_FORMAT, []
     for span, mode in zip(summary.spans, modes, strict=True):
-        unit_us = reader.number()
+        unit_us = _read_unit(reader, steady)
         times_us = [span.time_min_us + unit_us * step for step in reader.column(span.size)]
         residuals = reader.column(span.size)
         seqs = [r + _predicted(mode, t, span.seq_min) for r, t in zip(residuals, times_us, strict=True)]
         qualities = reader.column(span.size)
         columns.append((times_us, _read_values(reader, span.size), seqs, qualities))
-    received_us = _read_received(reader, places, [column[0] for column in columns])
+    arrivals = _read_received(reader, places, [column[0] for column in columns], steady)
     reader.end()
     mark_at = {mark.position: mark for mark in marks}
     cursor = [0] * len(columns)
     samples = []
-    for position, place in enumerate(places):
+    for position, (place, (received_us, steady_us)) in enumerate(zip(places, arrivals, strict=True)):
         at = cursor[place]
         cursor[place] = at + 1
         times_us, values, seqs, qualities = columns[place]
@@ -146,9 +151,10 @@ def decode_segment(data: bytes) -> list[Sample]:
                 span.source,
                 seqs[at],
                 qualities[at],
-                received_us[position],
+                received_us,
                 mark.amends if mark else None,
                 mark.deleted if mark else False,
+                steady_us,
             )
         )
     return samples
@@ -156,7 +162,7 @@ def decode_segment(data: bytes) -> list[Sample]:
 
 def _inflated_head(data: bytes) -> tuple[bytes, bytes]:
     """The head, and the columns that follow it."""
-    if not data or data[0] != SEGMENT_FORMAT:
+    if not data or data[0] not in (PLAIN_FORMAT, STEADY_FORMAT):
         raise DecodeError("segment has an unknown format")
     try:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS, zdict=_DICTIONARY)
@@ -289,27 +295,56 @@ def _read_values(reader: ColumnReader, count: int) -> list[float]:
         raise DecodeError("segment holds a value beyond all bounds") from None
 
 
-def _write_received(out: ColumnWriter, samples: Sequence[Sample], series: Sequence[Sequence[Sample]]) -> None:
-    """Live samples come shortly after their time; a backfill comes all at once. The way that packs better wins."""
-    unit_us = math.gcd(*(s.received_us for s in samples)) or 1
+def _write_unit(out: ColumnWriter, unit_us: int, short: bool) -> None:
+    """Usual units are round: five minutes are 3 and eight zeros."""
+    zeros = 0
+    while short and zeros < _MAX_ZEROS and unit_us % 10 == 0:
+        unit_us, zeros = unit_us // 10, zeros + 1
+    if short:
+        out.number(zeros)
     out.number(unit_us)
+
+
+def _read_unit(reader: ColumnReader, short: bool) -> int:
+    zeros = reader.size(_MAX_ZEROS) if short else 0
+    return int(reader.number() * 10**zeros)
+
+
+def _write_received(
+    out: ColumnWriter, samples: Sequence[Sample], series: Sequence[Sequence[Sample]], steady: bool
+) -> None:
+    """Live samples come shortly after their time; a backfill comes all at once. The way that packs better wins.
+
+    Wall time less steady time stays the same until the clock is set. Its distance to the first time is short: how
+    long the machine had been up.
+    """
+    unit_us = math.gcd(*(s.received_us for s in samples), *(s.steady_us for s in samples if steady)) or 1
+    _write_unit(out, unit_us, steady)
     lateness = [s.received_us // unit_us - s.time_us // unit_us for members in series for s in members]
     arrivals = [s.received_us // unit_us for s in samples]
     by_lateness = column_bits(lateness) < column_bits(arrivals)
     out.number(int(by_lateness))
     out.column(lateness if by_lateness else arrivals)
+    if steady:
+        near = min(s.time_us for s in series[0]) // unit_us
+        out.column([(s.received_us - s.steady_us) // unit_us - near for s in samples])
 
 
-def _read_received(reader: ColumnReader, places: Sequence[int], times_us: Sequence[list[int]]) -> list[int]:
-    unit_us = reader.number()
+def _read_received(
+    reader: ColumnReader, places: Sequence[int], times_us: Sequence[list[int]], steady: bool
+) -> list[tuple[int, int]]:
+    """Wall and steady time of each sample's arrival, in store order."""
+    unit_us = _read_unit(reader, steady)
     if unit_us < 1:
         raise DecodeError("segment names an unknown packing")
     by_lateness = reader.number()
     column = reader.column(len(places))
-    if not by_lateness:
-        return [unit_us * arrival for arrival in column]
-    late = iter(column)
-    by_series = [
-        iter([unit_us * (next(late) + t // unit_us) for t in series_times_us]) for series_times_us in times_us
-    ]
-    return [next(by_series[place]) for place in places]
+    if by_lateness:
+        late = iter(column)
+        by_series = [iter([next(late) + t // unit_us for t in series_us]) for series_us in times_us]
+        column = [next(by_series[place]) for place in places]
+    if not steady:
+        return [(unit_us * arrival, 0) for arrival in column]
+    near = min(times_us[0]) // unit_us if times_us and times_us[0] else 0
+    offsets = reader.column(len(places))
+    return [(unit_us * a, unit_us * (a - o - near)) for a, o in zip(column, offsets, strict=True)]

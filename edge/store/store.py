@@ -23,6 +23,7 @@ from core.messages import Sample, encode
 from edge.store import refill
 from edge.store.admission import checked_name, normal
 from edge.store.archive import Archive
+from edge.store.arrivals import Arrivals
 from edge.store.chain import chained, remembered, unchained
 from edge.store.database import NO_SPACE, FileWatch, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
@@ -45,11 +46,9 @@ log = structlog.get_logger()
 # Larger folds pack better (1,024: some 10% less) but lengthen the transaction that folds and the tail that
 # is read and written in full records; 256 is under a day of a CGM.
 FOLD_SAMPLES: Final = 256
-# received_us is rounded up to this: finer tells nothing about a reading and would cost a byte of four.
-RECEIVED_STEP_US: Final = 100_000
 # Unpacked segments kept for the next question: 8 x 256 samples are under 1 MiB.
 _KEPT_SEGMENTS: Final = 8
-# Rows that one outbox message holds at most (about 8 kB sealed: any broker takes it). So it is known which samples
+# Rows that one outbox message holds at most (about 12 kB sealed: any broker takes it). So it is known which samples
 # a lost message can have held.
 BATCH_SAMPLES: Final = 200
 US_PER_MS: Final = 1000
@@ -70,6 +69,7 @@ class Store:
         self._path, self._clock, self._writer, self._db = path, clock, lock, db
         self._ring, self._sealer = ring, ring.sealer()
         self._mutex = threading.RLock()
+        self.arrivals = Arrivals(clock)
         self._index = Index()
         self._unpacked: OrderedDict[int, list[Sample]] = OrderedDict()
         self._closed = False
@@ -113,15 +113,15 @@ class Store:
     def append(self, samples: Iterable[Sample]) -> tuple[Sample, ...]:
         """Store samples; those whose key is there already are ignored. Durable on return.
 
-        Returns what was new, in order, with ``received_us`` set. InputError (and nothing stored) when a
-        sample cannot be kept: a number beyond 64 bits, a name beyond 200 bytes, an amendment of itself.
+        Returns what was new, in order, with ``received_us`` and ``steady_us`` set. InputError (and nothing stored)
+        when a sample cannot be kept: a number beyond 64 bits, a name beyond 200 bytes, an amendment of itself.
         """
         with self._mutex:
             self._check_usable()
-            received_us = -(-self._clock.now_us() // RECEIVED_STEP_US) * RECEIVED_STEP_US
+            received_us, steady_us = self.arrivals.now()
             fresh: dict[tuple[str, str, int], Sample] = {}
             for sample in samples:
-                kept = normal(sample, received_us)
+                kept = normal(sample, received_us, steady_us)
                 if kept.key in fresh or self._has(kept.key):
                     self._has_come_again(kept.source, kept.seq)
                 else:

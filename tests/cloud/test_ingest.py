@@ -69,7 +69,7 @@ def count(db: Database, table: type) -> int:
 
 
 def test_samples_are_stored_as_sent_with_their_uplink(db: Database, take: Taker) -> None:
-    one = sample(7, 104.25, received_us=99, quality=2, amends=("hand", 3))
+    one = sample(7, 104.25, received_us=99, quality=2, amends=("hand", 3), steady_us=5)
     assert take(received(4, SampleBatch((one,)))) == [TAKEN]
     with db.read() as session:
         row = session.scalars(select(SampleRow)).one()
@@ -82,6 +82,7 @@ def test_samples_are_stored_as_sent_with_their_uplink(db: Database, take: Taker)
     )
     assert (row.quality, row.received_us, row.amends_source, row.amends_seq) == (2, 99, "hand", 3)
     assert (row.deleted, row.uplink_number, row.hub_id) == (False, 4, "hub-1")
+    assert "steady_us" not in SampleRow.__table__.columns, "time since the hub's boot is the hub's own affair"
 
 
 def test_a_repetition_has_no_effect_even_when_sent_at_another_time(db: Database, take: Taker) -> None:

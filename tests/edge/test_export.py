@@ -56,6 +56,7 @@ def config(tmp_path: Path) -> HubConfig:
     config.state.mkdir()
     key = create_key(tmp_path / "store.key")
     with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:
+        store.arrivals.steady = lambda: 7_200_000_000
         store.append(record())
         for n in range(5):
             alarm = Alarm(n, START_US, "low", 1, True, 65.0, 60.0)
@@ -83,6 +84,7 @@ async def test_everything_comes_out_and_the_hashes_fit(
         assert (int(row["seq"]), int(row["quality"])) == (sample.seq, sample.quality)
         amends = (row["amends_source"], int(row["amends_seq"])) if row["amends_source"] else None
         assert (amends, row["deleted"]) == (sample.amends, str(int(sample.deleted)))
+        assert row["steady_us"] == "7200000000"
     events = parse_events((target / "events.csv").open(encoding="utf-8"), ZoneInfo("UTC"), "events.csv")
     standing = [s for s in record() if s.source == "cgm" or s.seq == 2]
     assert sorted((e.time_us, e.kind, e.value) for e in events) == sorted(

@@ -77,15 +77,16 @@ def read_store(path: Path, outer: bytes, hub_id: str) -> dict[str, Any]:
     for first, sealed in db.execute("SELECT number, sealed FROM segments ORDER BY number"):
         content = plain("segments", row(first), sealed)
         contents.append((first, content))
-        found["samples"] += segment(b"\x01" + content[9:] if content[0] == 2 else content)
+        found["samples"] += segment(content if content[0] == 1 else bytes([content[0] - 1]) + content[9:])
     for n, sealed in db.execute("SELECT number, sealed FROM tail ORDER BY number"):
         if n == HEAD_ROW:
             found["head"] = msgspec.msgpack.decode(plain("head", b"head", sealed))
         else:
-            found["samples"].append(msgspec.msgpack.decode(plain("tail", row(n), sealed)))
+            sample = msgspec.msgpack.decode(plain("tail", row(n), sealed))
+            found["samples"].append([*sample, 0][:10])
     for i, (_, content) in enumerate(contents):
         for place, distance in ((1, 1), (5, 16)):
-            if content[0] == 2 and i >= distance and contents[i - distance][0] >= found["head"][8]:
+            if content[0] > 1 and i >= distance and contents[i - distance][0] >= found["head"][8]:
                 link = hashlib.blake2b(contents[i - distance][1], digest_size=4).digest()
                 assert content[place : place + 4] == link
     for n, sealed in db.execute("SELECT number, sealed FROM outbox"):
@@ -156,6 +157,10 @@ class Bytes:
             if byte < 128:
                 return zigzag(value)
 
+    def unit(self, version: int) -> int:
+        zeros = self.varint() if version == 2 else 0
+        return self.varint() * 10**zeros
+
     def text(self) -> str:
         return self.take(self.varint()).decode()
 
@@ -199,8 +204,8 @@ def predicted(mode: int, time_us: int, other: int) -> int:
 
 
 def segment(data: bytes) -> list[list[Any]]:
-    """The samples of a segment, as lists of their nine fields."""
-    assert data[0] == 1
+    """The samples of a segment, as lists of their ten fields."""
+    assert data[0] in (1, 2)
     inflater = zlib.decompressobj(-15, zdict=DICTIONARY)
     head = Bytes(inflater.decompress(data[1:]))
     body = Bytes(inflater.unused_data)
@@ -222,7 +227,7 @@ def segment(data: bytes) -> list[list[Any]]:
     order = body.column(count)
     columns = []
     for _, _, size, first_us, _, mode, low, _ in series:
-        unit = body.varint()
+        unit = body.unit(data[0])
         times = [first_us + unit * step for step in body.column(size)]
         seqs = [r + predicted(mode, t, low) for r, t in zip(body.column(size), times, strict=True)]
         qualities = body.column(size)
@@ -233,13 +238,18 @@ def segment(data: bytes) -> list[list[Any]]:
         else:
             values = [whole / 10**decimals for whole in body.column(size)]
         columns.append((times, seqs, qualities, values))
-    unit, flag = body.varint(), body.varint()
+    unit, flag = body.unit(data[0]), body.varint()
     arrivals = iter(body.column(count))
     if flag:
         late = [iter([unit * (next(arrivals) + t // unit) for t in times]) for times, *_ in columns]
         received = [next(late[place]) for place in order]
     else:
         received = [unit * arrival for arrival in arrivals]
+    steady = [0] * count
+    if data[0] == 2:
+        near = series[0][3] // unit
+        offsets = [unit * (offset + near) for offset in body.column(count)]
+        steady = [arrival - offset for arrival, offset in zip(received, offsets, strict=True)]
     assert body.at == len(body.data)
     samples, used = [], [0] * len(series)
     for position, place in enumerate(order):
@@ -247,5 +257,7 @@ def segment(data: bytes) -> list[list[Any]]:
         used[place] += 1
         amends, deleted = marks.get(position, (None, False))
         source, kind = series[place][:2]
-        samples.append([times, kind, values, source, seqs, qualities, received[position], amends, deleted])
+        arrived = received[position]
+        told = [times, kind, values, source, seqs, qualities, arrived, amends, deleted, steady[position]]
+        samples.append(told)
     return samples

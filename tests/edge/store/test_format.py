@@ -26,11 +26,16 @@ def fields(sample: Sample) -> list[Any]:
     return list(msgspec.msgpack.decode(msgspec.msgpack.encode(sample)))
 
 
+def with_defaults(samples: list[list[Any]], size: int = 11) -> list[list[Any]]:
+    """Vectors from before there were steady times lack the last field."""
+    return [[*sample, 0][:size] for sample in samples]
+
+
 def test_the_page_reads_a_store_of_schema_1(path: Path) -> None:
     vector = json.loads((VECTORS / "store_v1.json").read_text())
     path.write_bytes(zlib.decompress(base64.b64decode(vector["sqlite"])))
     found = read_store(path, bytes.fromhex(vector["key"]), vector["hub_id"])
-    assert [[n, *sample] for n, sample in enumerate(found["samples"], 1)] == vector["samples"]
+    assert [[n, *sample] for n, sample in enumerate(found["samples"], 1)] == with_defaults(vector["samples"])
     assert found["messages"] == {n: bytes.fromhex(data) for n, data in vector["pending"]}
     assert found["blobs"] == {name: bytes.fromhex(data) for name, data in vector["blobs"].items()}
     assert found["head"][3] == vector["sample_pointer"]
@@ -42,7 +47,7 @@ def test_the_page_reads_a_store_of_schema_2(path: Path, way_in: str) -> None:
     vector = json.loads((VECTORS / "store_v2.json").read_text())
     path.write_bytes(zlib.decompress(base64.b64decode(vector["sqlite"])))
     found = read_store(path, bytes.fromhex(vector[way_in]), vector["hub_id"])
-    assert found["samples"] == [sample for _, *sample in vector["samples"]]
+    assert found["samples"] == [sample for _, *sample in with_defaults(vector["samples"])]
     assert found["messages"] == {n: bytes.fromhex(data) for n, data in vector["pending"]}
     assert found["blobs"] == {name: bytes.fromhex(data) for name, data in vector["blobs"].items()}
     assert found["journal"] == vector["journal"]
@@ -55,7 +60,7 @@ def test_the_page_reads_a_store_of_schema_2(path: Path, way_in: str) -> None:
 def test_the_page_reads_old_segments() -> None:
     for vector in json.loads((VECTORS / "store_segment.json").read_text())["vectors"]:
         if vector["expect"] == "ok":
-            assert segment(bytes.fromhex(vector["hex"])) == vector["samples"]
+            assert segment(bytes.fromhex(vector["hex"])) == with_defaults(vector["samples"], 10)
 
 
 @pytest.mark.parametrize("cipher", Cipher)
@@ -65,6 +70,7 @@ def test_the_page_reads_what_the_store_writes_today(
     rng = random.Random(5)
     monkeypatch.setattr("edge.store.sealing.best_cipher", lambda: cipher)
     store = opened(path)
+    store.arrivals.steady = lambda: n // 200 * 300_000 + 77_000  # set now and then, unknown at first
     for n in range(3 * FOLD_SAMPLES):
         kind, source = rng.choice([("cgm_mgdl", "cgm"), ("bolus_u", "pump"), ("weight_kg", "größe")])
         amends = (source, n - 3) if rng.random() < 0.05 else None

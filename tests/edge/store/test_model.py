@@ -13,10 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from core.messages import Sample
 from edge.store import store as store_module
-from edge.store.store import RECEIVED_STEP_US, Store
+from edge.store.arrivals import RECEIVED_STEP_US
+from edge.store.store import Store
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock
 
 FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
+BOOTED_US = START_US - 5 * 10**9
 KINDS = ("cgm_mgdl", "carbs_g")
 SOURCES = ("cgm", "hand")
 NEW = st.builds(
@@ -60,7 +62,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = self.open()
 
     def open(self) -> Store:
-        return Store.open(self.folder / "s.sqlite", KEY, hub_id=HUB, clock=self.clock)
+        store = Store.open(self.folder / "s.sqlite", KEY, hub_id=HUB, clock=self.clock)
+        store.arrivals.steady = lambda: self.clock.us - BOOTED_US
+        return store
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -77,7 +81,8 @@ class StoreMachine(RuleBasedStateMachine):
         for sample in samples:
             if sample.key not in {s.key for s in self.samples}:
                 fields = {f: getattr(sample, f) for f in sample.__struct_fields__}
-                wanted.append(Sample(**{**fields, "received_us": received_us}))
+                arrived = {"received_us": received_us, "steady_us": received_us - BOOTED_US}
+                wanted.append(Sample(**{**fields, **arrived}))
                 self.samples.append(wanted[-1])
         assert self.store.append(samples) == tuple(wanted)
 

@@ -32,6 +32,9 @@ SAMPLES = st.builds(
     received_us=st.one_of(st.integers(0, 10**9).map(lambda n: n * 100_000), st.integers(0, 1 << 62)),
     amends=st.one_of(st.none(), st.tuples(NAMES, INT64)),
     deleted=st.booleans(),
+    steady_us=st.one_of(
+        st.just(0), st.integers(0, 10**7).map(lambda n: n * 100_000), st.integers(0, 1 << 62)
+    ),
 )
 
 
@@ -76,7 +79,7 @@ def test_changed_bytes_give_a_value_or_a_decode_error(samples: list[Sample], dat
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_value_or_a_decode_error(data: bytes) -> None:
-    for candidate in (data, b"\x01" + data):
+    for candidate in (data, b"\x01" + data, b"\x02" + data):
         with contextlib.suppress(DecodeError):
             decode_segment(candidate)
 
@@ -128,7 +131,7 @@ def test_old_vectors_keep_their_meaning(vector: dict[str, Any]) -> None:
             decode_segment(data)
         return
     wanted = [
-        Sample(*fields[:7], amends=tuple(fields[7]) if fields[7] else None, deleted=fields[8])
+        Sample(*fields[:7], tuple(fields[7]) if fields[7] else None, *fields[8:])
         for fields in vector["samples"]
     ]
     assert decode_segment(data) == wanted

@@ -14,7 +14,8 @@ import pytest
 from core.errors import InputError, StoreError
 from core.messages import Quality, Sample
 from edge.store import store as store_module
-from edge.store.store import FOLD_SAMPLES, RECEIVED_STEP_US, Store
+from edge.store.arrivals import RECEIVED_STEP_US
+from edge.store.store import FOLD_SAMPLES, Store
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, reading
 
 Opened = Callable[..., Store]

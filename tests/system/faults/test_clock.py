@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,13 +18,17 @@ import pytest
 
 from core.messages import Sample, encode
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
+from edge.config import HubConfig, RadioConfig
 from edge.demo.view import age, data_age
 from edge.engine_link import EngineLink
 from edge.engine_messages import Answer, Ask, Done, Hello, Ready, ToEngine
+from edge.export import export
 from edge.frames import read_frame, write_frame
 from edge.hub import Hub
 from edge.status_text import status_lines
-from edge.store.store import RECEIVED_STEP_US, Store
+from edge.store.arrivals import RECEIVED_STEP_US
+from edge.store.keys import create_key
+from edge.store.store import Store
 from edge.store_thread import StoreThread
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock
 from tests.edge.store.conftest import reading as numbered
@@ -69,6 +74,47 @@ def test_the_stores_order_and_numbers_rise_whatever_the_clock_does(path: Path, s
         assert [n for n, _ in store.pending(1 << 30)] == numbers["outbox"]
     for line in numbers.values():
         assert all(a < b for a, b in pairwise(line)), "a number came twice"
+
+
+def test_both_times_of_arrival_are_kept_when_the_wall_clock_falls_back_a_day(tmp_path: Path) -> None:
+    """Through folding, reopening and export: what the wall clock said, and how much time really passed."""
+    radio = RadioConfig(adapter="bumble:tcp-client:127.0.0.1:1")
+    config = HubConfig(hub_id="home", radio=radio, base=str(tmp_path))
+    config.state.mkdir()
+    key, clock = create_key(tmp_path / "store.key"), FixedClock(START_US + 40_000)
+    booted_us = START_US - US_PER_H + 30_000  # by the wall clock, which is then set
+    given: list[tuple[int, int]] = []
+
+    def steady() -> int:
+        return clock.us - booted_us
+
+    for first, count in ((0, 1), (1, 1), (2, 300), (302, 5)):  # all but the first: after the jump
+        with Store.open(config.store_path, key, hub_id="home", clock=clock) as store:
+            store.arrivals.steady = steady
+            for n in range(first, first + count):
+                clock.us += 5 * US_PER_MIN
+                store.append([numbered(n, time_us=START_US + n * 5 * US_PER_MIN)])
+                given.append((clock.us, clock.us - booted_us))
+        if first == 0:
+            clock.us, booted_us = clock.us - US_PER_DAY, booted_us - US_PER_DAY
+    with Store.open(config.store_path, key, hub_id="home", clock=clock) as store:
+        rows = store.read(0, 1000)
+        assert store.check().ok
+    assert [(row, kept.seq) for row, kept in rows] == [(n + 1, n) for n in range(307)]
+    for (_, kept), (wall_us, steady_us) in zip(rows, given, strict=True):
+        assert 0 <= kept.received_us - wall_us < RECEIVED_STEP_US
+        assert abs(kept.steady_us - steady_us) <= 1.5 * RECEIVED_STEP_US
+    steps = [b.steady_us - a.steady_us for (_, a), (_, b) in pairwise(rows)]
+    assert min(steps) > 4.9 * US_PER_MIN
+    assert rows[1][1].received_us - rows[0][1].received_us == 5 * US_PER_MIN - US_PER_DAY
+    export(config, tmp_path / "out")
+    with (tmp_path / "out" / "samples.csv").open(encoding="utf-8", newline="") as file:
+        told = [
+            (int(row["row"]), datetime.fromisoformat(row["received"]), int(row["steady_us"]))
+            for row in csv.DictReader(file)
+        ]
+    wanted = [(row, datetime.fromtimestamp(s.received_us / 1e6, UTC), s.steady_us) for row, s in rows]
+    assert told == wanted
 
 
 @contextlib.asynccontextmanager
