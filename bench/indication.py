@@ -3,7 +3,9 @@
 They live in firmware_sim: they correct when the sensor is high and chance has it, so those who inject are those
 who are high, and the records alone make insulin look harmful. A third of them is ill for some days and says so.
 The truth comes from the same lives: each correction is taken back, everything random stays as it was, and the
-two hours are lived again.
+two hours are lived again: once as the person would have (still high, they soon correct after all: that is the other arm
+of any record), once with no correction in all that time (the dose alone). Beside the records stands the mechanistic twin: one per person, which has seen the record
+up to the correction and is asked both.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ import numpy as np
 from rich.progress import track
 
 from bench.recordings import US_PER_MIN
+from bench.truth import samples_of
 from core.advice import insulin_on_board
-from core.causal.effect import Answer, estimate_effect
+from core.causal.effect import Answer, Comparison, compare_with_twin, estimate_effect
 from core.causal.estimate import Estimate, naive
+from core.causal.on_twin import OnTwin, average
+from core.causal.regress import Z95, standard_error
 from core.causal.twin_graph import (
     ACTIVITY,
     GLUCOSE_NOW,
@@ -33,6 +38,8 @@ from core.causal.twin_graph import (
     twin_graph,
 )
 from core.errors import RefusedError
+from core.patient import Patient
+from core.twin import Twin
 from firmware_sim.person import Illness, Playback, VirtualPerson
 from firmware_sim.person_cgm import AVERAGE_NOISE
 
@@ -43,20 +50,24 @@ AFTER_MIN: Final = 120
 STEP_MIN: Final = 5
 WAIT_MIN: Final = 150  # nobody corrects sooner after a dose: no comparison there
 WAKING_H: Final = (9.0, 21.0)
+WRONG: Final = (0.0, 0.5, 2.0)  # twins in which a dose does nothing, half, twice of what ours says
 MEAL_MIN: Final = 240  # carbohydrate logged this recently may still come
 # People who are often high: more meals unsaid, settings further off, days more unlike each other.
 UNSTEADY: Final[dict[str, Any]] = {"unannounced": 0.35, "therapy_error": 0.3, "variability": 0.3}
 
 
 class _Decided:
-    """A person's chances, with the correction of one minute decided beforehand. Nothing else changes."""
+    """A person's chances, with the corrections of some minutes decided beforehand. Nothing else changes."""
 
-    def __init__(self, inner: np.random.Generator, playback: Playback, minute: int, draw: float) -> None:
-        self._inner, self._playback, self._minute, self._draw = inner, playback, minute, draw
+    def __init__(
+        self, inner: np.random.Generator, playback: Playback, minute: int, draw: float, minutes: int = 1
+    ) -> None:
+        self._inner, self._playback, self._draw = inner, playback, draw
+        self._decided = range(minute, minute + minutes)
 
     def random(self, n: int) -> np.ndarray:
         drawn = self._inner.random(n)
-        if self._playback._minute == self._minute:
+        if self._playback._minute in self._decided:
             drawn[2] = self._draw
         return drawn
 
@@ -69,15 +80,19 @@ class Points:
     person: np.ndarray
     eligible: np.ndarray
     truth: np.ndarray  # effect on interstitial glucose at this treated, eligible moment; nan elsewhere
+    alone: np.ndarray  # the same, of the dose alone
 
 
-def live(seed: int) -> tuple[VirtualPerson, list[tuple[int, str, float]], dict[int, float]]:
+Effects = dict[int, tuple[float, float]]  # minute → what deciding, and what the dose alone, did
+
+
+def live(seed: int) -> tuple[VirtualPerson, list[tuple[int, str, float]], Effects]:
     """A person, their events, and for each correction's minute what it did to glucose two hours later."""
     illness = (Illness(4.0 + seed % 5, 3.0),) if seed % 3 == 0 else ()
     person = VirtualPerson(seed, sensor=AVERAGE_NOISE, illness=illness, **UNSTEADY)
     playback = person.play(START_US)
     events: list[tuple[int, str, float]] = []
-    did: list[tuple[int, np.ndarray]] = []
+    did: list[tuple[int, tuple[float, float]]] = []
     for minute in range(0, DAYS * 1440, STEP_MIN):
         before = _snapshot(playback) if _may_correct(playback) else None
         new = playback.live(STEP_MIN)
@@ -85,16 +100,22 @@ def live(seed: int) -> tuple[VirtualPerson, list[tuple[int, str, float]], dict[i
         now_us = START_US + minute * US_PER_MIN
         dosed = any(t == now_us and kind == "bolus_u" for t, kind, _ in new)
         if before is not None and dosed and not any(t == now_us and k == "carbs_g" for t, k, _ in new):
-            before._choice = _Decided(before._choice, before, minute, 1.0)  # type: ignore[assignment]
-            before.live(AFTER_MIN + 1)
-            did.append((minute, np.array(before._kept.interstitial)))
+            did.append((minute, (_without(before, minute, 1), _without(before, minute, AFTER_MIN))))
     course = playback.truth().interstitial_mgdl
     effects = {
-        minute: float(course[minute + AFTER_MIN] - without[AFTER_MIN])
-        for minute, without in did
+        minute: (float(course[minute + AFTER_MIN] - soon), float(course[minute + AFTER_MIN] - never))
+        for minute, (soon, never) in did
         if minute + AFTER_MIN < len(course)
     }
     return person, events, effects
+
+
+def _without(before: Playback, minute: int, minutes: int) -> float:
+    """Interstitial glucose two hours on, with no correction in these minutes."""
+    life = _snapshot(before)
+    life._choice = _Decided(life._choice, life, minute, 1.0, minutes)  # type: ignore[assignment]
+    life.live(AFTER_MIN + 1)
+    return float(life._kept.interstitial[AFTER_MIN])
 
 
 def _may_correct(playback: Playback) -> bool:
@@ -111,11 +132,14 @@ def _snapshot(playback: Playback) -> Playback:
     return copy.deepcopy(playback, memo)
 
 
-def points(seeds: range) -> Points:
-    """All people's moments of decision."""
+def points(seeds: range, twins: OnTwin) -> Points:
+    """All people's moments of decision. ``twins`` is given those treated, eligible moments whose truth is known."""
     rows: list[tuple[float, ...]] = []
     for seed in track(seeds, description="people who correct"):
-        rows += _person_rows(seed, *live(seed))
+        person, events, effects = live(seed)
+        theirs = _person_rows(seed, person, events, effects)
+        ask_twin(twins, person, events, [int(r[15]) for r in theirs if r[11] > 0 and math.isfinite(r[13])])
+        rows += theirs
     table = np.array(rows)
     columns = {
         INSULIN: table[:, 0],
@@ -127,11 +151,11 @@ def points(seeds: range) -> Points:
         ACTIVITY: table[:, 9],
         ILLNESS: table[:, 10],
     }
-    return Points(columns, table[:, 12], table[:, 11] > 0, table[:, 13])
+    return Points(columns, table[:, 12], table[:, 11] > 0, table[:, 13], table[:, 14])
 
 
 def _person_rows(
-    seed: int, person: VirtualPerson, events: list[tuple[int, str, float]], effects: dict[int, float]
+    seed: int, person: VirtualPerson, events: list[tuple[int, str, float]], effects: Effects
 ) -> list[tuple[float, ...]]:
     cgm = {round((t - START_US) / US_PER_MIN): v for t, k, v in events if k == "cgm_mgdl"}
     pulse = {round((t - START_US) / US_PER_MIN): v for t, k, v in events if k == "heart_rate_bpm"}
@@ -140,7 +164,8 @@ def _person_rows(
     threshold = person.habits.correction_mgdl
     dosed = {round((t - START_US) / US_PER_MIN) for t, _ in doses}
     eaten = {m for m, _ in meals}
-    rows = []
+    unknown = (math.nan, math.nan)
+    rows: list[tuple[float, ...]] = []
     for minute in range(30, DAYS * 1440 - AFTER_MIN, STEP_MIN):
         hour = minute % 1440 / 60.0
         if not WAKING_H[0] <= hour < WAKING_H[1] or minute in eaten:
@@ -171,10 +196,28 @@ def _person_rows(
                 float(ill),
                 float(waited and now > threshold),
                 float(seed),
-                effects.get(minute, math.nan) if treated else math.nan,
+                *(effects.get(minute, unknown) if treated else unknown),
+                float(minute),
             )
         )
     return rows
+
+
+def ask_twin(
+    twins: OnTwin, person: VirtualPerson, events: list[tuple[int, str, float]], minutes: list[int]
+) -> None:
+    """A twin lives through the record; at these minutes it has seen all but the dose of that minute."""
+    twin = Twin(Patient(timezone="UTC", weight_kg=person.weight_kg), seed=person.seed)
+    samples = samples_of(events)
+    fed = 0
+    for minute in minutes:
+        t_us = START_US + minute * US_PER_MIN
+        upto = next(k for k in range(fed, len(samples)) if samples[k].time_us >= t_us)
+        twin.observe(samples[fed:upto])
+        now = [s for s in samples[upto:] if s.time_us == t_us]
+        twin.observe(s for s in now if s.kind != "bolus_u")
+        twins.add(twin, t_us, sum(s.value for s in now if s.kind == "bolus_u"), person.habits.correction_mgdl)
+        fed = upto
 
 
 @dataclass(frozen=True)
@@ -192,19 +235,32 @@ class Outcome:
     truth_se: float
     treated: int
     people: int
+    chance: float  # that somebody who could correct does so, at one reading
+    twin: Comparison  # the twin's answer to the records' question at the same corrections, beside ours
+    twin_error: Estimate  # twin less truth, over these corrections; interval by person
+    wrong_twins: tuple[tuple[float, Comparison], ...]  # (times the dose's effect, …): does the check see it?
+    alone: float  # truth of the dose alone
+    alone_se: float
+    twin_alone: tuple[float, float]  # mean, SD
+    alone_error: Estimate
+    alone_covered: float  # share of corrections at which the twin's 90 % interval holds the truth
 
 
 def measure(seeds: range = SEEDS) -> Outcome:
     """The whole question."""
-    found = points(seeds)
+    twins = OnTwin(AFTER_MIN)
+    found = points(seeds, twins)
     columns, fit = found.columns, found.eligible
     rough = naive(columns[LATER], columns[INSULIN], found.person)
     everywhere = _refusal(lambda: estimate_effect(twin_graph(True), columns, INSULIN, LATER, "ipw"))
     unrecorded = _refusal(lambda: estimate_effect(twin_graph(), columns, INSULIN, LATER))
     kept = {name: values[fit] for name, values in columns.items()}
     ours = estimate_effect(twin_graph(True), kept, INSULIN, LATER, groups=found.person[fit], target="treated")
-    real = found.truth[fit & (columns[INSULIN] == 1)]
-    real = real[np.isfinite(real)]
+    known = fit & np.isfinite(found.truth)
+    real, alone = found.truth[known], found.alone[known]
+    chance = float(kept[INSULIN].mean())
+    decided, dose = twins.against_waiting(chance), twins.effects()
+    low, high = np.quantile(dose, (0.05, 0.95), axis=1)
     return Outcome(
         rough,
         naive(kept[LATER], kept[INSULIN], found.person[fit]),
@@ -212,10 +268,37 @@ def measure(seeds: range = SEEDS) -> Outcome:
         unrecorded,
         ours,
         float(real.mean()),
-        float(real.std(ddof=1) / math.sqrt(real.size)),
+        _iid_se(real),
         int(real.size),
         len(seeds),
+        chance,
+        compare_with_twin(ours.estimate, lambda *_: average(decided), (0.0, 1.0)),
+        _mean_error(decided.mean(axis=1) - real, found.person[known]),
+        tuple(
+            (
+                k,
+                compare_with_twin(
+                    ours.estimate, lambda *c: average(twins.against_waiting(chance, c[1])), (0.0, k)
+                ),
+            )
+            for k in WRONG
+        ),
+        float(alone.mean()),
+        _iid_se(alone),
+        average(dose),
+        _mean_error(dose.mean(axis=1) - alone, found.person[known]),
+        float(np.mean((low <= alone) & (alone <= high))),
     )
+
+
+def _iid_se(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(values.size))
+
+
+def _mean_error(error: np.ndarray, person: np.ndarray) -> Estimate:
+    mean = float(error.mean())
+    sd, people = standard_error(error - mean, person)
+    return Estimate("paired", mean, mean - Z95 * sd, mean + Z95 * sd, sd, error.size, people)
 
 
 def _refusal(ask: Any) -> str:

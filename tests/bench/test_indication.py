@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.indication import START_US, _Decided, _snapshot
+from bench.indication import START_US, _Decided, _snapshot, ask_twin
+from bench.recordings import US_PER_MIN
+from core.causal.on_twin import OnTwin
+from core.twin import Twin
 from firmware_sim.person import VirtualPerson
 from firmware_sim.person_cgm import AVERAGE_NOISE
 
@@ -37,3 +40,38 @@ def test_a_decision_changes_its_own_minute_and_no_other_draw() -> None:
         got = choice.random(3)
         assert np.array_equal(got[:2], expected[:2])
         assert got[2] == (1.0 if life._minute == 5 else expected[2])
+
+
+def test_corrections_of_a_whole_span_are_taken_back() -> None:
+    class Life:
+        _minute = 0
+
+    life = Life()
+    choice = _Decided(np.random.default_rng(1), life, 5, 1.0, 10)  # type: ignore[arg-type]
+    taken = []
+    for life._minute in (0, 5, 10, 14, 15):
+        taken.append(choice.random(3)[2] == 1.0)
+    assert taken == [False, True, True, True, False]
+
+
+def test_the_twin_is_asked_before_it_has_seen_the_dose_or_anything_later() -> None:
+    class Asked(OnTwin):
+        def add(self, twin: Twin, time_us: int, bolus_u: float, above_mgdl: float = 0.0) -> None:
+            entries = twin.record.entries
+            asked.append(((time_us - START_US) // US_PER_MIN, bolus_u, above_mgdl))
+            assert entries[-1].time_us == time_us
+            assert "cgm_mgdl" in {e.kind for e in entries if e.time_us == time_us}
+            assert "bolus_u" not in {e.kind for e in entries if e.time_us == time_us}
+            before = [d for d in doses if d[0] < time_us]
+            assert [(e.time_us, e.value) for e in entries if e.kind == "bolus_u"] == before
+
+    asked: list[tuple[int, float, float]] = []
+    person = VirtualPerson(3001, sensor=AVERAGE_NOISE, unannounced=0.35, variability=0.3)
+    events = person.events(START_US, 6.0)
+    doses = [(t, v) for t, kind, v in events if kind == "bolus_u"]
+    seen = {t for t, kind, _ in events if kind == "cgm_mgdl"}
+    picked = [d for d in doses if d[0] in seen][:3]
+    minutes = [(t - START_US) // US_PER_MIN for t, _ in picked]
+    assert len(minutes) >= 2
+    ask_twin(Asked(120), person, events, minutes)
+    assert asked == [(m, v, person.habits.correction_mgdl) for m, (_, v) in zip(minutes, picked, strict=True)]
