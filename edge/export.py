@@ -17,7 +17,6 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -25,6 +24,7 @@ import msgspec
 
 from core.errors import InputError
 from core.units import check_value
+from core.version import VERSION
 from edge.config import HubConfig
 from edge.desk import Ask, at_the_desk
 from edge.store.journal import check_chain
@@ -196,7 +196,7 @@ class _Writer:
             "manifest.json",
             {
                 "format": "hometwin export 1",
-                "program": version("hometwin"),
+                "program": VERSION,
                 "hub_id": self._config.hub_id,
                 "made_at": _iso(begin["now_us"]),
                 "rows": begin["rows"],

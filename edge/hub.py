@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -33,6 +32,7 @@ from core.messages import (
     encode,
 )
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
+from core.version import VERSION
 from edge.alarms.threshold import ThresholdAlarms
 from edge.ble.radio import make_radio
 from edge.ble.supervisor import Supervisor
@@ -58,7 +58,6 @@ from sync.hub_link import HubLink
 
 log = structlog.get_logger()
 
-VERSION: Final = version("hometwin")
 # Beyond this many unsent messages only samples and alarms queue up: estimates can be made again, readings not.
 OUTBOX_SOFT_LIMIT: Final = 2000
 STATUS_EVERY_US: Final = 15 * US_PER_MIN

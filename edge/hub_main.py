@@ -8,10 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# structlog loads rich only to draw coloured tracebacks, which a service never shows: 4 MiB for as long as the
-# hub lives. Its own code treats rich as optional, and None here reads as "not installed".
+from edge.heap import keep_heap_small
+
+# structlog loads rich to draw coloured tracebacks, which a service never shows, and greenlet where the tests' tools
+# have brought it: 5 MiB for as long as the hub lives. It treats both as optional, and None reads as "not installed".
 if __name__ == "__main__":
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    keep_heap_small()
+    for name in ("rich", "greenlet"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 from core.clock import Clock
 from core.errors import ConfigError
@@ -20,13 +24,7 @@ from edge.config import HubConfig, load_config
 from edge.desk import load_secret
 from edge.hub import Hub
 from edge.logs import configure_logs
-from edge.process import (
-    keep_memory_private,
-    process_clock,
-    run_until_signal,
-    use_one_heap,
-    with_one_line_errors,
-)
+from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
 from edge.store.repair import open_or_repair
 from sync.hub_link import HubLink, link_from_files
 
@@ -87,7 +85,6 @@ def make_link(config: HubConfig, clock: Clock) -> HubLink | None:
 
 def main() -> None:
     """Run the hub whose configuration is the first argument."""
-    use_one_heap()
     settings = load_config(Path(sys.argv[1]))
     configure_logs("hub", settings.log_level)
     keep_memory_private(lock=True)

@@ -20,7 +20,6 @@ from core.errors import HometwinError
 
 log = structlog.get_logger()
 
-_M_ARENA_MAX: Final = -8  # malloc.h of glibc
 _PR_SET_DUMPABLE: Final = 4
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
@@ -67,16 +66,6 @@ def run_until_signal(main: Coroutine[Any, Any, None]) -> None:
             raise _first_of(group) from None
 
     asyncio.run(supervised())
-
-
-def use_one_heap() -> None:
-    """Let all threads share one heap (0.7 MiB of a hub's 58); call it before the first thread starts.
-
-    glibc would give each its own. Other C libraries (musl) have no such habit and no such call.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def with_one_line_errors(call: Callable[[], None]) -> None:

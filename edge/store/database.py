@@ -34,8 +34,8 @@ from edge.store.wal import check_log
 
 NO_SPACE: Final = "no space left"
 PAGE_BYTES: Final = 4096  # SQLite's default, which our files have
-# 1 MiB of pages: a fold touches about twenty; the hub as a whole lives within 60 MiB.
-_CACHE_KIB: Final = 1024
+# A quarter MiB of pages: a fold touches about twenty, of 4 KiB; the hub as a whole lives within 60 MiB.
+_CACHE_KIB: Final = 256
 # Pages in the write-ahead log before it is copied into the file: 4 MiB. Larger saves writes (a page that
 # changes often is copied once), smaller saves space and the time to open after a power cut.
 _CHECKPOINT_PAGES: Final = 1000

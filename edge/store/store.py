@@ -46,8 +46,8 @@ log = structlog.get_logger()
 # Larger folds pack better (1,024: some 10% less) but lengthen the transaction that folds and the tail that
 # is read and written in full records; 256 is under a day of a CGM.
 FOLD_SAMPLES: Final = 256
-# Unpacked segments kept for the next question: 8 x 256 samples are under 1 MiB.
-_KEPT_SEGMENTS: Final = 8
+# Unpacked segments kept for the next question, a tenth of a MiB each: sync and engine read on where they were.
+_KEPT_SEGMENTS: Final = 2
 # Rows that one outbox message holds at most (about 12 kB sealed: any broker takes it). So it is known which samples
 # a lost message can have held.
 BATCH_SAMPLES: Final = 200
