@@ -42,7 +42,8 @@ def keep_memory_private(*, lock: bool) -> None:
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     unlimited = limit == resource.RLIM_INFINITY or os.geteuid() == 0
     locked = lock and unlimited and libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0
-    log.info("memory.private", closed=closed, locked=locked)
+    # A start that fails shall say one line, and that is not this one.
+    log.debug("memory.private", closed=closed, locked=locked)
 
 
 def process_clock() -> Clock:
