@@ -10,7 +10,7 @@ from tests.cloud.filled import NOW_US
 
 
 def test_each_parameter_tells_how_much_of_it_is_data() -> None:
-    # filled: every variance is .01; the published SDs are .7, .05, .25, .2, .2, so 1 − .01/SD² by hand:
+    # filled: every variance is .01; the published SDs are 1, .05, .25, .35, .2, so 1 − .01/SD² by hand:
     page = blocks.estimate_table(filled.estimate(), filled.prior(), NOW_US)
     told = [
         re.findall(r'<td class="number">([^<]*)</td></tr>', row)[-1]
@@ -18,10 +18,10 @@ def test_each_parameter_tells_how_much_of_it_is_data() -> None:
         if "×" in row and "row" in row
     ]
     assert [t.replace("\u2009", " ").replace("\u00a0", " ") for t in told] == [
-        "98 %",
+        "99 %",
         "0 %",
         "84 %",
-        "75 %",
+        "92 %",
         "75 %",
     ]
 
