@@ -34,6 +34,7 @@ class Child:
     restarts: int = 0
     quick_deaths: int = 0
     held: bool = False  # killed on purpose and not to be restarted
+    killed: bool = False  # killed on purpose: this death says nothing about the child
     watcher: asyncio.Task[None] | None = None
 
     @property
@@ -82,6 +83,7 @@ class Group:
         child = self.children[name]
         child.held = hold
         if child.alive and child.process is not None:
+            child.killed = True
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(sig)
 
@@ -137,7 +139,9 @@ class Group:
             if child.held or self._stopping:
                 return
             quick = loop.time() - born_s < QUICK_DEATH_S
-            child.quick_deaths = child.quick_deaths + 1 if quick else 0
+            if not child.killed:
+                child.quick_deaths = child.quick_deaths + 1 if quick else 0
+            child.killed = False
             if code == 2 or child.quick_deaths >= MAX_QUICK_DEATHS:
                 self.failed_name = child.name
                 self.failed.set()
