@@ -19,7 +19,7 @@ from core.chance import MIN_DRAWS
 
 NOW_US = 1_767_225_600_000_000
 SEED = 20261126
-# 100,000 take five minutes, so `python -m bench advice` asks for them; here a part of them.
+# 100,000 take five minutes of a core: HOMETWIN_ADVICE_STATES=100000 asks for them; here a part of them.
 N_STATES = int(os.environ.get("HOMETWIN_ADVICE_STATES", "3000"))
 T = np.array([0.1, 0.3, 0.6, 0.8, 1.0, 0.9])  # six moments of the five hours are enough to rank doses by
 _Z = np.random.default_rng(SEED).standard_normal((3, MIN_DRAWS, 1))
