@@ -110,10 +110,10 @@ async def test_a_killed_sensor_process_goes_on_where_it_was_with_its_bond(
     again = await asyncio.to_thread(runner.sensors, port, "--only", "cgm,strap")
     await hub.open(device)  # the bond still holds: no pairing
     values = await hub.subscribe(MEASUREMENT)
-    values.clear()
     await hub.subscribe(RACP)
     assert await hub.ask(RACP, b"\x01\x01") == b"\x06\x00\x01\x01"
-    history = offsets(values)
+    heard = offsets(values)
+    history = heard[heard.index(0) :]  # a live reading may come before the first of the history, none within
     assert history[: len(history)] == list(range(0, 5 * len(history), 5))  # each once, in order, none lost
     assert len(history) > 10
     (status,) = await ask(tmp_path / "c.sock", b'{"device":"cgm","do":"status"}')
