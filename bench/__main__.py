@@ -18,6 +18,7 @@ BENCHES: Final = {
     "card": "bytes written to the card in a year of a real person",
     "causal": "identification beside y0 and pgmpy, effects that are known, confounding by indication",
     "cloud_prior": "the population prior: speed, recovery, what it buys a newcomer, privacy",
+    "faults": "200 kills of hub and engine, power cuts, failing disks, bit rot: what survived",
     "forecast": "forecasts of real people beside persistence, ridge and boosting",
     "hypo": "warning of hypoglycaemia in real people beside a threshold with slope",
     "mechanism": "what insulin and carbohydrate do: windows, what-if on bodies of another structure",

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from core.clock import Clock
-from core.errors import HometwinError, InputError, StoreError
+from core.errors import HometwinError, InputError, StoreError, TamperedError
 from core.evidence import person_mark
 from core.messages import (
     Alarm,
@@ -68,6 +68,9 @@ RING_RETRY_S: Final = 1.0
 RESTART_PAUSE_S: Final = 1.0
 ALARM_HISTORY_BYTES: Final = 256 << 10  # some 3,000 alarms
 POSTERIOR_HISTORY_BYTES: Final = 1 << 20  # an estimate is 1-2 kB and one is kept each day: about two years
+# A hub whose store turns out damaged lives at least so long: a card that reads well when the store is opened and badly
+# later must not keep it opening.
+LEAST_LIFE_S: Final = 600.0
 ANSWER_FIRST_S: Final = 0.5  # an erased hub ends, but not before the one who asked knows
 ENTRY_KINDS: Final = ("carbs_g", "bolus_u", "long_acting_u", "smbg_mgdl", "drug_mg", "weight_kg")
 
@@ -171,7 +174,7 @@ class Hub:
             )
 
     async def run(self) -> None:
-        """Until cancelled. Errors of opening have been raised before; here nothing stops the hub."""
+        """Until cancelled, or until the store has to be opened anew: TamperedError (in a group)."""
         self._running = asyncio.current_task()
         server = await serve_control(self.config.control_socket, self.on_request)
         parts: dict[str, Callable[[], Awaitable[None]]] = {
@@ -192,12 +195,20 @@ class Hub:
             async with asyncio.TaskGroup() as group:
                 for name, part in parts.items():
                     group.create_task(self._keep(name, part), name=name)
+                group.create_task(self._end_when_damaged(time.monotonic()), name="damage")
         finally:
             server.close()
             self.config.control_socket.unlink(missing_ok=True)
             self.thread.close()
             self.store.close()
             log.info("hub.stopped")
+
+    async def _end_when_damaged(self, started_s: float) -> None:
+        """Damage is repaired by opening the store. Until then readings are stored and alarms ring."""
+        await self.thread.damaged.wait()
+        log.error("store.damaged_in_use")
+        await asyncio.sleep(max(0.0, started_s + LEAST_LIFE_S - time.monotonic()))
+        raise TamperedError("a record was damaged while the hub ran", where=str(self.config.store_path))
 
     async def take(self, samples: tuple[Sample, ...]) -> None:
         """Store samples durably; returning is the acknowledgement. Then tell the other parts.

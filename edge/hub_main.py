@@ -17,8 +17,10 @@ if __name__ == "__main__":
     for name in ("rich", "greenlet"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
+import structlog
+
 from core.clock import Clock
-from core.errors import ConfigError
+from core.errors import ConfigError, TamperedError
 from core.patient import Patient
 from edge.config import HubConfig, load_config
 from edge.desk import load_secret
@@ -28,20 +30,35 @@ from edge.process import keep_memory_private, process_clock, run_until_signal, w
 from edge.store.repair import open_or_repair
 from sync.hub_link import HubLink, link_from_files
 
+log = structlog.get_logger()
+
 
 async def run_hub(config: HubConfig, clock: Clock) -> None:
-    """Run the hub until cancelled."""
+    """Run the hub until cancelled; anew, with the store repaired, when it was damaged meanwhile."""
     patient = read_patient(config)
     key = load_secret(config)
-    link = make_link(config, clock)
+    while True:
+        link = make_link(config, clock)
+        store, repair = open_or_repair(made_store_path(config), key, hub_id=config.hub_id, clock=clock)
+        try:
+            await Hub(config, store, clock, link, patient, repair).run()
+        except BaseExceptionGroup as group:
+            if group.split(TamperedError)[1] is not None:
+                raise
+            log.error("hub.begins_anew")
+        else:
+            return
+
+
+def made_store_path(config: HubConfig) -> Path:
+    """Where the store lies, in a folder that exists."""
     try:
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as err:
         raise ConfigError(
             f"cannot make this folder: {err.strerror}", where=f"state_dir {config.state}"
         ) from None
-    store, repair = open_or_repair(config.store_path, key, hub_id=config.hub_id, clock=clock)
-    await Hub(config, store, clock, link, patient, repair).run()
+    return config.store_path
 
 
 def read_patient(config: HubConfig) -> str:

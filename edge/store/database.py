@@ -95,7 +95,8 @@ class FileWatch:
         self._path = path
         # Stays open as long as SQLite's: closing any handle of a file gives up this process's locks on it.
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._known = {name: _identity(name) for name in (path, path.with_name(path.name + "-wal"))}
+        # Names as text: the path objects would be turned into it four times in every commit.
+        self._known = {name: _identity(name) for name in (str(path), f"{path}-wal")}
 
     def first_page(self) -> bytes:
         """The file's first page as it lies on the disk."""
@@ -111,12 +112,12 @@ class FileWatch:
             if known is None or _identity(name) != known:
                 raise StoreError(
                     "store file was deleted or replaced while in use",
-                    where=str(name),
+                    where=name,
                     mend="nothing is stored from now on: put the file back, or restart to begin a new store",
                 )
 
 
-def _identity(name: Path) -> tuple[int, int] | None:
+def _identity(name: str) -> tuple[int, int] | None:
     try:
         found = os.stat(name)
     except OSError:

@@ -10,6 +10,7 @@ to an older state. ``generation`` rises with every transaction, so whoever remem
 from __future__ import annotations
 
 import hashlib
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -36,6 +37,7 @@ COMMITTED: Final = (
 )
 _NUMBERS: Final = tuple(int(table) for table in COMMITTED)
 _TABLES: Final = max(_NUMBERS) + 1
+_in_order: Final = itemgetter(*_NUMBERS)
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -59,7 +61,7 @@ class Head:
     """A state of the store. A transaction works on a copy and keeps it only once it is durable."""
 
     def __init__(self, commitment_key: bytes) -> None:
-        self._key = commitment_key
+        self._keyed = _keyed(commitment_key)
         self.generation = 0
         self.last_row = 0
         self.last_outbox = 0
@@ -77,14 +79,10 @@ class Head:
 
     def copy(self) -> Head:
         """An independent copy, one generation later."""
-        other = Head(self._key)
-        other.generation = self.generation + 1
-        other.last_row, other.last_outbox = self.last_row, self.last_outbox
-        other.sample_pointer = self.sample_pointer
+        other = Head.__new__(Head)
+        other.__dict__.update(self.__dict__)
+        other.generation += 1
         other.counters = dict(self.counters)
-        other.links, other.chain_from = self.links, self.chain_from
-        other.journal_last, other.journal_hash = self.journal_last, self.journal_hash
-        other.archive_last = self.archive_last
         other.counts, other._sums = self.counts.copy(), self._sums.copy()
         other._sealed_sums = self._sealed_sums.copy()
         return other
@@ -111,7 +109,7 @@ class Head:
 
     def rekey(self, commitment_key: bytes) -> None:
         """Commit by another key from now on: every live record has to be added again."""
-        self._key = commitment_key
+        self._keyed = _keyed(commitment_key)
         for table in COMMITTED:
             self.clear(table)
 
@@ -127,8 +125,8 @@ class Head:
             self.last_outbox,
             self.sample_pointer,
             self.counters,
-            tuple([self.counts[n] for n in _NUMBERS]),
-            tuple([self._sealed_sums[n] for n in _NUMBERS]),
+            _in_order(self.counts),
+            _in_order(self._sealed_sums),
             self.links,
             self.chain_from,
             self.journal_last,
@@ -159,5 +157,11 @@ class Head:
         return head
 
     def _element(self, table: Table, ident: bytes, sealed_marks: bytes) -> int:
-        place = bytes((table, len(ident))) + ident + sealed_marks
-        return int.from_bytes(hashlib.blake2b(place, key=self._key, digest_size=_SUM_BYTES).digest(), "big")
+        digest = self._keyed.copy()
+        digest.update(bytes((table, len(ident))) + ident + sealed_marks)
+        return int.from_bytes(digest.digest(), "big")
+
+
+def _keyed(key: bytes) -> hashlib.blake2b:
+    """To be copied for each record: the key is a block of its own, hashed once."""
+    return hashlib.blake2b(key=key, digest_size=_SUM_BYTES)

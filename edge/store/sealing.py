@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -96,7 +97,7 @@ class OuterKey:
 
     def wrap(self, number: int, data_key: bytes, cipher: Cipher) -> bytes:
         """The sealed record of a data key at place ``number`` of the keyring (slots.ring_number)."""
-        return _seal(self._key, cipher, 0, self._place, Table.KEYRING, row_ident(number), data_key)
+        return _seals_with(self._key, cipher, 0, self._place)(Table.KEYRING, row_ident(number), data_key)
 
     def unwrap(self, number: int, sealed: bytes) -> bytes:
         """The data key; TamperedError when the record was changed or another key wrapped it."""
@@ -117,13 +118,14 @@ class Sealer:
         self._keys = {number: _Key(derive(key, store_id, "seal")) for number, key in data_keys.items()}
         self.active = max(data_keys)
         self.oldest = min(data_keys)
+        self._seal = _seals_with(self._keys[self.active], self.cipher, self.active, self._place)
         first = data_keys[self.oldest]
         self._name_key = derive(first, store_id, "names")
         self.commitment_key = derive(first, store_id, "commitment")
 
     def seal(self, table: Table, ident: bytes, plain: bytes) -> bytes:
         """A record for exactly this place."""
-        return _seal(self._keys[self.active], self.cipher, self.active, self._place, table, ident, plain)
+        return self._seal(table, ident, plain)
 
     def open(self, table: Table, ident: bytes, sealed: object) -> bytes:
         """The record's content; TamperedError (and nothing else) when it is not what we wrote here."""
@@ -155,35 +157,43 @@ class _Place:
             raise InputError("hub id is longer than 255 bytes", where="hub_id")
         fixed = b"hometwin/store\0" + store_id + bytes([len(hub)]) + hub
         # Every part has a fixed or written length and the ident comes last, so two places never read alike.
-        self.by_table = {table: fixed + bytes([table]) for table in Table}
+        # A list: looking up members of an enumeration would cost as much as sealing.
+        self.by_table = [fixed + bytes([number]) for number in range(max(Table) + 1)]
 
 
-def _seal(
-    key: _Key, cipher: Cipher, number: int, place: _Place, table: Table, ident: bytes, plain: bytes
-) -> bytes:
+def _seals_with(
+    key: _Key, cipher: Cipher, number: int, place: _Place
+) -> Callable[[Table, bytes, bytes], bytes]:
+    """What seals a record; all that does not change from one to the next is made once."""
     header = bytes((RECORD_FORMAT << 4 | cipher, number))
-    nonce = os.urandom(NONCE_BYTES)
-    return (
-        header + nonce + key.by_cipher[cipher].encrypt(nonce, plain, header + place.by_table[table] + ident)
-    )
+    encrypt, by_table = key.by_cipher[cipher].encrypt, [header + fixed for fixed in place.by_table]
+
+    def seal(table: Table, ident: bytes, plain: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return header + nonce + encrypt(nonce, plain, by_table[table] + ident)
+
+    return seal
 
 
 def _open(keys: dict[int, _Key], place: _Place, table: Table, ident: bytes, sealed: object) -> bytes:
-    where = f"{table.name.lower()} {place_text(ident)}"
     # SQLite stores any type in any column, so a hostile file may hold a number or a text here.
     if not isinstance(sealed, bytes) or len(sealed) < OVERHEAD_BYTES:
-        raise TamperedError("record is too short", where=where)
+        raise TamperedError("record is too short", where=_where(table, ident))
     cipher, number = sealed[0] & 15, sealed[1]
     key = keys.get(number)
     if sealed[0] >> 4 != RECORD_FORMAT or key is None or cipher not in key.by_cipher:
-        raise TamperedError("record names an unknown format, cipher or key", where=where)
+        raise TamperedError("record names an unknown format, cipher or key", where=_where(table, ident))
     header = sealed[:HEADER_BYTES]
     nonce = sealed[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
     body = sealed[HEADER_BYTES + NONCE_BYTES :]
     try:
         return key.by_cipher[cipher].decrypt(nonce, body, header + place.by_table[table] + ident)
     except InvalidTag:
-        raise TamperedError("record fails authentication", where=where) from None
+        raise TamperedError("record fails authentication", where=_where(table, ident)) from None
+
+
+def _where(table: Table, ident: bytes) -> str:
+    return f"{table.name.lower()} {place_text(ident)}"
 
 
 def place_text(ident: bytes) -> str:

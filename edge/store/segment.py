@@ -14,11 +14,12 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from core.errors import DecodeError
 from core.messages import Sample
-from edge.store.columns import ColumnReader, ColumnWriter, column_bits
+from edge.store.columns import ColumnReader, ColumnWriter, Plan, plan_column
 
 PLAIN_FORMAT, STEADY_FORMAT = 1, 2  # the first byte
 MAX_SAMPLES: Final = 4096  # far above the 256 of a fold; bounds what reading may allocate
@@ -37,6 +38,8 @@ _MAX_DECIMALS: Final = 6
 _RAW: Final = 7  # values that are no short decimals: eight bytes each
 _MAX_ZEROS: Final = 18
 _HAS_AMENDS, _IS_DELETED = 1, 2
+# How arrivals are told: as they are, or after the sample's own time, in one column (no longer written) or one a series.
+_BY_ARRIVAL, _BY_LATENESS, _BY_SERIES = range(3)
 
 
 class SeriesSpan(NamedTuple):
@@ -85,24 +88,22 @@ def encode_segment(samples: Sequence[Sample]) -> bytes:
     head.number(len(samples))
     head.number(len(series))
     base_us = 0
-    modes = []
-    for members in series:
-        modes.append(_best_seq_mode(members))
-        base_us = _write_span(head, members, modes[-1], base_us)
+    seqs = [_planned_seqs(members) for members in series]
+    for members, (mode, _) in zip(series, seqs, strict=True):
+        base_us = _write_span(head, members, mode, base_us)
     _write_marks(head, samples, places)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=_DICTIONARY)
     packed_head = packer.compress(bytes(head)) + packer.flush()
     steady = any(s.steady_us for s in samples)
     out = ColumnWriter()
     out.column(places)
-    for members, mode in zip(series, modes, strict=True):
+    for members, (_, planned) in zip(series, seqs, strict=True):
         times_us = [s.time_us for s in members]
         first_us = min(times_us)
         unit_us = math.gcd(*(t - first_us for t in times_us)) or 1
         _write_unit(out, unit_us, steady)
         out.column([(t - first_us) // unit_us for t in times_us])
-        low = min(s.seq for s in members)
-        out.column([s.seq - _predicted(mode, s.time_us, low) for s in members])
+        out.planned(planned)
         out.column([s.quality for s in members])
         _write_values(out, [s.value for s in members])
     _write_received(out, samples, series, steady)
@@ -181,12 +182,18 @@ def _predicted(mode: int, time_us: int, lowest: int) -> int:
     return time_us // _US_PER_MIN if mode == _SEQ_MINUTES else lowest
 
 
-def _best_seq_mode(members: Sequence[Sample]) -> int:
-    if all(s.seq == s.time_us for s in members):
-        return _SEQ_TIME
-    from_minutes = [s.seq - s.time_us // _US_PER_MIN for s in members]
-    plain = [s.seq for s in members]
-    return _SEQ_MINUTES if column_bits(from_minutes) < column_bits(plain) else _SEQ_PLAIN
+def _planned_seqs(members: Sequence[Sample]) -> tuple[int, Plan]:
+    """What a series' numbers are best predicted from, and the column of what is left."""
+    seqs = [s.seq for s in members]
+    if seqs == [s.time_us for s in members]:
+        return _SEQ_TIME, plan_column([0] * len(seqs))
+    low = min(seqs)
+    plain = plan_column([seq - low for seq in seqs])
+    if plain.bits:
+        minutes = plan_column([s.seq - s.time_us // _US_PER_MIN for s in members])
+        if minutes.bits < plain.bits:
+            return _SEQ_MINUTES, minutes
+    return _SEQ_PLAIN, plain
 
 
 def _write_span(out: ColumnWriter, members: Sequence[Sample], mode: int, base_us: int) -> int:
@@ -259,12 +266,13 @@ def _read_marks(reader: ColumnReader, count: int) -> list[_Mark]:
 def _decimals(values: Iterable[float]) -> tuple[int, list[int]]:
     """The fewest decimals that hold every value exactly, with the values as integers; _RAW when none does."""
     values = list(values)
-    if all(math.isfinite(v) and abs(v) < 1e9 and not (v == 0 and math.copysign(1, v) < 0) for v in values):
+    minus_zero = 0 in values and any(v == 0 and math.copysign(1, v) < 0 for v in values)
+    if all(map(math.isfinite, values)) and max(map(abs, values)) < 1e9 and not minus_zero:
         for decimals in range(_MAX_DECIMALS + 1):
             scale = 10**decimals
             whole = [round(v * scale) for v in values]
             # The very division that reading does, so equality here means equality there.
-            if all(w / scale == v for w, v in zip(whole, values, strict=True)):
+            if [w / scale for w in whole] == values:
                 return decimals, whole
     return _RAW, []
 
@@ -313,21 +321,28 @@ def _read_unit(reader: ColumnReader, short: bool) -> int:
 def _write_received(
     out: ColumnWriter, samples: Sequence[Sample], series: Sequence[Sequence[Sample]], steady: bool
 ) -> None:
-    """Live samples come shortly after their time; a backfill comes all at once. The way that packs better wins.
+    """Live samples come shortly after their time, each sensor in its own way; a backfill comes all at once. The way
+    that packs better wins.
 
     Wall time less steady time stays the same until the clock is set. Its distance to the first time is short: how
     long the machine had been up.
     """
-    unit_us = math.gcd(*(s.received_us for s in samples), *(s.steady_us for s in samples if steady)) or 1
+    received_us, steady_us = [s.received_us for s in samples], [s.steady_us for s in samples]
+    unit_us = math.gcd(*received_us, *(steady_us if steady else ())) or 1
     _write_unit(out, unit_us, steady)
-    lateness = [s.received_us // unit_us - s.time_us // unit_us for members in series for s in members]
-    arrivals = [s.received_us // unit_us for s in samples]
-    by_lateness = column_bits(lateness) < column_bits(arrivals)
-    out.number(int(by_lateness))
-    out.column(lateness if by_lateness else arrivals)
+    arrivals, late = plan_column([t // unit_us for t in received_us]), []
+    if arrivals.bits:
+        late = [
+            plan_column([s.received_us // unit_us - s.time_us // unit_us for s in members])
+            for members in series
+        ]
+    by_series = late and sum(column.bits for column in late) < arrivals.bits
+    out.number(_BY_SERIES if by_series else _BY_ARRIVAL)
+    for column in late if by_series else [arrivals]:
+        out.planned(column)
     if steady:
         near = min(s.time_us for s in series[0]) // unit_us
-        out.column([(s.received_us - s.steady_us) // unit_us - near for s in samples])
+        out.column([(r - s) // unit_us - near for r, s in zip(received_us, steady_us, strict=True)])
 
 
 def _read_received(
@@ -337,11 +352,17 @@ def _read_received(
     unit_us = _read_unit(reader, steady)
     if unit_us < 1:
         raise DecodeError("segment names an unknown packing")
-    by_lateness = reader.number()
-    column = reader.column(len(places))
-    if by_lateness:
-        late = iter(column)
-        by_series = [iter([next(late) + t // unit_us for t in series_us]) for series_us in times_us]
+    way = reader.size(_BY_SERIES)
+    if way == _BY_ARRIVAL:
+        column = reader.column(len(places))
+    else:
+        joined = iter(reader.column(len(places)) if way == _BY_LATENESS else ())
+        by_series = []
+        for series_us in times_us:
+            late = (
+                reader.column(len(series_us)) if way == _BY_SERIES else list(islice(joined, len(series_us)))
+            )
+            by_series.append(iter([more + t // unit_us for more, t in zip(late, series_us, strict=True)]))
         column = [next(by_series[place]) for place in places]
     if not steady:
         return [(unit_us * arrival, 0) for arrival in column]

@@ -52,6 +52,7 @@ _KEPT_SEGMENTS: Final = 2
 # a lost message can have held.
 BATCH_SAMPLES: Final = 200
 US_PER_MS: Final = 1000
+_INSERT: Final = {t: f"INSERT INTO {t.name.lower()} VALUES (?, ?)" for t in Table}  # noqa: S608 - constants
 
 
 class Store:
@@ -122,10 +123,11 @@ class Store:
             fresh: dict[tuple[str, str, int], Sample] = {}
             for sample in samples:
                 kept = normal(sample, received_us, steady_us)
-                if kept.key in fresh or self._has(kept.key):
+                key = kept.key
+                if key in fresh or self._has(key):
                     self._has_come_again(kept.source, kept.seq)
                 else:
-                    fresh[kept.key] = kept
+                    fresh[key] = kept
             new = tuple(fresh.values())
             if new:
                 self._append_new(new)
@@ -440,11 +442,8 @@ class Store:
             if folds:
                 self._db.execute("DELETE FROM tail WHERE number < ?", (HEAD_ROW,))
                 head.clear(Table.TAIL)
-            self._insert(
-                head,
-                Table.SEGMENTS,
-                [(row, seal(Table.SEGMENTS, row_ident(row), plain)) for row, plain in folds],
-            )
+                records = [(row, seal(Table.SEGMENTS, row_ident(row), plain)) for row, plain in folds]
+                self._insert(head, Table.SEGMENTS, records)
             self._insert(
                 head,
                 Table.TAIL,
@@ -454,10 +453,10 @@ class Store:
             head.links = links
 
         def remember() -> None:
-            for sample in new:
-                index.add_tail(sample)
             for row, plain in folds:
                 index.add_segment(row, read_summary(unchained(plain)[1]))
+            for sample in kept:
+                index.add_tail(sample)
 
         self._change(write, remember)
 
@@ -479,9 +478,11 @@ class Store:
         head.journal_last, head.journal_hash = number, hash_of(line)
 
     def _insert(self, head: Head, table: Table, records: Sequence[tuple[int, bytes]]) -> None:
-        for row, sealed in records:
+        insert = _INSERT[table]
+        for record in records:
+            row, sealed = record
             head.add(table, row_ident(row), marks(sealed))
-        self._db.executemany(f"INSERT INTO {table.name.lower()} VALUES (?, ?)", records)  # noqa: S608 - constants
+            self._db.execute(insert, record)
 
     def _change(
         self,

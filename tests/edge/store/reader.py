@@ -170,11 +170,17 @@ class Bytes:
         [head] = self.take(1)
         order, packing = head >> 4, head & 15
         if packing == 0:
-            return [self.varint()] * n
+            firsts = [self.varint() for _ in range(order)]
+            return summed([self.varint()] * (n - order), firsts)
         if packing == 2:
             inner = Bytes(zlib.decompress(self.take(self.varint()), wbits=-15))
             return [inner.varint() for _ in range(n)]
+        if packing == 4:
+            step = self.varint()
+            beats, rest = self.column(n), self.column(n)
+            return [step * beat + more for beat, more in zip(beats, rest, strict=True)]
         [width] = self.take(1)
+        lowest = self.varint() if packing == 3 else 0
         firsts = [self.varint() for _ in range(order)]
         bits = iter("".join(f"{byte:08b}" for byte in self.take(self.varint())))
 
@@ -186,13 +192,18 @@ class Bytes:
             ones = 0
             while ones < 24 and next(bits) == "1":
                 ones += 1
-            values.append(zigzag(number(number(7)) if ones == 24 else ones << width | number(width)))
-        for first in reversed(firsts):
-            sums = [first]
-            for value in values:
-                sums.append(sums[-1] + value)
-            values = sums
-        return values
+            unsigned = number(number(7)) if ones == 24 else ones << width | number(width)
+            values.append(lowest + unsigned if packing == 3 else zigzag(unsigned))
+        return summed(values, firsts)
+
+
+def summed(values: list[int], firsts: list[int]) -> list[int]:
+    for first in reversed(firsts):
+        sums = [first]
+        for value in values:
+            sums.append(sums[-1] + value)
+        values = sums
+    return values
 
 
 def zigzag(value: int) -> int:
@@ -239,9 +250,13 @@ def segment(data: bytes) -> list[list[Any]]:
             values = [whole / 10**decimals for whole in body.column(size)]
         columns.append((times, seqs, qualities, values))
     unit, flag = body.unit(data[0]), body.varint()
-    arrivals = iter(body.column(count))
+    arrivals = iter(body.column(count) if flag < 2 else ())
     if flag:
-        late = [iter([unit * (next(arrivals) + t // unit) for t in times]) for times, *_ in columns]
+        each = [iter(body.column(len(times))) if flag == 2 else arrivals for times, *_ in columns]
+        late = [
+            iter([unit * (next(more) + t // unit) for t in times])
+            for (times, *_), more in zip(columns, each, strict=True)
+        ]
         received = [next(late[place]) for place in order]
     else:
         received = [unit * arrival for arrival in arrivals]

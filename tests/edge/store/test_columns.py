@@ -28,9 +28,24 @@ def test_columns_and_texts_come_back(columns: list[list[int]], text: str) -> Non
     ("values", "packing", "most_bytes"),
     [
         ([7] * 500, Packing.CONSTANT, 2),
-        ([1_700_000_000 + 300 * n for n in range(500)], Packing.RICE, 80),  # steps: about a bit each
+        ([1_700_000_000 + 300 * n for n in range(500)], Packing.CONSTANT, 10),  # steps
+        (
+            [300 * n + 60 * (n > 99) - 60 * (n > 399) for n in range(500)],
+            Packing.RICE,
+            90,
+        ),  # about a bit each
         ([0, 1, 2] * 200, Packing.DEFLATE, 20),  # a pattern
-        ([1_700_000_000 + 300 * n + n * n * 7919 % 13 for n in range(500)], Packing.RICE, 400),  # jitter
+        (
+            [(n * n * 2_654_435_761 >> 7) % 13 for n in range(500)],
+            Packing.LOWEST,
+            320,
+        ),  # one-sided noise of 13 values: 3.7 bits
+        # 10 bits of jitter of its own on each, a gap of two days and a pace that must be found: 10.6 bits
+        (
+            [1_700_000 * n + n * n * 7919 % 1009 + 170_000_000_000 * (n > 99) for n in range(500)],
+            Packing.GRID,
+            750,
+        ),
     ],
 )
 def test_each_packing_serves_what_it_is_for(values: list[int], packing: Packing, most_bytes: int) -> None:
@@ -68,7 +83,12 @@ def test_an_endless_number_is_refused() -> None:
         ColumnReader(b"\xff" * 100).number()
 
 
-@pytest.mark.parametrize("head", [0x0F, 0x10, 0x31, 0x12, 0x03])
+def test_a_grid_within_a_grid_is_refused() -> None:
+    with pytest.raises(DecodeError, match="unknown packing"):
+        ColumnReader(bytes((Packing.GRID, 2)) * 500).column(9)
+
+
+@pytest.mark.parametrize("head", [0x0F, 0x20, 0x31, 0x12, 0x13, 0x14, 0x05])
 def test_an_unknown_packing_is_refused(head: int) -> None:
     with pytest.raises(DecodeError, match="unknown packing"):
         ColumnReader(bytes((head, 0, 0, 0, 0))).column(9)

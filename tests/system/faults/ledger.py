@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from core.errors import TamperedError
 from core.messages import Sample
@@ -17,6 +17,13 @@ from edge.store.store import Store
 from tests.edge.store.conftest import reading
 
 EVERYTHING = 1 << 30
+
+
+class Figures(Protocol):
+    """The fixture that tells what a test saw. Counts: kills, cuts, faults, records."""
+
+    def __call__(self, text: str, **counts: int) -> None:
+        """Tell it."""
 
 
 class Call(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 
 from core.errors import HometwinError
 from tests.edge.store.conftest import open_store
-from tests.system.faults.ledger import Call, Ledger
+from tests.system.faults.ledger import Call, Figures, Ledger
 from tests.system.faults.power_cut import get_files, put_files
 
 NAME = "replay.sqlite"
@@ -46,7 +46,7 @@ def outcome(folder: Path, files: dict[str, bytes], ledger: Ledger) -> str:
     return "same"
 
 
-def test_every_page_of_the_file_flipped_once(folder: Path) -> None:
+def test_every_page_of_the_file_flipped_once(folder: Path, figures: Figures) -> None:
     ledger = Ledger()
     with open_store(folder / NAME) as store:
         for call in (Call("append", 3000), Call("enqueue", 3), Call("enqueue", 4), Call("put", 5)):
@@ -64,7 +64,9 @@ def test_every_page_of_the_file_flipped_once(folder: Path) -> None:
             told[outcome(folder, {name: flipped(whole, at, bit)}, ledger)] += 1
         except AssertionError as error:
             raise AssertionError(f"bit {bit} of byte {at}: {error}") from error
-    print(f"seed {SEED}: {len(places)} flips in {len(whole) // PAGE} pages: {dict(told)}")
+    figures(
+        f"seed {SEED}: {len(places)} flips in {len(whole) // PAGE} pages: {dict(told)}", faults=len(places)
+    )
     assert told["TamperedError"] > len(whole) // PAGE // 2
 
 
@@ -82,7 +84,7 @@ def cut_short(folder: Path) -> tuple[dict[str, bytes], list[tuple[int, Ledger]]]
 
 
 def test_every_frame_of_the_log_flipped_once(
-    folder: Path, cut_short: tuple[dict[str, bytes], list[tuple[int, Ledger]]]
+    folder: Path, cut_short: tuple[dict[str, bytes], list[tuple[int, Ledger]]], figures: Figures
 ) -> None:
     """A flip in the last commit alone may pass for a cut before it: then exactly that commit is missing."""
     files, history = cut_short
@@ -113,7 +115,10 @@ def test_every_frame_of_the_log_flipped_once(
             if at > LOG_HEADER:
                 held = max((past.rows for size, past in history if size <= at - at % FRAME), default=0)
                 assert rows >= held
-    print(f"seed {SEED}: {len(places)} flips in a log of {len(log) // FRAME} frames: {dict(told)}")
+    figures(
+        f"seed {SEED}: {len(places)} flips in a log of {len(log) // FRAME} frames: {dict(told)}",
+        faults=len(places),
+    )
     assert told["TamperedError"] > len(places) // 2
 
 

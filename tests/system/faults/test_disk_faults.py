@@ -34,7 +34,7 @@ from tests.system.faults.disk import (
     Op,
     Short,
 )
-from tests.system.faults.ledger import Call, Ledger
+from tests.system.faults.ledger import Call, Figures, Ledger
 from tests.system.faults.power_cut import get_files, put_files
 
 NAME = "replay.sqlite"
@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[str, Action, bool]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_write_fails_in_turn_and_nothing_acknowledged_is_lost(
-    folder: Path, prepared: Prepared, fault: str
+    folder: Path, prepared: Prepared, fault: str, figures: Figures
 ) -> None:
     kind, action, lasting = FAULTS[fault]
     path, rng = folder / NAME, random.Random(fault)
@@ -168,13 +168,17 @@ def test_each_write_fails_in_turn_and_nothing_acknowledged_is_lost(
         assert all(isinstance(error, StoreError) for error in errors), errors
         if fault == "full disk":
             assert all("no space left" in str(error) and error.mend for error in errors), errors
-    print(
-        f"{fault}: {many} faults injected one by one, {told} were told to the caller, {records} records checked"
+    figures(
+        f"{fault}: {many} faults injected one by one, {told} were told to the caller, {records} records checked",
+        faults=many,
+        records=records,
     )
     assert many
 
 
-def test_each_operation_of_making_a_store_fails_in_turn_and_the_next_attempt_makes_it(folder: Path) -> None:
+def test_each_operation_of_making_a_store_fails_in_turn_and_the_next_attempt_makes_it(
+    folder: Path, figures: Figures
+) -> None:
     """Also the names that Python gives, not SQLite: see test_power_cut.py for those."""
     changes = ("open", "write", "sync", "truncate", "delete", "read")
     path = folder / NAME
@@ -196,13 +200,15 @@ def test_each_operation_of_making_a_store_fails_in_turn_and_the_next_attempt_mak
         assert disk.injected == 1
         with open_store(path) as store:
             Ledger().check(store)
-    print(f"{plan.seen} faults injected while a store is made, {told} were told to the caller")
+    figures(
+        f"{plan.seen} faults injected while a store is made, {told} were told to the caller", faults=plan.seen
+    )
     assert told > plan.seen // 2
 
 
 @pytest.mark.parametrize("fault", ["read error", "bit flip"])
 def test_each_read_fails_in_turn_and_nothing_wrong_is_returned(
-    folder: Path, prepared: Prepared, fault: str
+    folder: Path, prepared: Prepared, fault: str, figures: Figures
 ) -> None:
     """A store with a checkpointed file and a short log, so that both are read at opening and later."""
     path, rng = folder / NAME, random.Random(fault)
@@ -236,7 +242,7 @@ def test_each_read_fails_in_turn_and_nothing_wrong_is_returned(
         action = IOERR_READ if fault == "read error" else Flip(rng.randrange(1 << 15))
         outcome = read_all(FailFrom(lambda op: op.kind == "read", n, action))
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-    print(f"{fault}: {plan.seen} reads failed one by one: {outcomes}")
+    figures(f"{fault}: {plan.seen} reads failed one by one: {outcomes}", faults=plan.seen)
     assert sum(outcomes.values()) == plan.seen
 
 

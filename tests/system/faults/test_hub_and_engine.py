@@ -1,5 +1,6 @@
 """Twenty kills of the real hub and engine under load, and a hub that starts a day early and a day late.
 
+``python -m bench faults`` makes it 200 (HOMETWIN_PROCESS_KILLS), which takes some ten minutes.
 After each kill of the hub its store is opened and compared with the recording that the sensors play: what was
 acknowledged is there, in the same rows as before, and nothing else is.
 """
@@ -21,14 +22,14 @@ from core.messages import Sample
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from edge.demo.layout import HUB_ID
 from edge.store.store import Store
-from tests.system.faults.ledger import EVERYTHING, facts
+from tests.system.faults.ledger import EVERYTHING, Figures, facts
 from tests.system.stack import Stack, recorded, running_stack, sfloat_step
 
 pytestmark = pytest.mark.system
 KILLS = int(os.environ.get("HOMETWIN_PROCESS_KILLS", "20"))
 SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
 SPEED = 1200.0
-LENGTH = "7d"  # more than the kills need; the test ends with them
+LENGTH = f"{8 + KILLS // 5}d"  # more than the kills need; the test ends with them
 START = "2023-11-06T00:00"
 UNITS = {"cgm_mgdl": 1.0, "bolus_u": 1.0, "carbs_g": 1000.0, "basal_uph": 1.0}
 
@@ -38,7 +39,9 @@ class Watch:
     """The store between two lives of the hub."""
 
     stack: Stack
-    truth: dict[str, dict[int, float]]
+    truth: dict[
+        str, dict[int, list[float]]
+    ]  # kind -> time -> values: some pumps note two rates in one minute
     rows: list[Sample] = field(default_factory=list)
     checked: int = 0
 
@@ -60,9 +63,10 @@ class Watch:
         assert len({s.key for s in samples}) == len(samples), "a record is there twice"
         for sample in samples[len(self.rows) :]:
             if sample.kind in self.truth:
-                value = self.truth[sample.kind].get(sample.time_us)
-                assert value is not None, f"a {sample.kind} record was invented"
-                assert abs(sample.value - value) <= sfloat_step(value, UNITS[sample.kind])
+                values = self.truth[sample.kind].get(sample.time_us, [])
+                assert any(abs(sample.value - v) <= sfloat_step(v, UNITS[sample.kind]) for v in values), (
+                    f"a {sample.kind} record was invented"
+                )
         self.checked += len(found)
         self.rows = samples
 
@@ -84,16 +88,17 @@ async def kill_hub(stack: Stack, watch: Watch, acknowledged: int, by_us: int = 0
     process = stack.group.children["hub"].process
     assert process is not None
     await process.wait()
-    await asyncio.to_thread(watch.look, acknowledged)
+    # Not in a thread: the engine is started meanwhile, and until it is itself that fork of ours would hold the lock.
+    watch.look(acknowledged)
     right = dict(stack.group.environ)
     stack.group.environ = {**right, "HOMETWIN_CLOCK": shifted(right["HOMETWIN_CLOCK"], by_us)}
     await stack.group.release("hub")
     stack.group.environ = right
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300 + 30 * KILLS)
 async def test_kills_and_wrong_clocks_lose_nothing_acknowledged_and_invent_nothing(
-    tmp_path: Path, recording_2307: Path
+    tmp_path: Path, recording_2307: Path, figures: Figures
 ) -> None:
     rng = random.Random(SEED)
     async with running_stack(
@@ -101,22 +106,22 @@ async def test_kills_and_wrong_clocks_lose_nothing_acknowledged_and_invent_nothi
     ) as stack:
         stack.parts = ("broker", "air", "sensors", "engine", "hub")
         await stack.start()
-        truth = {kind: dict(recorded(recording_2307, kind, stack.start_us, stack.end_us)) for kind in UNITS}
+        truth: dict[str, dict[int, list[float]]] = {kind: {} for kind in UNITS}
+        for kind, by_time in truth.items():
+            for time_us, value in recorded(recording_2307, kind, stack.start_us, stack.end_us):
+                by_time.setdefault(time_us, []).append(value)
         watch = Watch(stack, truth)
-        # A third of the kills are the engine's.
-        victims = ["engine" if number % 3 == 2 else "hub" for number in range(KILLS)]
-        for number, victim in enumerate(victims):
-            before = len(watch.rows)
-            status = await stack.when(
-                f"new rows before kill {number}", lambda s, n=before: s["engine"]["rows"] > n, 120
-            )
+        working = 0
+        for pair in range(KILLS // 2):
+            status = await new_rows(stack, len(watch.rows), f"before kill {2 * pair}")
+            if pair % 2:  # else it is killed wherever it is, also while it starts
+                await stack.when("the engine is up", lambda s: s["engine"]["up"], 120)
+                working += 1
             await asyncio.sleep(rng.random() * 0.3)  # anywhere in what it does
-            if victim == "engine":
-                stack.group.kill("engine", signal.SIGKILL)
-                there = status["engine"]["rows"]
-                await stack.when("rows go on without it", lambda s, n=there: s["engine"]["rows"] > n, 120)
-            else:
-                await kill_hub(stack, watch, status["engine"]["rows"])
+            stack.group.kill("engine", signal.SIGKILL)
+            status = await new_rows(stack, status["engine"]["rows"], "without the engine")
+            await asyncio.sleep(rng.random() * 0.3)
+            await kill_hub(stack, watch, status["engine"]["rows"])
         await a_day_behind(stack, watch)
         await a_day_ahead(stack, watch)
         # Its clock is right again: it has fetched whatever it could not take or date meanwhile.
@@ -135,10 +140,18 @@ async def test_kills_and_wrong_clocks_lose_nothing_acknowledged_and_invent_nothi
         await process.wait()
         watch.look(status["engine"]["rows"])
         watch.complete_until(until_us)
-        print(
-            f"seed {SEED}: {KILLS} kills survived ({victims.count('hub')} of the hub, {victims.count('engine')} of "
-            f"the engine) and 2 wrong clocks; {len(watch.rows)} records at the end, {watch.checked} records checked"
+        figures(
+            f"seed {SEED}: {KILLS // 2 * 2} kills survived ({KILLS // 2} of the hub, {KILLS // 2} of the engine, {working} "
+            f"surely while it worked) and 2 wrong clocks; {len(watch.rows)} records at the end, "
+            f"{watch.checked} records checked",
+            kills=KILLS // 2 * 2,
+            records=watch.checked,
         )
+
+
+async def new_rows(stack: Stack, than: int, why: str) -> dict[str, Any]:
+    """Wait until the hub has stored more rows; its status."""
+    return await stack.when(f"new rows {why}", lambda s: s["engine"]["rows"] > than, 120)
 
 
 def honest(status: dict[str, Any]) -> bool:

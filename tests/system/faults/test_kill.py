@@ -16,7 +16,7 @@ import pytest
 
 from core.errors import WrongKeyError
 from tests.edge.store.conftest import KEY, open_store
-from tests.system.faults.ledger import Call, Ledger
+from tests.system.faults.ledger import Call, Figures, Ledger
 
 CUTS = int(os.environ.get("HOMETWIN_CUTS", "180"))
 SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
@@ -98,7 +98,9 @@ def writers() -> Iterator[Writers]:
     assert "Traceback" not in errors, errors
 
 
-def test_no_acknowledged_sample_is_lost_and_none_invented_by_kill_9(folder: Path, writers: Writers) -> None:
+def test_no_acknowledged_sample_is_lost_and_none_invented_by_kill_9(
+    folder: Path, writers: Writers, figures: Figures
+) -> None:
     rng = random.Random(SEED)
     calls = records = torn = made = 0
     ledger = Ledger()
@@ -129,9 +131,11 @@ def test_no_acknowledged_sample_is_lost_and_none_invented_by_kill_9(folder: Path
             whole = cut % CUTS_PER_STORE == CUTS_PER_STORE - 1 or cut == CUTS - 1
             ledger.check(store, after_row=0 if whole else ledger.rows)
     records += ledger.checked
-    print(
+    figures(
         f"seed {SEED}: {CUTS} cuts survived ({made} before the store was made, {torn} inside a call), "
-        f"{calls} acknowledgements and {records} records checked"
+        f"{calls} acknowledgements and {records} records checked",
+        cuts=CUTS,
+        records=records,
     )
     assert calls > CUTS // 2
     assert torn > CUTS // 10

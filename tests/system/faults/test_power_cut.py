@@ -15,7 +15,7 @@ from core.errors import StoreError
 from edge.store.store import Store
 from tests.edge.store.conftest import open_store
 from tests.system.faults.disk import LIE, Disk, Op
-from tests.system.faults.ledger import Ledger, chosen
+from tests.system.faults.ledger import Figures, Ledger, chosen
 from tests.system.faults.power_cut import Keep, PowerCut, put_files, record_names
 
 CUTS = int(os.environ.get("HOMETWIN_POWER_CUTS", "180"))
@@ -89,7 +89,9 @@ def checked(folder: Path, ledger: Ledger | None) -> Ledger:
     return after
 
 
-def test_no_acknowledged_sample_is_lost_in_a_power_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_acknowledged_sample_is_lost_in_a_power_cut(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
     life = lived(folder, monkeypatch)
     kinds = [op.kind for op in life.log]
     assert kinds.count("write") > CALLS
@@ -121,9 +123,11 @@ def test_no_acknowledged_sample_is_lost_in_a_power_cut(folder: Path, monkeypatch
             records += checked(left, ledger).checked
         except (AssertionError, StoreError) as error:
             raise AssertionError(f"{what}: {error}") from error
-    print(
+    figures(
         f"seed {SEED}: {len(moments) + again} power cuts survived ({again} of them during recovery), "
-        f"{len(life.log)} file operations recorded, {records} records checked"
+        f"{len(life.log)} file operations recorded, {records} records checked",
+        cuts=len(moments) + again,
+        records=records,
     )
     assert records > CUTS
 
@@ -160,6 +164,7 @@ def test_the_check_itself_finds_loss_where_syncs_are_missing(
     monkeypatch: pytest.MonkeyPatch,
     weakness: str,
     after_open: Callable[[Store], object],
+    figures: Figures,
 ) -> None:
     """Without this the test above would prove nothing: weaken the store, and it must fail."""
 
@@ -181,5 +186,5 @@ def test_the_check_itself_finds_loss_where_syncs_are_missing(
             checked(left, life.acknowledged(moment))
         except (AssertionError, StoreError):
             lost += 1
-    print(f"{weakness}: {lost} of {len(moments)} cuts lost something acknowledged")
+    figures(f"{weakness}: {lost} of {len(moments)} cuts lost something acknowledged")
     assert lost > 2

@@ -22,6 +22,7 @@ import pytest
 
 from edge.control import ask_hub
 from edge.demo.layout import DEVICES
+from tests.system.faults.ledger import Figures
 from tests.system.stack import Stack, running_stack
 
 pytestmark = pytest.mark.system
@@ -129,7 +130,11 @@ def dumps_allowed() -> Iterator[None]:
 
 @pytest.mark.timeout(600)
 async def test_no_canary_is_readable_anywhere(
-    tmp_path: Path, recording_2307: Path, dumps_allowed: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    recording_2307: Path,
+    dumps_allowed: None,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: Figures,
 ) -> None:
     root = tmp_path / "house"
     work = tmp_path / "work"  # where a core dump would fall
@@ -191,7 +196,7 @@ async def test_no_canary_is_readable_anywhere(
     dumps = [p for p in (*work.iterdir(), *root.rglob("core*")) if p.is_file()]
     assert dumps == []
     assert killed + stopped > 50
-    print(
+    figures(
         f"{len(wanted) + 1} canaries searched in {killed} files after a crash, {stopped} at the end, 6 processes"
     )
 
