@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from cloud.trials.analyse import SAFETY, Analysis, Difference
-from cloud.trials.charts import Line, forest, violins
+from cloud.trials.charts import violins
 from cloud.trials.plan import OUTCOMES, Plan
 from cloud.trials.provenance import Provenance
 from cloud.trials.run import Outcome
+from core.drawing.forest import FOREST_CSS, Line, forest
 from core.drawing.style import CSS
 from core.drawing.svg import both_widths
 
@@ -26,13 +27,9 @@ VIOLINS: Final = (
     ("above_180_pct", (25.0,)),
     ("mean_mgdl", ()),
 )
-OWN_CSS: Final = """
-.interval { stroke-width: 1.8; } .interval.better, .point.better { stroke: var(--in); } .point.better { fill: var(--in); }
-.interval.worse, .point.worse { stroke: var(--low); } .point.worse { fill: var(--low); }
-.interval.neutral, .point.neutral { stroke: var(--twin); } .point.neutral { fill: var(--twin); }
-.zero { stroke: var(--quiet); stroke-width: 1.2; } .aim { stroke: var(--high); stroke-dasharray: 5 4; }
-.tick.head { font-weight: 650; fill: var(--text); } .violin { stroke: none; } .violin.v0 { fill: var(--other); }
-.violin.v1 { fill: var(--twin); opacity: .45; } code { font-size: .82rem; overflow-wrap: anywhere; } table.left td { text-align: left; white-space: normal; }
+OWN_CSS: Final = f"""{FOREST_CSS}.aim {{ stroke: var(--high); stroke-dasharray: 5 4; }}
+.violin {{ stroke: none; }} .violin.v0 {{ fill: var(--other); }} .violin.v1 {{ fill: var(--twin); opacity: .45; }}
+code {{ font-size: .82rem; overflow-wrap: anywhere; }} table.left td {{ text-align: left; white-space: normal; }}
 """
 
 
