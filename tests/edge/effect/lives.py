@@ -34,6 +34,7 @@ def write(path: Path, seed: int, days: int, heart: bool = True) -> None:
         eaten[None],
         life,
         out,
+        np.zeros(loop.N_MEMORY),
     )
     lines = ["time,kind,value"]
     for k, row in enumerate(out[0]):
