@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from zoneinfo import ZoneInfo
 
-import numpy as np
-
-from core.causal.effect import Comparison, compare_with_twin
-from core.causal.estimate import Estimate
-from core.causal.from_records import FromRecords, ask
-from core.causal.moments import Moments, moments
-from core.causal.on_twin import OnTwin, average, interval
-from core.causal.twin_graph import ACTIVITY, GLUCOSE_NOW, ILLNESS, INSULIN
+from core.causal.asked import Asked, Person, ask_people, by_words, e_value_words, rows
+from core.causal.twin_graph import ACTIVITY, ILLNESS
 from core.errors import InputError, RefusedError
 from core.events import parse_event_time
-from core.messages import Sample
 from core.patient import Patient
 from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN
-from core.twin import Twin
 from edge.readers import read_record
 from edge.replay.command import load_patient
 from edge.replay.outputs import write_whole
@@ -29,39 +21,6 @@ TABLE: Final = "effect.csv"
 PAGE: Final = "report.html"
 LEAST_MIN, MOST_MIN = 30.0, 360.0  # before, insulin has hardly begun; later, other things decide
 THRESHOLD_MGDL: Final = (100.0, 400.0)
-DEFAULT_MGDL: Final = 180.0  # the consensus range ends here
-BEGIN_PERCENTILE: Final = (
-    10.0  # of glucose at corrections: below, corrections are exceptions and find no comparison
-)
-FEW: Final = 20
-
-
-class Person(NamedTuple):
-    """One recording."""
-
-    name: str
-    patient: Patient
-    samples: tuple[Sample, ...]
-    moments: Moments
-
-
-class TwinSays(NamedTuple):
-    """The twin's answer at the same corrections, mg/dL; intervals 95 %, of the posterior and with the structure's error."""
-
-    comparison: Comparison  # of the decision, with the records
-    decision: tuple[float, float]  # interval with the structure's error
-    alone: tuple[float, float, float]  # mean and such an interval of the dose alone
-    moments: int
-
-
-class Asked(NamedTuple):
-    """Everything that the page shows."""
-
-    records: FromRecords
-    twin: TwinSays | None
-    above_mgdl: float
-    after_min: float
-    names: tuple[str, ...]
 
 
 def effect(
@@ -85,51 +44,23 @@ def effect(
     from edge.effect.report import report_html
 
     _check(events, patient_files, above_mgdl, after_min, ill, never_ill, draws)
-    known = () if never_ill else ill or None
     patients = _patients(patient_files, len(events))
-    recordings = [_read(path, patient) for path, patient in zip(events, patients, strict=True)]
-    if above_mgdl is None:
-        above_mgdl = begins(recordings)
-    people = [
-        _person(path.name, patient, samples, above_mgdl, after_min, known, never_active)
-        for path, patient, samples in zip(events, patients, recordings, strict=True)
-    ]
+    people = [_person(path, patient, ill, never_ill) for path, patient in zip(events, patients, strict=True)]
     try:
-        records = ask([p.moments for p in people])
-        twin = _twin(people, records, above_mgdl, after_min, draws, seed) if with_twin else None
+        asked = ask_people(
+            people,
+            above_mgdl,
+            after_min,
+            never_active=never_active,
+            with_twin=with_twin,
+            draws=draws,
+            seed=seed,
+        )
     except RefusedError as err:
         raise InputError(err.what, where="refused", mend=_mend(err)) from None
-    asked = Asked(records, twin, above_mgdl, after_min, tuple(p.name for p in people))
-    write_whole(out, {TABLE: table(asked), PAGE: report_html(asked)})
+    names = [path.name for path in events]
+    write_whole(out, {TABLE: table(asked), PAGE: report_html(asked, names)})
     return [*lines(asked), f"see {out / PAGE}"]
-
-
-def rows(asked: Asked) -> list[tuple[str, float, float, float, str]]:
-    """(who says, effect, low, high, why not) with 95 % intervals; nan where there is none."""
-    nan = float("nan")
-    found = [_row("adjusted for nothing, all moments", asked.records.everywhere)]
-    found.append(_row("adjusted for nothing, where both could happen", asked.records.naive))
-    for tried in asked.records.tried:
-        whom = "those who corrected" if tried.target == "treated" else "all"
-        words = f"{METHOD_WORDS[tried.method]}, {whom}"
-        if tried.answer is None:
-            found.append((words, nan, nan, nan, tried.refused))
-        else:
-            found.append(_row(words, tried.answer.estimate))
-    if asked.twin is not None:
-        twin = asked.twin
-        found.append(
-            ("the twin, g-computation: the decision", twin.comparison.twin_effect, *twin.decision, "")
-        )
-        found.append(("the twin, g-computation: the dose alone", *twin.alone, ""))
-    return found
-
-
-METHOD_WORDS: Final = {
-    "g-computation": "standardisation (outcome model)",
-    "ipw": "inverse probability weights",
-    "doubly robust": "doubly robust",
-}
 
 
 def table(asked: Asked) -> str:
@@ -164,30 +95,6 @@ def lines(asked: Asked) -> list[str]:
     return said
 
 
-def e_value_words(asked: Asked) -> str:
-    """How fragile the answer is."""
-    e = asked.records.main.e_value
-    return (
-        f"E-value {e.point:.1f}, of the interval's near end {e.interval:.1f}: so many times likelier would an unmeasured "
-        "cause have to make both the correction and a high outcome to explain the effect away"
-    )
-
-
-def by_words(asked: Asked) -> str:
-    """What the intervals rest on."""
-    r = asked.records
-    if r.by == "person":
-        return f"intervals are over {r.main.estimate.groups} people"
-    return (
-        f"intervals are over {r.main.estimate.groups} days of {'one person' if r.people == 1 else f'{r.people} people'}: "
-        "about them, nobody else"
-    )
-
-
-def _row(words: str, found: Estimate) -> tuple[str, float, float, float, str]:
-    return words, found.effect, found.low, found.high, ""
-
-
 def _check(
     events: Sequence[Path],
     patient_files: Sequence[Path],
@@ -220,43 +127,11 @@ def _patients(files: Sequence[Path], wanted: int) -> list[Patient]:
     return loaded * wanted if len(loaded) == 1 else loaded
 
 
-def _read(path: Path, patient: Patient) -> tuple[Sample, ...]:
-    found = read_record(path, ZoneInfo(patient.timezone)).samples
-    return tuple(sorted(found, key=lambda s: (s.time_us, s.seq)))
-
-
-def begins(recordings: Sequence[Sequence[Sample]]) -> float:
-    """Glucose at which corrections begin in these records, mg/dL; DEFAULT_MGDL where there are hardly any."""
-    zone = ZoneInfo("UTC")
-    glucose = np.concatenate(
-        [
-            m.columns[GLUCOSE_NOW][m.eligible & (m.columns[INSULIN] > 0), 0]
-            for m in (
-                moments(r, zone, above_mgdl=THRESHOLD_MGDL[0], after_min=0.0, waking_h=(0, 24))
-                for r in recordings
-            )
-        ]
-    )
-    if glucose.size < FEW:
-        return DEFAULT_MGDL
-    return float(np.floor(np.percentile(glucose, BEGIN_PERCENTILE)))
-
-
-def _person(
-    name: str,
-    patient: Patient,
-    samples: tuple[Sample, ...],
-    above_mgdl: float,
-    after_min: float,
-    ill: Sequence[str] | None,
-    never_active: bool,
-) -> Person:
+def _person(path: Path, patient: Patient, ill: Sequence[str], never_ill: bool) -> Person:
     zone = ZoneInfo(patient.timezone)
-    spans = None if ill is None else [_span(text, zone) for text in ill]
-    found = moments(samples, zone, above_mgdl=above_mgdl, after_min=after_min, ill=spans)
-    if never_active:
-        found.columns[ACTIVITY] = 0.0 * found.dose_u
-    return Person(name, patient, samples, found)
+    spans = () if never_ill else [_span(text, zone) for text in ill] or None
+    samples = sorted(read_record(path, zone).samples, key=lambda s: (s.time_us, s.seq))
+    return Person(patient, samples, spans)
 
 
 def _span(text: str, zone: ZoneInfo) -> tuple[int, int]:
@@ -269,27 +144,6 @@ def _span(text: str, zone: ZoneInfo) -> tuple[int, int]:
     if span[0] >= span[1]:
         raise InputError("must end after it begins", where="--ill")
     return span
-
-
-def _twin(
-    people: Sequence[Person],
-    records: FromRecords,
-    above_mgdl: float,
-    after_min: float,
-    draws: int,
-    seed: int,
-) -> TwinSays:
-    asked = OnTwin(after_min, draws)
-    for number, person in enumerate(people):
-        m = person.moments
-        kept = m.eligible & (m.columns[INSULIN] > 0)
-        decided = list(zip(m.time_us[kept].tolist(), m.dose_u[kept].tolist(), strict=True))
-        if decided:
-            twin = Twin(person.patient, model=person.patient.model.name, seed=seed + number)
-            asked.follow(twin, person.samples, decided, above_mgdl)
-    decision, alone = asked.against_waiting(records.chance, seed=seed), asked.effects()
-    compared = compare_with_twin(records.main.estimate, lambda *_: average(decision), (0.0, 1.0))
-    return TwinSays(compared, interval(decision), (average(alone)[0], *interval(alone)), len(asked))
 
 
 def _mend(err: RefusedError) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
+from core.causal.asked import Asked, by_words, e_value_words, rows
 from core.causal.counterfactual import STRUCTURE_LN_SD
 from core.causal.twin_graph import twin_svg
 from core.drawing.forest import FOREST_CSS, Line, forest
 from core.drawing.style import CSS
 from core.drawing.svg import both_widths
-from edge.effect.command import Asked, by_words, e_value_words, rows
 
 WIDE, NARROW = 1060, 420
 
 
-def report_html(asked: Asked) -> str:
+def report_html(asked: Asked, names: Sequence[str]) -> str:
     """The whole page, self-contained; no clock in it: the same question gives the same bytes."""
     r = asked.records
     main = r.main.estimate
@@ -29,7 +30,7 @@ def report_html(asked: Asked) -> str:
     refused = "".join(f"<li>{escape(who)}: {escape(why)}</li>" for who, *_, why in rows(asked) if why)
     parts = (
         f"<h1>{title}</h1>",
-        f'<p class="quiet">{escape(", ".join(asked.names))} · {r.treated} corrections and {r.untreated} moments without one, '
+        f'<p class="quiet">{escape(", ".join(names))} · {r.treated} corrections and {r.untreated} moments without one, '
         f"above {asked.above_mgdl:g} mg/dL · glucose {asked.after_min:g} min later · 95 % intervals</p>",
         '<p class="quiet">Not a medical device; no figure here is a therapy recommendation.</p>',
         '<div class="tiles"><div class="tile"><div class="name">Those who corrected, by records</div>'
