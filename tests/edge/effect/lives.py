@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core import closed_loop as loop
+from core.messages import Sample
 from core.units import US_PER_MIN
 from core.virtual import Habits, draw_life, draw_person, meal_steps
 from edge.replay.outputs import iso
@@ -19,8 +20,8 @@ HABITS = Habits(
 )
 
 
-def write(path: Path, seed: int, days: int, heart: bool = True) -> None:
-    """An event file (UTC) of glucose, doses, counted meals, sugar and heart rate."""
+def samples(seed: int, days: int, heart: bool = True) -> list[Sample]:
+    """Glucose, doses, counted meals, sugar and heart rate, from START_US."""
     person = draw_person(np.random.default_rng([seed, 0]), HABITS)
     meals, life = draw_life(np.random.default_rng([seed, 1]), person, HABITS, days)
     out = np.empty((1, len(life), loop.N_OUT))
@@ -36,7 +37,7 @@ def write(path: Path, seed: int, days: int, heart: bool = True) -> None:
         out,
         np.zeros(loop.N_MEMORY),
     )
-    lines = ["time,kind,value"]
+    found = []
     for k, row in enumerate(out[0]):
         events = [("cgm_mgdl", row[loop.O_CGM]), ("bolus_u", row[loop.O_BOLUS])]
         events.append(("carbs_g", eaten[k, loop.COUNTED] + row[loop.O_RESCUE]))
@@ -44,6 +45,12 @@ def write(path: Path, seed: int, days: int, heart: bool = True) -> None:
             events.append(("heart_rate_bpm", 62.0 + k % 7 + life[k, loop.L_HEART]))
         if k % loop.STEPS_PER_DAY % 12 == 0:
             events.append(("basal_uph", row[loop.O_BASAL]))
-        time = iso(START_US + 5 * k * US_PER_MIN)
-        lines += [f"{time},{kind},{value:.3f}" for kind, value in events if value > 0]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        time_us = START_US + 5 * k * US_PER_MIN
+        found += [Sample(time_us, kind, float(value), kind, k) for kind, value in events if value > 0]
+    return found
+
+
+def write(path: Path, seed: int, days: int, heart: bool = True) -> None:
+    """The same as an event file (UTC)."""
+    lines = [f"{iso(s.time_us)},{s.kind},{s.value:.3f}" for s in samples(seed, days, heart)]
+    path.write_text("\n".join(("time,kind,value", *lines)) + "\n", encoding="utf-8")
