@@ -165,6 +165,43 @@ def whatif(
 
 
 @app.command()
+def effect(
+    events: Annotated[
+        list[Path], typer.Argument(help="Recordings, as for replay; of a hub: events.csv of its export.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the report.")],
+    patient: Annotated[
+        list[Path] | None, typer.Option(help="Patient file (TOML): one for all, or one for each recording.")
+    ] = None,
+    above: Annotated[
+        float | None,
+        typer.Option(help="Glucose above which corrections are thought of, mg/dL; default: by the record."),
+    ] = None,
+    after: Annotated[float, typer.Option(help="Glucose is looked at so many minutes later.")] = 120.0,
+    ill: Annotated[
+        list[str] | None,
+        typer.Option(help="When the person was ill: TIME..TIME; may be given more than once."),
+    ] = None,
+    never_ill: Annotated[
+        bool, typer.Option("--never-ill", help="The person was not ill in this time.")
+    ] = False,
+    never_active: Annotated[
+        bool, typer.Option("--never-active", help="There was no exercise (when no heart rate is on record).")
+    ] = False,
+    twin: Annotated[bool, typer.Option(help="Ask the twin the same question, as a check of it.")] = True,
+    draws: Annotated[int, typer.Option(help="The twin's draws at each correction.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+) -> None:
+    """Ask records what a correction does to glucose: adjusted for why it was given, or refused with the reason."""
+    from edge.effect.command import effect as run
+
+    for line in run(
+        events, patient or (), out, above, after, ill or (), never_ill, never_active, twin, draws, seed
+    ):
+        typer.echo(line)
+
+
+@app.command()
 def advise(
     events: Annotated[Path, typer.Argument(help="A recording, of any format that replay reads.")],
     at: Annotated[

@@ -15,31 +15,25 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from rich.progress import track
 
 from bench.recordings import US_PER_MIN
 from bench.truth import samples_of
-from core.advice import insulin_on_board
 from core.causal.effect import Answer, Comparison, compare_with_twin, estimate_effect
 from core.causal.estimate import Estimate, naive
-from core.causal.on_twin import OnTwin, average
+from core.causal.from_records import joined
+from core.causal.moments import WAIT_MIN, Moments, moments
+from core.causal.on_twin import OnTwin, average, interval
 from core.causal.regress import Z95, standard_error
-from core.causal.twin_graph import (
-    ACTIVITY,
-    GLUCOSE_NOW,
-    HOUR,
-    ILLNESS,
-    INSULIN,
-    LATER,
-    MEAL,
-    ON_BOARD,
-    twin_graph,
-)
+from core.causal.twin_graph import GLUCOSE_NOW, INSULIN, LATER, twin_graph
 from core.errors import RefusedError
+from core.messages import Sample
 from core.patient import Patient
 from core.twin import Twin
+from core.units import US_PER_DAY
 from firmware_sim.person import Illness, Playback, VirtualPerson
 from firmware_sim.person_cgm import AVERAGE_NOISE
 
@@ -48,10 +42,7 @@ DAYS: Final = 12
 START_US: Final = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp()) * 1_000_000
 AFTER_MIN: Final = 120
 STEP_MIN: Final = 5
-WAIT_MIN: Final = 150  # nobody corrects sooner after a dose: no comparison there
-WAKING_H: Final = (9.0, 21.0)
 WRONG: Final = (0.0, 0.5, 2.0)  # twins in which a dose does nothing, half, twice of what ours says
-MEAL_MIN: Final = 240  # carbohydrate logged this recently may still come
 # People who are often high: more meals unsaid, settings further off, days more unlike each other.
 UNSTEADY: Final[dict[str, Any]] = {"unannounced": 0.35, "therapy_error": 0.3, "variability": 0.3}
 
@@ -134,90 +125,51 @@ def _snapshot(playback: Playback) -> Playback:
 
 def points(seeds: range, twins: OnTwin) -> Points:
     """All people's moments of decision. ``twins`` is given those treated, eligible moments whose truth is known."""
-    rows: list[tuple[float, ...]] = []
+    people, truth, alone = [], [], []
     for seed in track(seeds, description="people who correct"):
         person, events, effects = live(seed)
-        theirs = _person_rows(seed, person, events, effects)
-        ask_twin(twins, person, events, [int(r[15]) for r in theirs if r[11] > 0 and math.isfinite(r[13])])
-        rows += theirs
-    table = np.array(rows)
-    columns = {
-        INSULIN: table[:, 0],
-        LATER: table[:, 1],
-        GLUCOSE_NOW: table[:, 2:5],
-        HOUR: table[:, 5:7],
-        MEAL: table[:, 7],
-        ON_BOARD: table[:, 8],
-        ACTIVITY: table[:, 9],
-        ILLNESS: table[:, 10],
-    }
-    return Points(columns, table[:, 12], table[:, 11] > 0, table[:, 13], table[:, 14])
+        samples = samples_of(events)
+        theirs = moments_of(person, samples)
+        known = [effects.get((t - START_US) // US_PER_MIN, (math.nan,) * 2) for t in theirs.time_us.tolist()]
+        soon, never = (np.where(theirs.dose_u > 0, v, math.nan) for v in np.array(known).T)
+        asked = theirs.eligible & np.isfinite(soon)
+        decided = list(zip(theirs.time_us[asked].tolist(), theirs.dose_u[asked].tolist(), strict=True))
+        ask_twin(twins, person, samples, decided)
+        people.append(theirs)
+        truth.append(soon)
+        alone.append(never)
+    together, number, _ = joined(people)
+    return Points(together.columns, number, together.eligible, np.concatenate(truth), np.concatenate(alone))
 
 
-def _person_rows(
-    seed: int, person: VirtualPerson, events: list[tuple[int, str, float]], effects: Effects
-) -> list[tuple[float, ...]]:
-    cgm = {round((t - START_US) / US_PER_MIN): v for t, k, v in events if k == "cgm_mgdl"}
-    pulse = {round((t - START_US) / US_PER_MIN): v for t, k, v in events if k == "heart_rate_bpm"}
-    doses = [(t, v) for t, k, v in events if k == "bolus_u"]
-    meals = [(round((t - START_US) / US_PER_MIN), v) for t, k, v in events if k == "carbs_g"]
-    threshold = person.habits.correction_mgdl
-    dosed = {round((t - START_US) / US_PER_MIN) for t, _ in doses}
-    eaten = {m for m, _ in meals}
-    unknown = (math.nan, math.nan)
-    rows: list[tuple[float, ...]] = []
-    for minute in range(30, DAYS * 1440 - AFTER_MIN, STEP_MIN):
-        hour = minute % 1440 / 60.0
-        if not WAKING_H[0] <= hour < WAKING_H[1] or minute in eaten:
-            continue
-        now, past, later = cgm.get(minute), cgm.get(minute - 15), cgm.get(minute + AFTER_MIN)
-        if now is None or past is None or later is None:
-            continue
-        t_us = START_US + minute * US_PER_MIN
-        recent = [(t, v) for t, v in doses if t_us - 420 * US_PER_MIN <= t < t_us]
-        waited = not recent or (t_us - recent[-1][0]) / US_PER_MIN >= WAIT_MIN
-        carbs = sum(v * (1 - (minute - m) / MEAL_MIN) for m, v in meals if 0 < minute - m < MEAL_MIN)
-        treated = float(minute in dosed)
-        ill = any(i.start_day <= minute / 1440 <= i.start_day + i.days for i in person.illness)
-        effort = float(np.mean([pulse.get(minute - k, person.resting_bpm) for k in range(0, 60, 5)]))
-        turn = 2 * math.pi * hour / 24
-        rows.append(
-            (
-                treated,
-                later,
-                now,
-                now - past,
-                now - threshold,
-                math.sin(turn),
-                math.cos(turn),
-                carbs,
-                insulin_on_board(t_us, recent),
-                effort - person.resting_bpm,
-                float(ill),
-                float(waited and now > threshold),
-                float(seed),
-                *(effects.get(minute, unknown) if treated else unknown),
-                float(minute),
-            )
-        )
-    return rows
+def moments_of(person: VirtualPerson, samples: list[Sample]) -> Moments:
+    """As ``hometwin effect`` sees the record, and with what only these people tell: their own threshold, resting rate
+    and days of illness."""
+    above = person.habits.correction_mgdl
+    ill = [
+        (START_US + round(i.start_day * US_PER_DAY), START_US + round((i.start_day + i.days) * US_PER_DAY))
+        for i in person.illness
+    ]
+    found = moments(
+        samples,
+        ZoneInfo("UTC"),
+        above_mgdl=above,
+        after_min=AFTER_MIN,
+        ill=ill,
+        resting_bpm=person.resting_bpm,
+        meal_near_min=0.0,
+    )
+    now = found.columns[GLUCOSE_NOW]
+    found.columns[GLUCOSE_NOW] = np.column_stack([now, now[:, 0] - above])
+    return found
 
 
 def ask_twin(
-    twins: OnTwin, person: VirtualPerson, events: list[tuple[int, str, float]], minutes: list[int]
+    twins: OnTwin, person: VirtualPerson, samples: list[Sample], decided: list[tuple[int, float]]
 ) -> None:
-    """A twin lives through the record; at these minutes it has seen all but the dose of that minute."""
+    """A twin lives through the record; at these moments it has seen all but the dose of that moment."""
     twin = Twin(Patient(timezone="UTC", weight_kg=person.weight_kg), seed=person.seed)
-    samples = samples_of(events)
-    fed = 0
-    for minute in minutes:
-        t_us = START_US + minute * US_PER_MIN
-        upto = next(k for k in range(fed, len(samples)) if samples[k].time_us >= t_us)
-        twin.observe(samples[fed:upto])
-        now = [s for s in samples[upto:] if s.time_us == t_us]
-        twin.observe(s for s in now if s.kind != "bolus_u")
-        twins.add(twin, t_us, sum(s.value for s in now if s.kind == "bolus_u"), person.habits.correction_mgdl)
-        fed = upto
+    twins.follow(twin, samples, decided, person.habits.correction_mgdl)
 
 
 @dataclass(frozen=True)
@@ -241,7 +193,8 @@ class Outcome:
     wrong_twins: tuple[tuple[float, Comparison], ...]  # (times the dose's effect, …): does the check see it?
     alone: float  # truth of the dose alone
     alone_se: float
-    twin_alone: tuple[float, float]  # mean, SD
+    twin_interval: tuple[float, float]  # 95 % of the twin's answer with the error of its structure
+    twin_alone: tuple[float, float, float]  # mean, and such an interval
     alone_error: Estimate
     alone_covered: float  # share of corrections at which the twin's 90 % interval holds the truth
 
@@ -260,7 +213,7 @@ def measure(seeds: range = SEEDS) -> Outcome:
     real, alone = found.truth[known], found.alone[known]
     chance = float(kept[INSULIN].mean())
     decided, dose = twins.against_waiting(chance), twins.effects()
-    low, high = np.quantile(dose, (0.05, 0.95), axis=1)
+    low, high = np.array([interval(dose[k : k + 1], 0.9) for k in range(len(twins))]).T
     return Outcome(
         rough,
         naive(kept[LATER], kept[INSULIN], found.person[fit]),
@@ -273,6 +226,7 @@ def measure(seeds: range = SEEDS) -> Outcome:
         len(seeds),
         chance,
         compare_with_twin(ours.estimate, lambda *_: average(decided), (0.0, 1.0)),
+        interval(decided),
         _mean_error(decided.mean(axis=1) - real, found.person[known]),
         tuple(
             (
@@ -285,7 +239,7 @@ def measure(seeds: range = SEEDS) -> Outcome:
         ),
         float(alone.mean()),
         _iid_se(alone),
-        average(dose),
+        (average(dose)[0], *interval(dose)),
         _mean_error(dose.mean(axis=1) - alone, found.person[known]),
         float(np.mean((low <= alone) & (alone <= high))),
     )

@@ -30,6 +30,8 @@ class Worker:
 
     async def ask(self, question: bytes) -> bytes | str:
         """The answer, or why there is none in words: a process that dies or hangs is replaced at the next question."""
+        if len(question) > MAX_FRAME_BYTES:
+            return "this is more than can be calculated at once"
         async with self._turn:
             try:
                 async with asyncio.timeout(self._timeout_s):

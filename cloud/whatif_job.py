@@ -1,7 +1,7 @@
 """What if, computed: a person's recent record in, courses with and without a change out. No database, no network.
 
 ``python -m cloud.whatif_job`` is the worker process behind the portal's sliders. Learning a window takes seconds and is
-kept; each question about it then takes a tenth of one.
+kept; each question about it then takes a tenth of one. It also answers what records say of corrections (portal, causes).
 """
 
 from __future__ import annotations
@@ -39,6 +39,29 @@ class Question(msgspec.Struct, frozen=True, tag=True):
     changes: tuple[str, ...]
 
 
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One person's record, by time."""
+
+    samples: tuple[Sample, ...]
+    patient_toml: bytes
+
+
+class Effect(msgspec.Struct, frozen=True, tag=True):
+    """Ask these records what a correction does. What they lack somebody may know: that nobody was ill, or exercised."""
+
+    people: tuple[Record, ...]
+    never_ill: bool
+    never_active: bool
+
+
+class Said(msgspec.Struct, frozen=True):
+    """Of an effect: (who says, mean, low, high) in mg/dL with 95 % intervals, refusals by name, and what it rests on."""
+
+    rows: tuple[tuple[str, float, float, float], ...]
+    refused: tuple[tuple[str, str], ...]
+    words: tuple[str, ...]
+
+
 class Course(msgspec.Struct, frozen=True, array_like=True):
     """mg/dL at each time of the answer."""
 
@@ -72,6 +95,7 @@ class Reply(msgspec.Struct, frozen=True):
     answer: Answer | None = None
     problem: str | None = None
     is_known: bool = True
+    said: Said | None = None
 
 
 class Windows:
@@ -80,9 +104,11 @@ class Windows:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Any] = OrderedDict()
 
-    def reply(self, message: Window | Question) -> Reply:
+    def reply(self, message: Window | Question | Effect) -> Reply:
         """Do what is asked; a typed error becomes ``problem``."""
         try:
+            if isinstance(message, Effect):
+                return Reply(said=effect(message))
             if isinstance(message, Window):
                 self._learn(message)
                 return self._answer(Question(message.key, ()))
@@ -138,13 +164,43 @@ class Windows:
         )
 
 
+def effect(question: Effect) -> Said:
+    """What the records say, and the twin beside them."""
+    from core.causal.asked import Person, ask_people, by_words, e_value_words, rows  # loads numba
+    from core.patient import Patient
+
+    people = [
+        Person(Patient.from_toml(r.patient_toml), r.samples, () if question.never_ill else None)
+        for r in question.people
+    ]
+    asked = ask_people(people, never_active=question.never_active)
+    records = asked.records
+    found = rows(asked)
+    words = [
+        f"{records.main.identification.words()}",
+        f"{records.treated} corrections and {records.untreated} moments without one, above {asked.above_mgdl:g} mg/dL; "
+        f"glucose {asked.after_min:g} min later",
+        e_value_words(asked),
+        by_words(asked),
+    ]
+    if asked.twin is not None:
+        words.append(f"the model's equations beside the records: {asked.twin.comparison.words()}")
+    if records.always_the_same:
+        words.append(f"{', '.join(records.always_the_same)} never varied: the answer is about such moments")
+    return Said(
+        tuple((who, mean, low, high) for who, mean, low, high, why in found if not why),
+        tuple((who, why) for who, *_, why in found if why),
+        tuple(words),
+    )
+
+
 class WhatifWorker(Worker):
     """The worker, asked from the portal."""
 
     def __init__(self) -> None:
         super().__init__("cloud.whatif_job")
 
-    async def reply(self, message: Window | Question) -> Reply:
+    async def reply(self, message: Window | Question | Effect) -> Reply:
         """What the worker says; a worker that dies or hangs is a ``problem``."""
         body = await self.ask(msgspec.msgpack.encode(message))
         if isinstance(body, str):
@@ -155,7 +211,7 @@ class WhatifWorker(Worker):
 def main() -> None:
     """Reply until standard input ends."""
     windows = Windows()
-    decoder = msgspec.msgpack.Decoder(Window | Question)
+    decoder = msgspec.msgpack.Decoder(Window | Question | Effect)
     # Somebody waits with a slider in hand: after ingest and pages, before advice.
     serve_frames(lambda frame: msgspec.msgpack.encode(windows.reply(decoder.decode(frame))), nice=5)
 

@@ -58,14 +58,21 @@ IOB_CURVE: Final = np.array([iob_fraction(k * STEP_MIN) for k in range(IOB_STEPS
     MAX_BOLUS_U,
     MAX_IOB_U,
     DOSE_STEP_U,
-) = range(9)
-N_POLICY: Final = 9
+    ADVISED,  # 1: whoever runs this life decides on doses, see DECIDED
+) = range(10)
+N_POLICY: Final = 10
 
 # Therapy rows, one value per local hour: basal in U/h, grams per unit, mg/dL per unit.
 T_BASAL, T_RATIO, T_CORRECTION = range(3)
 
-# Meals, per step: grams eaten, grams for which a bolus is asked now (0: none).
-EATEN, COUNTED = range(2)
+# Meals, per step: grams eaten, grams for which a bolus is asked now (0: none), and in an advised arm the dose (U) that
+# was decided on, NOBODY so far, ASKED when one is wanted before this step can be lived, or CALCULATOR.
+EATEN, COUNTED, DECIDED = range(3)
+N_MEAL: Final = 3
+NOBODY: Final = -1.0
+ASKED: Final = -2.0
+CALCULATOR: Final = -3.0
+N_MEMORY: Final = 5  # steps lived, and the four drivers of the model
 
 # Life, per step: heart rate above rest, awake (0/1), two uniform draws, and normal draws for the linear block and
 # the sensor's white noise.
@@ -91,19 +98,29 @@ sweep_arms = make_sweep("hovorka", model.load, model.rhs, N_LINEAR, model.N_STAT
 
 @jit
 def live(
-    points: Any, consts: Any, dynamics: Any, therapy: Any, policy: Any, meals: Any, life: Any, out: Any
-) -> None:
-    """Live ``len(life)`` steps from local midnight under every policy at once; fills ``out``.
+    points: Any,
+    consts: Any,
+    dynamics: Any,
+    therapy: Any,
+    policy: Any,
+    meals: Any,
+    life: Any,
+    out: Any,
+    memory: Any,
+) -> int:
+    """Live ``len(life)`` steps from local midnight under every policy at once; fills ``out``. Returns how many are lived:
+    all, or those before an advised arm wants a dose. Then decide (``meals`` DECIDED, where it is ASKED) and call again.
 
     points: float64[N, n_arms], where the person starts, the same in every column; moved in place. consts,
-    dynamics: of core.models.hovorka. therapy: float64[3, 24]. policy: float64[n_arms, 9]. meals:
-    float64[n_arms, n_steps, 2]. life: float64[n_steps, 15]. out: float64[n_arms, n_steps, 5], plasma and CGM
-    glucose (mg/dL) at the start of each step, then bolus (U), rescue sugar (g) and basal (U/h) given in it.
+    dynamics: of core.models.hovorka. therapy: float64[3, 24]. policy: float64[n_arms, 10]. meals:
+    float64[n_arms, n_steps, 3]. life: float64[n_steps, 15]. out: float64[n_arms, n_steps, 5], plasma and CGM
+    glucose (mg/dL) at the start of each step, then bolus (U), rescue sugar (g) and basal (U/h) given in it. memory: float64[N_MEMORY], zeros at first; what is needed to go on.
 
     Basal comes in a pulse per step, as pumps give it (so that arms can share the inputs of a step).
     """
     n_arms = points.shape[1]
-    drivers = np.zeros(4)
+    first = int(memory[0])
+    drivers = memory[1:]
     held = np.zeros(4)
     held[HR_REST] = 65.0
     nodes = np.zeros((5, N_INPUT))
@@ -113,16 +130,37 @@ def live(
     before = np.zeros(N_LINEAR)
     since_rescue = np.full(n_arms, RESCUE_WAIT)
     since_bolus = np.full(n_arms, CORRECTION_WAIT)
+    for arm in range(n_arms):  # what an earlier call left behind
+        for k in range(max(0, first - CORRECTION_WAIT), first):
+            if out[arm, k, O_BOLUS] > 0.0:
+                since_bolus[arm] = first - k
+            if out[arm, k, O_RESCUE] > 0.0:
+                since_rescue[arm] = first - k
     transition(STEP_MIN, dynamics, phi, noise)
-    for k in range(life.shape[0]):
+    for k in range(first, life.shape[0]):
         hour_exact = (k % STEPS_PER_DAY) * STEP_MIN / 60.0
         hour = int(hour_exact)
         absorbed = consts[AG] * np.exp(points[LN_AG, 0]) * MMOL_PER_G / consts[BW]
+        asked = False
         for arm in range(n_arms):
             cgm = MGDL_PER_MMOLL * points[N_LINEAR + C, arm] + points[SENSOR, 0] + life[k, L_WHITE]
             cgm = min(max(cgm, CGM_LOW_MGDL), CGM_HIGH_MGDL)
             out[arm, k, O_PLASMA] = MGDL_PER_MMOLL * points[N_LINEAR + Q1, arm] / consts[VG]
             out[arm, k, O_CGM] = cgm
+            if policy[arm, ADVISED] > 0.0 and meals[arm, k, DECIDED] == NOBODY:
+                correcting = (
+                    cgm > policy[arm, CORRECT_ABOVE_MGDL]
+                    and since_bolus[arm] >= CORRECTION_WAIT
+                    and life[k, L_DRAW_CORRECT] < life[k, L_CORRECT_CHANCE]
+                )
+                if meals[arm, k, COUNTED] > 0.0 or correcting:
+                    meals[arm, k, DECIDED] = ASKED
+                    asked = True
+        if asked:
+            memory[0] = k
+            return k  # nothing of this step has happened yet
+        for arm in range(n_arms):
+            cgm = out[arm, k, O_CGM]
 
             rescue = 0.0
             felt = cgm < life[k, L_RESCUE_BELOW] and since_rescue[arm] >= RESCUE_WAIT
@@ -138,7 +176,10 @@ def live(
                 and life[k, L_DRAW_CORRECT] < life[k, L_CORRECT_CHANCE]
             )
             bolus = 0.0
-            if counted > 0.0 or correcting:
+            decided = meals[arm, k, DECIDED]
+            if policy[arm, ADVISED] > 0.0 and decided != CALCULATOR:
+                bolus = max(0.0, decided)
+            elif counted > 0.0 or correcting:
                 on_board = 0.0
                 for age in range(1, min(k + 1, IOB_STEPS)):
                     on_board += out[arm, k - age, O_BOLUS] * IOB_CURVE[age]
@@ -151,8 +192,8 @@ def live(
                 bolus = min(bolus, policy[arm, MAX_BOLUS_U], policy[arm, MAX_IOB_U] - on_board)
                 step_u = policy[arm, DOSE_STEP_U]
                 bolus = max(0.0, np.floor(bolus / step_u + 1e-9) * step_u)
-                if bolus > 0.0:
-                    since_bolus[arm] = 0
+            if bolus > 0.0:
+                since_bolus[arm] = 0
             out[arm, k, O_BOLUS] = bolus
 
             basal = therapy[T_BASAL, hour] * policy[arm, BASAL_FACTOR]
@@ -178,6 +219,7 @@ def live(
                 total += phi[i, j] * before[j] + noise[i, j] * life[k, L_NORMAL + j]
             for arm in range(n_arms):
                 points[i, arm] = total
+    return int(life.shape[0])
 
 
 def usual_policy() -> model.Array:
@@ -189,4 +231,5 @@ def usual_policy() -> model.Array:
     policy[MAX_BOLUS_U] = 25.0
     policy[MAX_IOB_U] = 30.0
     policy[DOSE_STEP_U] = 0.05
+    policy[ADVISED] = 0.0
     return policy

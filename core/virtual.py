@@ -259,8 +259,9 @@ def draw_life(rng: np.random.Generator, person: Person, habits: Habits, days: in
 def meal_steps(
     plan: MealPlan, n_steps: int, extra_lead_min: float = 0.0, shift_min: float = 0.0, size: float = 1.0
 ) -> Array:
-    """Grams eaten and grams counted per step (float64[n_steps, 2]) of a plan under an arm's changes."""
-    steps = np.zeros((n_steps, 2))
+    """Meals per step (float64[n_steps, 3], as ``closed_loop.live`` wants them) of a plan under an arm's changes."""
+    steps = np.zeros((n_steps, loop.N_MEAL))
+    steps[:, loop.DECIDED] = loop.NOBODY
     last = n_steps - 1
     for step, carbs, said, lead in plan.rows.tolist():
         eat = min(max(round(step + shift_min / loop.STEP_MIN), 0), last)

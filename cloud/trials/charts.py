@@ -1,82 +1,17 @@
-"""Forest and violin plots as SVG, in the look of all reports."""
+"""Violin plots as SVG, in the look of all reports."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from html import escape
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.drawing.svg import Plot, nice_ticks
 
-ROW_PX: Final = 26
-LABEL_PX: Final = 290
-FIGURE_PX: Final = 150
-NARROW_PX: Final = 600  # below, labels stand above their lines
 GRID: Final = 64  # points of a density
 FLOOR_SHARE: Final = 0.02  # where a density is thinner than this share of its peak, the violin ends
-
-
-class Line(NamedTuple):
-    """One line of a forest plot. ``heading`` lines carry words only."""
-
-    words: str
-    mean: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    form: str = "{:+.1f}"
-    good: bool | None = None  # None: neither better nor worse
-
-
-def forest(lines: Sequence[Line], unit: str, width: int, label: str) -> str:
-    """Differences with 95 % intervals on one scale; zero is "no difference"."""
-    wide = width >= NARROW_PX
-    row = ROW_PX if wide else 2 * ROW_PX - 8
-    ends = [v for line in lines for v in (line.low, line.high) if math.isfinite(v)]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    pad = 0.06 * (high - low or 1.0)
-    plot = Plot(
-        width,
-        row * len(lines) + 44,
-        (low - pad, high + pad),
-        (0.0, float(len(lines))),
-        label,
-        left=LABEL_PX if wide else 14,
-        right=FIGURE_PX if wide else 14,
-        top=8,
-        bottom=36,
-    )
-    ticks = nice_ticks(low - pad, high + pad, 6 if wide else 4)
-    plot.ticks_x([(v, f"{v:g}") for v in ticks])
-    zero = plot.px(0.0)
-    plot.parts.append(f'<path class="zero" d="M{zero:.1f} {plot.top}V{plot.bottom}"/>')
-    plot.text((plot.left + plot.right) / 2, plot.bottom + 32, f"difference, {unit}" if unit else "difference")
-    for k, line in enumerate(lines):
-        y = plot.top + row * (k + (0.5 if wide else 0.72))
-        heading = not math.isfinite(line.mean)
-        at = (plot.left - 12, "end") if wide else (plot.left, "start")
-        words_y = y + 4 if wide else y - 13
-        plot.text(at[0], words_y, line.words, "tick head" if heading else "tick", at[1])
-        if heading:
-            continue
-        css = "neutral" if line.good is None else "better" if line.good else "worse"
-        x0, x1, x = plot.px(line.low), plot.px(line.high), plot.px(line.mean)
-        figure = (
-            f"{line.form.format(line.mean)} ({line.form.format(line.low)} to {line.form.format(line.high)})"
-        )
-        plot.parts.append(
-            f'<path class="interval {css}" d="M{x0:.1f} {y:.1f}H{x1:.1f}M{x0:.1f} {y - 4:.1f}v8M{x1:.1f} {y - 4:.1f}v8">'
-            f"<title>{escape(line.words)}: {figure}</title></path>"
-            f'<rect class="point {css}" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"/>'
-        )
-        if wide:
-            plot.text(width - 4, y + 4, figure, anchor="end")
-        else:
-            plot.text(width - 4, words_y, line.form.format(line.mean), anchor="end")
-    return plot.svg()
 
 
 def violins(

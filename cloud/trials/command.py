@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cloud.trials.analyse import analyse
 from cloud.trials.plan import OUTCOME_NAMES, OUTCOMES, Plan, PopulationPlan, read_plan
 from cloud.trials.provenance import gather, result_digest
-from cloud.trials.report import report_html
+from cloud.trials.report import advised_words, report_html
 from cloud.trials.run import OnProgress, Outcome, run_trial, write_atomically
 from cloud.trials.simulate import BASELINE_NAMES
 from core.errors import ConfigError, InputError
@@ -70,6 +70,7 @@ def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> 
         f"{plan.arms[d.arm].name} against {plan.arms[0].name}: {words} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})"
         for d in analysis.differences[plan.primary]
     ]
+    lines += advised_words(plan, outcome.rows)
     return [*lines, f"result {digest[:16]}", f"see {out / 'report.html'}"]
 
 
@@ -128,9 +129,12 @@ def table_csv(plan: Plan, outcome: Outcome) -> str:
     """One line per person and arm, numbers in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("person", "arm", *OUTCOME_NAMES, *BASELINE_NAMES))
+    advised = any(arm.is_advised for arm in plan.arms)
+    asked = ("asked", "refused") if advised else ()
+    writer.writerow(("person", "arm", *OUTCOME_NAMES, *BASELINE_NAMES, *asked))
     for row in outcome.rows:
-        writer.writerow((row.person, plan.arms[row.arm].name, *row.values, *row.baseline))
+        counts = (row.asked, row.refused) if advised else ()
+        writer.writerow((row.person, plan.arms[row.arm].name, *row.values, *row.baseline, *counts))
     return text.getvalue()
 
 

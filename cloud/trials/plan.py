@@ -22,12 +22,14 @@ import msgspec
 import numpy as np
 
 from core import closed_loop as loop
+from core.chance import MIN_DRAWS
 from core.errors import ConfigError
 from core.models.hovorka import Array
 from core.virtual import Habits
 
 MAX_PEOPLE: Final = 100_000
 MAX_DAYS: Final = 90
+MAX_ADVICE_DRAWS: Final = 5000
 
 # What is measured on each person in each arm: (name, unit, in words, True when more is better).
 OUTCOMES: Final = (
@@ -54,6 +56,9 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One policy: what differs from each person's own settings. Empty is usual care."""
 
     name: str
+    doses: Literal["calculator", "advice"] = "calculator"  # who decides on meal and correction doses
+    when_refused: Literal["calculator", "nothing"] = "calculator"  # where the adviser refuses
+    advice_draws: int = 500  # courses the adviser draws for each candidate
     basal_factor: float = 1.0
     carb_ratio_factor: float = 1.0  # above 1: less insulin for the same meal
     correction_factor: float = 1.0  # above 1: smaller corrections
@@ -82,12 +87,20 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "meal_shift_min": (-240.0, 240.0),
             "meal_size_factor": (0.0, 3.0),
         }
+        if not MIN_DRAWS <= self.advice_draws <= MAX_ADVICE_DRAWS:
+            raise ConfigError(f"must lie in {MIN_DRAWS}..{MAX_ADVICE_DRAWS}", where="arms.advice_draws")
+        if self.is_advised and not self.max_bolus_u > 0:
+            raise ConfigError("must be above 0 for advice", where="arms.max_bolus_u")
         if not 1 <= len(self.name) <= 60:
             raise ConfigError("must have 1..60 characters", where="arms.name")
         for field, (low, high) in limits.items():
             value = getattr(self, field)
             if not (math.isfinite(value) and low <= value <= high):
                 raise ConfigError(f"must lie in {low:g}..{high:g}", where=f"arms.{field}")
+
+    @property
+    def is_advised(self) -> bool:
+        return self.doses == "advice"
 
     def policy(self) -> Array:
         """As core.closed_loop wants it."""
@@ -101,12 +114,13 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         policy[loop.MAX_BOLUS_U] = self.max_bolus_u
         policy[loop.MAX_IOB_U] = self.max_iob_u
         policy[loop.DOSE_STEP_U] = self.dose_step_u
+        policy[loop.ADVISED] = float(self.is_advised)
         return policy
 
     def changes(self) -> str:
         """What differs from usual care, in words."""
         parts = [
-            f"{name} {getattr(self, name):g}"
+            f"{name} {value:g}" if isinstance(value := getattr(self, name), float) else f"{name} {value}"
             for name in self.__struct_fields__
             if name != "name" and getattr(self, name) != getattr(USUAL, name)
         ]

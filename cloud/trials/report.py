@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
 import numpy as np
 
 from cloud.trials.analyse import SAFETY, Analysis, Difference
-from cloud.trials.charts import Line, forest, violins
+from cloud.trials.charts import violins
 from cloud.trials.plan import OUTCOMES, Plan
 from cloud.trials.provenance import Provenance
 from cloud.trials.run import Outcome
+from cloud.trials.simulate import Row
+from core.drawing.forest import FOREST_CSS, Line, forest
 from core.drawing.style import CSS
 from core.drawing.svg import both_widths
 
@@ -26,13 +29,9 @@ VIOLINS: Final = (
     ("above_180_pct", (25.0,)),
     ("mean_mgdl", ()),
 )
-OWN_CSS: Final = """
-.interval { stroke-width: 1.8; } .interval.better, .point.better { stroke: var(--in); } .point.better { fill: var(--in); }
-.interval.worse, .point.worse { stroke: var(--low); } .point.worse { fill: var(--low); }
-.interval.neutral, .point.neutral { stroke: var(--twin); } .point.neutral { fill: var(--twin); }
-.zero { stroke: var(--quiet); stroke-width: 1.2; } .aim { stroke: var(--high); stroke-dasharray: 5 4; }
-.tick.head { font-weight: 650; fill: var(--text); } .violin { stroke: none; } .violin.v0 { fill: var(--other); }
-.violin.v1 { fill: var(--twin); opacity: .45; } code { font-size: .82rem; overflow-wrap: anywhere; } table.left td { text-align: left; white-space: normal; }
+OWN_CSS: Final = f"""{FOREST_CSS}.aim {{ stroke: var(--high); stroke-dasharray: 5 4; }}
+.violin {{ stroke: none; }} .violin.v0 {{ fill: var(--other); }} .violin.v1 {{ fill: var(--twin); opacity: .45; }}
+code {{ font-size: .82rem; overflow-wrap: anywhere; }} table.left td {{ text-align: left; white-space: normal; }}
 """
 
 
@@ -199,6 +198,9 @@ def _design(plan: Plan, outcome: Outcome) -> str:
         "prior": "a population prior from a file, on the published constants",
         "cloud": f"the cloud twin's prior of the stratum {plan.population.stratum}, on the published constants",
     }[plan.population.kind]
+    advised = "".join(
+        f'<p class="caution">{escape(words)}.</p>' for words in advised_words(plan, outcome.rows)
+    )
     habits = ", ".join(
         f"{name} {getattr(plan.population.habits, name):g}"
         for name in plan.population.habits.__struct_fields__
@@ -208,8 +210,26 @@ def _design(plan: Plan, outcome: Outcome) -> str:
         f"<p>Size: {escape(outcome.sizing)}.</p><p>People: {escape(source)}. Settings are found from each body, then "
         f"given errors. Primary outcome: {escape(_words(plan.primary))}.</p>"
         f'<table class="left"><tr><th>arm</th><th>what differs from each person\'s own settings</th></tr>{arms}</table>'
+        f"{advised}"
         f'<details><summary>Habits and unsteadiness</summary><p class="quiet">{escape(habits)}</p></details></section>'
     )
+
+
+def advised_words(plan: Plan, rows: Sequence[Row]) -> list[str]:
+    """For each arm that follows the adviser, how much of it that was."""
+    found = []
+    for k, arm in enumerate(plan.arms):
+        if arm.is_advised:
+            asked, refused = (
+                sum(getattr(r, name) for r in rows if r.arm == k) for name in ("asked", "refused")
+            )
+            then = "the person's own calculator" if arm.when_refused == "calculator" else "no dose"
+            found.append(
+                f"{arm.name}: the adviser was asked {asked} times and refused {refused} "
+                f"({100 * refused / max(asked, 1):.0f} %), where {then} stood in; it knows the very model these bodies live by, "
+                "which flatters it"
+            )
+    return found
 
 
 def _provenance(plan: Plan, origin: Provenance, digest: str) -> str:

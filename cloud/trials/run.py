@@ -153,6 +153,11 @@ def sample_size(plan: Plan, rows: list[Row]) -> tuple[int, str]:
     return number, f"{number} people needed {words}, by the spread among the first {size.pilot}"
 
 
+def chunk_size(plan: Plan) -> int:
+    """People of a chunk: one where an adviser is asked, since that is some seconds' work for each."""
+    return 1 if any(arm.is_advised for arm in plan.arms) else CHUNK
+
+
 Compute = Callable[[Iterable[Job]], Iterator[tuple[Job, list[Row]]]]
 
 
@@ -169,8 +174,9 @@ def _people(
     rows: list[Row] = []
     missing: list[Job] = []
     done = start
-    for first in range(start, end, CHUNK):
-        count = min(CHUNK, end - first)
+    size = chunk_size(plan)
+    for first in range(start, end, size):
+        count = min(size, end - first)
         found = store.load(first, count)
         if found is None:
             missing.append(Job(plan, prior, first, count))

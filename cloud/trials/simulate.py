@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.trials.advised import Adviser
 from cloud.trials.plan import OUTCOME_NAMES, Arm, Plan
 from core import closed_loop as loop
 from core.errors import HometwinError
@@ -39,6 +40,8 @@ class Row(msgspec.Struct, frozen=True):
     arm: int
     values: tuple[float, ...]
     baseline: tuple[float, ...]
+    asked: int = 0  # of the adviser, warm-up included
+    refused: int = 0
 
 
 class SimulationError(HometwinError):
@@ -62,21 +65,26 @@ def run_job(job: Job) -> list[Row]:
         )
         arms = list(arms_of(plan, number))
         out = np.empty((len(arms), len(life), loop.N_OUT))
-        loop.live(
-            np.repeat(person.start, len(arms), axis=1),
-            person.consts,
-            person.dynamics,
-            person.therapy,
-            np.array([plan.arms[arm].policy() for arm in arms]),
-            np.array([_meals(plan.arms[arm], meals, len(life)) for arm in arms]),
-            life,
-            out,
-        )
+        eaten = np.array([_meals(plan.arms[arm], meals, len(life)) for arm in arms])
+        advisers = [
+            Adviser(plan.arms[arm], person, plan.seed + number) if plan.arms[arm].is_advised else None
+            for arm in arms
+        ]
+        points, memory = np.repeat(person.start, len(arms), axis=1), np.zeros(loop.N_MEMORY)
+        policy = np.array([plan.arms[arm].policy() for arm in arms])
+        while (
+            k := loop.live(
+                points, person.consts, person.dynamics, person.therapy, policy, eaten, life, out, memory
+            )
+        ) < len(life):
+            for adviser, plate, course in zip(advisers, eaten, out, strict=True):
+                if adviser is not None and plate[k, loop.DECIDED] == loop.ASKED:
+                    adviser.decide(k, plate, course)
         if not np.all(np.isfinite(out)):
             raise SimulationError(f"the course of person {number} is not finite", where="trial")
         rows += [
-            Row(number, arm, measure(course, plan.warmup_days), baseline)
-            for arm, course in zip(arms, out, strict=True)
+            Row(number, arm, measure(course, plan.warmup_days), baseline, *(adviser.count if adviser else ()))
+            for arm, course, adviser in zip(arms, out, advisers, strict=True)
         ]
     return rows
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.causal.do import DOSES, PARAMETERS, PULSE, RATE, Changed, Do
 from core.courses import Act
@@ -28,6 +29,10 @@ MISFIT_CHI2: Final = 2.0  # whitened residual per reading
 LOW_SHARE: Final = (
     0.05  # of courses that the change takes below 54: the body's own defence is not in the model
 )
+# A dose or meal as a point: its size and what is taken beside it, each as a share of the largest on record, and its hour.
+BESIDE_US: Final = 45 * US_PER_MIN
+HOURS_PER_UNIT: Final = 6.0  # six hours apart are as far as nothing is from the largest
+FAR_POINT: Final = 0.6  # from the nearest on record; ×0.7 or a quarter of an hour's shift stay within, a dose without its usual meal does not
 FAR_US: Final = 25 * US_PER_H  # beyond the last reading; a day from now is what people ask for
 
 
@@ -56,7 +61,7 @@ class Question(NamedTuple):
 
 def judge(q: Question) -> tuple[Caution, ...]:
     """All that applies, loud ones first."""
-    found = [*_sizes(q), *_readings(q), *_record(q), *_courses(q)]
+    found = [*_sizes(q), *_distance(q), *_readings(q), *_record(q), *_courses(q)]
     return tuple(sorted(found, key=lambda c: not c.loud))
 
 
@@ -99,6 +104,45 @@ def _sizes(q: Question) -> Iterable[Caution]:
                 True,
                 "The effect of activity is a population's mean and was not learned from this person.",
             )
+
+
+def _distance(q: Question) -> Iterable[Caution]:
+    """How far what is now done lies from anything this person is known to have done."""
+    names = {"bolus_u": "a bolus", "carbs_g": "a meal"}
+    beside = {"bolus_u": "carbs_g", "carbs_g": "bolus_u"}
+    for kind, words in names.items():
+        known = _points(q.record, q.record, kind, beside[kind])
+        before = {tuple(row) for row in _points(q.acts, q.acts, kind, beside[kind])}
+        largest = np.maximum(known.max(axis=0, initial=0.0), 1e-9)
+        for row in _points(q.changed.acts, q.changed.acts, kind, beside[kind]):
+            if tuple(row) in before or not known.size:
+                continue
+            apart = (known - row) / np.array([largest[0], largest[1], HOURS_PER_UNIT])
+            hours = np.abs(known[:, 2] - row[2])
+            apart[:, 2] = np.minimum(hours, 24.0 - hours) / HOURS_PER_UNIT
+            nearest = float(np.sqrt((apart**2).sum(axis=1)).min())
+            if nearest > FAR_POINT:
+                yield Caution(
+                    "distance",
+                    True,
+                    f"Nothing on this person's record is like {words} of this size, with this beside it, at this hour "
+                    f"(distance {nearest:.1f}, trusted to {FAR_POINT:g}).",
+                )
+                break
+
+
+def _points(acts: Sequence[Act], among: Sequence[Act], kind: str, other: str) -> NDArray[np.float64]:
+    """float64[n, 3] of the acts of a kind: size, the amount of the other kind beside it, hour of the day (UTC)."""
+    rows = [
+        (
+            a.value,
+            sum(b.value for b in among if b.kind == other and abs(b.time_us - a.time_us) <= BESIDE_US),
+            a.time_us / US_PER_H % 24.0,
+        )
+        for a in acts
+        if a.kind == kind and a.value > 0
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
 def _readings(q: Question) -> Iterable[Caution]:

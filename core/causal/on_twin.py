@@ -9,19 +9,24 @@ which is what ``effect.compare_with_twin`` is for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.causal.counterfactual import STRUCTURE_LN_SD
 from core.errors import InputError, RefusedError
+from core.messages import Sample
 from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Futures
 from core.twin import Twin
 from core.units import US_PER_MIN, check_value
 
 Array = NDArray[np.float64]
 DRAWS: Final = 200
+FACTORS: Final = 199  # values of the structure's error
 
 
 class _Moment(NamedTuple):
@@ -61,6 +66,23 @@ class OnTwin:
         check_value("bolus_u", bolus_u, "do")
         futures = twin.futures(time_us, self._after_min, self._draws)
         self._moments.append(_Moment(time_us, bolus_u, above_mgdl, futures))
+
+    def follow(
+        self,
+        twin: Twin,
+        samples: Sequence[Sample],
+        moments: Sequence[tuple[int, float]],
+        above_mgdl: float = math.inf,
+    ) -> None:
+        """``twin`` lives through a record (by time); at each moment (time µs, dose) it has seen all but that dose."""
+        times = [s.time_us for s in samples]
+        fed = 0
+        for time_us, bolus_u in moments:
+            upto, after = bisect_left(times, time_us), bisect_right(times, time_us)
+            twin.observe(samples[fed:upto])
+            twin.observe(s for s in samples[upto:after] if s.kind != "bolus_u")
+            self.add(twin, time_us, bolus_u, above_mgdl)
+            fed = upto  # the dose of this moment belongs to the past of the next; what is known already is not counted twice
 
     def effects(self, lower: float = 0.0, upper: float = 1.0) -> Array:
         """mg/dL, float64[moments, draws]: ``upper`` times the dose against ``lower`` times (0: none)."""
@@ -103,10 +125,25 @@ class OnTwin:
 
 
 def average(effects: Array) -> tuple[float, float]:
-    """(mean, SD) of the average effect over the moments, for ``compare_with_twin``.
+    """(mean, SD) of the average effect over the moments, for ``compare_with_twin``: *if the equations hold*.
 
-    The SD is of what is not known of these people's states and parameters; that the equations or the prior are
-    wrong in the same way for all is not in it.
+    The SD is of what is not known of these people's states and parameters; that the equations are wrong in the same
+    way for all is not in it, or a wrong model could never be told from a right one. For that see ``interval``.
     """
     each = effects.mean(axis=0)
     return float(each.mean()), float(each.std(ddof=1))
+
+
+def interval(effects: Array, level: float = 0.95) -> tuple[float, float]:
+    """What the average effect may be, given that the structure of the model errs as well.
+
+    The structure's error is that of ``counterfactual``: a factor, ln-normal with mean one, here the same for every
+    moment, since all twins share the equations. Quadrature over the factor, so the same draws give the same ends.
+    """
+    each = effects.mean(axis=0)
+    normal = NormalDist()
+    z = np.array([normal.inv_cdf((k + 0.5) / FACTORS) for k in range(FACTORS)])
+    factor = np.exp(STRUCTURE_LN_SD * z - 0.5 * STRUCTURE_LN_SD**2)
+    tail = 0.5 * (1.0 - level)
+    low, high = np.quantile(np.outer(each, factor), (tail, 1.0 - tail))
+    return float(low), float(high)

@@ -85,9 +85,16 @@ def twin_graph(illness_recorded: bool = False) -> Graph:
     return Graph(tuple(NODES), tuple(EDGES), frozenset(set() if illness_recorded else unmeasured))
 
 
-def twin_svg() -> str:
+def twin_svg(illness_recorded: bool = False) -> str:
     """The picture of docs/causal.md and the portal."""
-    return graph_svg(twin_graph(), PLACES, INSULIN, LATER, EDGES, "Causal graph of a dose and later glucose")
+    return graph_svg(
+        twin_graph(illness_recorded),
+        PLACES,
+        INSULIN,
+        LATER,
+        EDGES,
+        "Causal graph of a dose and later glucose",
+    )
 
 
 if __name__ == "__main__":

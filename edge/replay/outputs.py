@@ -162,3 +162,20 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, float):
         return float(f"{tree:.6g}") if math.isfinite(tree) else None
     return tree
+
+
+def write_whole(out: Path, texts: dict[str, str]) -> None:
+    """Texts by file name, whole or none: written under partial names, then renamed."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (out / name).unlink(missing_ok=True)  # an older answer must not stand beside a part of this one
+            (out / partial(name)).write_text(text, encoding="utf-8", newline="\n")
+        for name in texts:
+            (out / partial(name)).replace(out / name)
+    except OSError as err:
+        raise InputError(
+            f"cannot be written: {err.strerror or type(err).__name__}",
+            where=f"--out {out.name}",
+            mend="choose a folder that can be written, with room",
+        ) from None

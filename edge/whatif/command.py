@@ -15,7 +15,7 @@ from core.events import parse_event_time
 from core.twin import HISTORY_US, Twin
 from edge.readers import read_record
 from edge.replay.command import load_patient
-from edge.replay.outputs import iso, partial
+from edge.replay.outputs import iso, write_whole
 from edge.whatif.report import report_html
 
 TABLE: Final = "counterfactual.csv"
@@ -59,7 +59,7 @@ def whatif(
         TABLE: table(answer),
         PAGE: report_html(answer, changes, events.name, used, patient.timezone, time.time()),
     }
-    _write(out, texts)
+    write_whole(out, texts)
     return lines(answer, out)
 
 
@@ -86,20 +86,3 @@ def lines(answer: Counterfactual, out: Path) -> list[str]:
     said += [f"{'CAUTION' if c.loud else 'note'}: {c.text}" for c in answer.cautions]
     said.append(f"see {out / PAGE}")
     return said
-
-
-def _write(out: Path, texts: dict[str, str]) -> None:
-    """Whole files or none: written under partial names, then renamed."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (out / name).unlink(missing_ok=True)  # an older answer must not stand beside a part of this one
-            (out / partial(name)).write_text(text, encoding="utf-8", newline="\n")
-        for name in texts:
-            (out / partial(name)).replace(out / name)
-    except OSError as err:
-        raise InputError(
-            f"cannot be written: {err.strerror or type(err).__name__}",
-            where=f"--out {out.name}",
-            mend="choose a folder that can be written, with room",
-        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.indication import START_US, _Decided, _snapshot, ask_twin
-from bench.recordings import US_PER_MIN
+from bench.truth import samples_of
 from core.causal.on_twin import OnTwin
 from core.twin import Twin
 from firmware_sim.person import VirtualPerson
@@ -58,7 +58,7 @@ def test_the_twin_is_asked_before_it_has_seen_the_dose_or_anything_later() -> No
     class Asked(OnTwin):
         def add(self, twin: Twin, time_us: int, bolus_u: float, above_mgdl: float = 0.0) -> None:
             entries = twin.record.entries
-            asked.append(((time_us - START_US) // US_PER_MIN, bolus_u, above_mgdl))
+            asked.append((time_us, bolus_u, above_mgdl))
             assert entries[-1].time_us == time_us
             assert "cgm_mgdl" in {e.kind for e in entries if e.time_us == time_us}
             assert "bolus_u" not in {e.kind for e in entries if e.time_us == time_us}
@@ -71,7 +71,6 @@ def test_the_twin_is_asked_before_it_has_seen_the_dose_or_anything_later() -> No
     doses = [(t, v) for t, kind, v in events if kind == "bolus_u"]
     seen = {t for t, kind, _ in events if kind == "cgm_mgdl"}
     picked = [d for d in doses if d[0] in seen][:3]
-    minutes = [(t - START_US) // US_PER_MIN for t, _ in picked]
-    assert len(minutes) >= 2
-    ask_twin(Asked(120), person, events, minutes)
-    assert asked == [(m, v, person.habits.correction_mgdl) for m, (_, v) in zip(minutes, picked, strict=True)]
+    assert len(picked) >= 2
+    ask_twin(Asked(120), person, samples_of(events), picked)
+    assert asked == [(t, v, person.habits.correction_mgdl) for t, v in picked]

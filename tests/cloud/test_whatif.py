@@ -10,14 +10,16 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
+from cloud.portal.causes import answer_html
 from cloud.portal.chart import DARK
 from cloud.portal.whatif_view import SLIDERS, SPANS, cautions, changes_of, options, summary, window_us
-from cloud.whatif_job import KEPT, Question, WhatifWorker, Window, Windows
+from cloud.whatif_job import KEPT, Effect, Question, Record, Reply, WhatifWorker, Window, Windows
 from core.causal.do import parse
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from tests.cloud import filled
 from tests.cloud.portal_process import browser, portal
 from tests.cloud.test_portal import Site
+from tests.edge.effect import lives
 
 NOW = filled.NOW_US
 START, END = window_us(SPANS["Last 12 h"], NOW)
@@ -161,6 +163,31 @@ async def test_the_page_answers_what_is_typed(site: Site) -> None:
         await tab.click("Ask")
         await tab.until(lambda t: "cannot be read as a change" in t.text())
         assert "<script>" not in tab.tab.text().replace('"<script>"', "")
+
+
+def test_records_are_asked_by_the_same_worker() -> None:
+    record = Record(tuple(lives.samples(8, 40)), b"")
+    refused = Windows().reply(Effect((record,), never_ill=False, never_active=False))
+    assert refused.said is None
+    assert "illness would have to be measured" in (refused.problem or "")
+    said = Windows().reply(Effect((record,), never_ill=True, never_active=False)).said
+    assert said is not None
+    by = {who: (mean, low, high) for who, mean, low, high in said.rows}
+    mean, low, high = by["doubly robust, those who corrected"]
+    assert low < mean < high < 0.0
+    assert by["the twin, g-computation: the decision"][0] < 0.0
+    shown = answer_html(Reply(said=said))
+    assert f"{mean:+.1f}</td><td>{low:+.1f} to {high:+.1f}" in shown
+    assert "E-value" in shown
+    assert "&lt;b&gt;" in answer_html(Reply(problem="<b>"))
+
+
+@pytest.mark.timeout(260)
+async def test_the_page_of_causes_asks_a_record_and_refuses_by_name(site: Site) -> None:
+    async with browser(site.base, site.login(), "/causes") as tab:
+        await tab.click("Ask the records")
+        await tab.until(lambda t: "<b>Refused:</b>" in t.text(), limit_s=200)
+        assert "illness would have to be measured" in tab.tab.text()
 
 
 def test_an_unknown_person_has_no_questions(site: Site) -> None:

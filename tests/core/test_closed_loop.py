@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -35,10 +36,17 @@ def rest(n: int = STEPS, glucose_mgdl: float = 120.0) -> dict[str, np.ndarray]:
         "dynamics": dynamics,
         "therapy": therapy,
         "policy": loop.usual_policy()[None],
-        "meals": np.zeros((1, n, 2)),
+        "meals": no_meals(1, n),
         "life": np.zeros((n, loop.N_LIFE)),
         "out": np.zeros((1, n, loop.N_OUT)),
+        "memory": np.zeros(loop.N_MEMORY),
     }
+
+
+def no_meals(n_arms: int, n_steps: int) -> np.ndarray:
+    meals = np.zeros((n_arms, n_steps, loop.N_MEAL))
+    meals[:, :, loop.DECIDED] = loop.NOBODY
+    return meals
 
 
 def run(parts: dict[str, np.ndarray]) -> np.ndarray:
@@ -56,7 +64,7 @@ def test_rest_stays_rest() -> None:
 
 def test_a_meal_and_its_bolus_give_the_course_of_the_plain_model() -> None:
     parts = rest(36)
-    parts["meals"][0, 3] = (60.0, 60.0)
+    parts["meals"][0, 3, : loop.DECIDED] = (60.0, 60.0)
     out = run(parts)
     # 60 g / 10 + (120 − 110) / 40 is a hair under 6.25 U: given in steps of .05, never rounded up.
     assert out[3, loop.O_BOLUS] == pytest.approx(6.2)
@@ -133,8 +141,8 @@ def test_arms_side_by_side_live_as_each_would_alone() -> None:
         parts["points"] = np.repeat(parts["points"], n, axis=1)
         parts["dynamics"][model.DISTURBANCE] = (0.0, 30.0, 0.01)
         parts["policy"], parts["life"] = policies[rows], life
-        parts["meals"] = np.zeros((n, STEPS, 2))
-        parts["meals"][:, 20] = (60.0, 55.0)
+        parts["meals"] = no_meals(n, STEPS)
+        parts["meals"][:, 20, : loop.DECIDED] = (60.0, 55.0)
         parts["out"] = np.zeros((n, STEPS, loop.N_OUT))
         run(parts)
         return parts["out"]
@@ -185,3 +193,48 @@ def test_meals_move_and_grow_with_the_arm() -> None:
 def test_impossible_habits_are_refused() -> None:
     with pytest.raises(InputError, match=r"habits\.meal_size_cv"):
         Habits(meal_size_cv=-1.0)
+
+
+def lived(advised: bool, doses: float | None = None) -> tuple[np.ndarray, list[int], dict[str, np.ndarray]]:
+    """A restless day with meals and corrections; where a dose is asked for, ``doses`` or (None) the calculator's."""
+    rng = np.random.default_rng(8)
+    parts = rest(n=max(STEPS, 60), glucose_mgdl=190.0)
+    n = parts["life"].shape[0]
+    parts["dynamics"][model.DISTURBANCE] = (0.0, 30.0, 0.01)
+    parts["life"][:, loop.L_DRAW_RESCUE :] = rng.random((n, loop.N_LIFE - loop.L_DRAW_RESCUE))
+    parts["life"][:, loop.L_CORRECT_CHANCE] = 0.5
+    parts["life"][:, loop.L_HEART] = 40.0 * (np.arange(n) % 30 < 6)
+    parts["meals"][0, 5::70, : loop.DECIDED] = (60.0, 55.0)
+    parts["policy"][0, loop.CORRECT_ABOVE_MGDL] = 180.0
+    parts["policy"][0, loop.ADVISED] = float(advised)
+    asked = []
+    while (k := loop.live(*parts.values())) < n:
+        assert not parts["out"][0, k, loop.O_BOLUS :].any()  # nothing of this step has happened yet
+        assert parts["out"][0, k, loop.O_CGM] > 0
+        assert parts["meals"][0, k, loop.DECIDED] == loop.ASKED
+        parts["meals"][0, k, loop.DECIDED] = loop.CALCULATOR if doses is None else doses
+        asked.append(k)
+    return parts["out"][0], asked, parts
+
+
+def test_an_advised_life_in_which_the_calculator_stands_in_is_the_calculators_life_to_the_bit() -> None:
+    own, none_asked, _ = lived(advised=False)
+    advised, asked, parts = lived(advised=True)
+    assert none_asked == []
+    assert np.array_equal(own, advised)
+    given = np.flatnonzero(own[:, loop.O_BOLUS])
+    assert set(given) <= set(asked)
+    assert set(np.flatnonzero(parts["meals"][0, :, loop.COUNTED])) <= set(asked)
+    assert len(asked) > len(np.flatnonzero(parts["meals"][0, :, loop.COUNTED]))  # corrections too
+
+
+def test_doses_decided_from_outside_are_given_and_no_others() -> None:
+    out, asked, _ = lived(advised=True, doses=1.25)
+    given = np.flatnonzero(out[:, loop.O_BOLUS])
+    assert given.tolist() == asked
+    assert set(out[given, loop.O_BOLUS].tolist()) == {1.25}
+    corrections = [k for k in asked if k % 70 != 5]
+    assert all(b - a >= loop.CORRECTION_WAIT for a, b in itertools.pairwise(asked) if b in corrections)
+    nothing, again, _ = lived(advised=True, doses=0.0)
+    assert not nothing[:, loop.O_BOLUS].any()
+    assert len(again) > len(asked)  # who got nothing asks again

@@ -17,14 +17,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cloud.trials import advised
 from cloud.trials.analyse import analyse
 from cloud.trials.command import read_prior, trial
 from cloud.trials.plan import OUTCOME_NAMES, Arm, Plan, PopulationPlan, Size, read_plan
 from cloud.trials.provenance import gather, result_digest
+from cloud.trials.report import advised_words
 from cloud.trials.run import CHUNK, Store, run_trial, sample_size
 from cloud.trials.simulate import Job, Row, arms_of, measure, run_job
 from core import closed_loop as loop
+from core.advice_types import Advice, Policy
 from core.errors import ConfigError, EnvironmentMissing, InputError
+from core.twin import Twin
+from core.units import US_PER_DAY
 
 ROOT = Path(__file__).parents[3]
 ARMS = (Arm("usual care"), Arm("basal × 0.8", basal_factor=0.8))
@@ -62,6 +67,9 @@ def made(p: Plan, folder: Path, **how: object) -> list[Row]:
         (PLAN.format(people=8).replace("days = 2", "days = 0"), "days"),
         (PLAN.format(people=8).replace("seed = 3", "primary = 'luck'"), "primary"),
         (PLAN.format(people="8\nhalf_width = 1"), "exactly one"),
+        (PLAN.format(people=8) + "doses = 'dice'", "dice"),
+        (PLAN.format(people=8) + "doses = 'advice'\nadvice_draws = 10", "advice_draws"),
+        (PLAN.format(people=8) + "doses = 'advice'\nmax_bolus_u = 0", "max_bolus_u"),
         ("\x00", "trial.toml"),
     ],
 )
@@ -95,6 +103,60 @@ def test_arms_change_what_they_say_and_nothing_else() -> None:
         usual, less = by[person, 0]["basal_u_per_day"], by[person, 1]["basal_u_per_day"]
         assert less == pytest.approx(0.8 * usual)
     assert np.mean([by[k, 1]["mean_mgdl"] - by[k, 0]["mean_mgdl"] for k in range(6)]) > 2.0
+
+
+def test_the_adviser_is_an_arm(tmp_path: Path) -> None:
+    advice = Arm("the twin's advice", doses="advice", advice_draws=299)
+    strict = Arm("advice, else nothing", doses="advice", advice_draws=299, when_refused="nothing")
+    p = plan(arms=(ARMS[0], advice, strict), days=1, size=Size(people=2))
+    rows = made(p, tmp_path)
+    by = {(r.person, r.arm): r for r in rows}
+    bolus = OUTCOME_NAMES.index("bolus_u_per_day")
+    usual = run_job(Job(plan(days=1, size=Size(people=2)), None, 0, 2))
+    for person in range(2):
+        # Whoever else lives beside it, the calculator's arm is what it always was.
+        assert by[person, 0].values == next(r.values for r in usual if (r.person, r.arm) == (person, 0))
+        assert (by[person, 0].asked, by[person, 0].refused) == (0, 0)
+        assert by[person, 1].asked >= by[person, 1].refused >= 0
+        assert by[person, 1].asked >= 3  # meals
+        assert by[person, 2].values[bolus] < by[person, 0].values[bolus]
+    assert {r.values for r in rows if r.arm == 1} != {r.values for r in rows if r.arm == 0}
+    assert sum(r.refused for r in rows) > 0
+    # Again, half of it taken up from disk: the same bits.
+    (tmp_path / "chunks" / "0000000-001.json").unlink()
+    again = run_trial(p, None, gather(p, b"", None), tmp_path)
+    assert again.resumed == 1
+    assert result_digest(rows) == result_digest(again.rows)
+    assert [(r.asked, r.refused) for r in again.rows] == [(r.asked, r.refused) for r in rows]
+    words = advised_words(p, rows)
+    assert len(words) == 2
+    assert "no dose stood in" in words[1]
+
+
+def test_the_adviser_knows_what_a_hub_would_and_nothing_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, float, int, set[str]]] = []
+
+    def advise(twin: Twin, t: int, carbs_g: float, policy: Policy, question: str) -> Advice:
+        entries = twin.record.entries
+        assert entries[-1].time_us == t
+        assert {e.kind for e in entries if e.time_us == t} == {"cgm_mgdl"}
+        grams = [e for e in entries if e.kind == "carbs_g"]
+        seen.append((t, carbs_g, len(grams), {e.kind for e in entries}))
+        assert question == ("meal" if carbs_g > 0 else "correction")
+        return Advice(2.0, 0.0, 0.0, 300.0, 299, None, (), ())
+
+    monkeypatch.setattr(Twin, "advise", advise)
+    p = plan(arms=(ARMS[0], Arm("advice", doses="advice", advice_draws=299)), days=1)
+    rows = run_job(Job(p, None, 0, 1))
+    assert len(seen) == rows[1].asked
+    assert rows[1].refused == 0
+    assert seen[-1][3] == {"cgm_mgdl", "carbs_g", "bolus_u", "basal_uph"}
+    asked_g = [g for _, g, _, _ in seen if g > 0]
+    # Every meal that was said is on record afterwards, and sugar against lows beside it.
+    assert seen[-1][2] >= len(asked_g) - 1
+    doses = rows[1].values[OUTCOME_NAMES.index("bolus_u_per_day")]
+    measured = [t for t, *_ in seen if t >= advised.START_US + US_PER_DAY]
+    assert doses == pytest.approx(2.0 * len(measured))
 
 
 def test_parallel_arms_are_balanced_in_every_block() -> None:

@@ -121,6 +121,21 @@ def test_leaving_the_domain_is_said_aloud(known: Abduction) -> None:
     assert "activity" in codes(answer(known, "heart_rate_bpm@2023-11-17T15:00..2023-11-17T16:00=130"))
 
 
+def test_what_is_unlike_anything_on_record_is_said_aloud(known: Abduction) -> None:
+    for near in (
+        "bolus_u*=0.7",
+        "bolus_u*=1.3",
+        "bolus_u<<15",
+        "carbs_g*=0.8",
+        "carbs_g>>20",
+        "basal_uph*=0.9",
+    ):
+        assert "distance" not in codes(answer(known, near)), near
+    # Neither large nor many: but nobody here ever took a meal's dose without a meal, or ate like this at night.
+    for far in ("carbs_g*=0", "carbs_g@2023-11-17T03:00=60"):
+        assert "distance" in codes(answer(known, far)), far
+
+
 def test_missing_readings_and_missing_insulin_are_said_aloud(life: Life) -> None:
     first = START_US + DAY_US
     silent = Twin(PATIENT)

@@ -1,0 +1,114 @@
+"""``hometwin effect`` on lived records: an answer, a page, and refusals that say what would help."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.errors import InputError
+from edge.effect.command import effect
+from tests.edge.effect.lives import write
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "person<8>.csv"
+    write(path, 8, 40)
+    return path
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "hometwin.py"), "effect", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=110,
+    )
+
+
+def test_one_persons_record_is_answered_and_the_twin_stands_beside_it(
+    recording: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = command(str(recording), "--never-ill", "--draws", "40", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "is identified by adjusting for hour, insulin on board, meal, activity, glucose now",
+        "doubly robust, those who corrected: -",
+        "the twin, g-computation: the dose alone: -",
+        "they agree",
+        "E-value",
+        "illness never varied",
+        "days of one person",
+    ):
+        assert words in done.stdout, words
+    with (out / "effect.csv").open() as file:
+        found = {r["who"]: r for r in csv.DictReader(file)}
+    main = found["doubly robust, those who corrected"]
+    assert float(main["low"]) < float(main["effect"]) < float(main["high"]) < 0
+    # In this record whoever is high is so before a dose, too: looked at all moments, insulin seems to do next to nothing.
+    assert float(found["adjusted for nothing, all moments"]["effect"]) > 0.5 * float(main["effect"])
+    page = (out / "report.html").read_text()
+    assert "person&lt;8&gt;.csv" in page
+    assert "<8>" not in page
+    assert page.count("<svg") == 3  # the plot in two widths, and the graph
+    assert "src=" not in page
+
+
+def test_what_the_record_lacks_is_named_with_what_would_help(recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = command(str(recording), "--out", str(out))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "illness would have to be measured" in done.stderr
+    assert "--never-ill" in done.stderr
+    assert not out.exists()
+    bare = tmp_path / "bare.csv"
+    write(bare, 8, 3, heart=False)
+    with pytest.raises(InputError, match=r"activity .*--never-active") as refused:
+        effect([bare], [], out, above_mgdl=150.0, never_ill=True)
+    assert refused.value.exit_code == 2
+
+
+def test_illness_may_be_told(recording: Path, tmp_path: Path) -> None:
+    said = effect(
+        [recording], [], tmp_path / "out", ill=["2026-03-04T00:00..2026-03-09T00:00"], with_twin=False
+    )
+    assert any("adjusting for hour, illness" in line for line in said)
+    assert not any("twin" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("how", "match"),
+    [
+        ({"above_mgdl": 20.0}, "--above"),
+        (
+            {"above_mgdl": 390.0, "never_ill": True, "never_active": True},
+            "refused: no comparison: 0 corrections",
+        ),
+        ({"after_min": 7.0}, "--after"),
+        ({"ill": ["2026-03-04"]}, "--ill: must read TIME..TIME"),
+        ({"ill": ["2026-03-04..2026-03-03"]}, "--ill: must end"),
+        ({"ill": ["yesterday..today"]}, "--ill"),
+        ({"ill": ["2026-03-04..2026-03-05"], "never_ill": True}, "contradicts"),
+        ({"draws": 1}, "--draws"),
+        ({"patient_files": [Path("a"), Path("b")]}, "--patient"),
+        ({"events": [Path("absent.csv")]}, r"absent\.csv"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_clear_error(
+    recording: Path, tmp_path: Path, how: dict[str, object], match: str
+) -> None:
+    with pytest.raises(InputError, match=match):
+        effect(**({"events": [recording], "patient_files": [], "out": tmp_path / "out"} | how))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
