@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # While parts are imported nothing could catch it: Ctrl-C ends us at once instead of with a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
+
+if TYPE_CHECKING:
+    from edge.store.keys import Passphrase
 
 app = typer.Typer(
     name="hometwin",
@@ -35,7 +44,8 @@ app.add_typer(advice_app, name="advice")
 def hub(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the hub: radio, store, threshold alarms, sync."""
     # The hub lives for months on a small machine, so it becomes a process of its own without this command
-    # line's libraries, which would stay in memory (12 MiB).
+    # line's libraries, which would stay in memory (12 MiB). Ctrl-C waits until it can say so without a traceback.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.execv(sys.executable, [sys.executable, "-P", "-m", "edge.hub_main", str(config)])  # noqa: S606
 
 
@@ -315,11 +325,11 @@ def keys_retire(
     from core.errors import InputError
     from edge.config import load_config
     from edge.keys_command import retire
-    from edge.store.keys import Passphrase, load_key
+    from edge.store.keys import load_key
 
     if passphrase == (file is not None):
         raise InputError("name the key file that stays, or --passphrase", where="keys retire")
-    keep = Passphrase(_ask_words("Passphrase that stays")) if file is None else load_key(file, {})
+    keep = _ask_words("Passphrase that stays") if file is None else load_key(file, {})
     _say(retire(load_config(config), keep))
 
 
@@ -355,12 +365,17 @@ def _say(lines: list[str]) -> None:
         typer.echo(line)
 
 
-def _ask_words(prompt: str, twice: bool = False) -> str:
+def _ask_words(prompt: str, twice: bool = False) -> Passphrase:
     """A passphrase from the terminal, unseen; from a pipe its first line. Never from the command line."""
+    from core.errors import InputError
+    from edge.store.keys import Passphrase
+
     if not sys.stdin.isatty():
-        return sys.stdin.readline()
-    words: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=twice)
-    return words
+        return Passphrase.from_bytes(sys.stdin.buffer.readline())
+    try:
+        return Passphrase(typer.prompt(prompt, hide_input=True, confirmation_prompt=twice))
+    except UnicodeDecodeError:
+        raise InputError("not in the terminal's encoding", where="passphrase", mend="check LANG") from None
 
 
 @app.command()
@@ -530,7 +545,18 @@ def sim(
 
 def main() -> None:
     """Run the command; errors of ours become one line and an exit code."""
-    with_one_line_errors(app)
+    with_one_line_errors(_run)
+
+
+def _run() -> None:
+    from edge.logs import configure_logs
+
+    configure_logs("command", "warning")  # to stderr: what a command prints is its answer and nothing else
+    app()
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Relative paths (and a relative SQLite file in ``database.url``) are taken from t
 from __future__ import annotations
 
 import ipaddress
-import tomllib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from core.errors import ConfigError
+from core.settings import Text, parse_toml
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 SQLITE_PREFIX = "sqlite:///"
@@ -22,25 +23,25 @@ SQLITE_PREFIX = "sqlite:///"
 class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where records go, and the key that seals their values."""
 
-    url: str = "sqlite:///cloud.sqlite"
-    key_file: str = "database.key"
+    url: Text = "sqlite:///cloud.sqlite"
+    key_file: Text = "database.key"
 
 
 class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker, and the certificate that ``hometwin provision`` made for the cloud."""
 
-    host: str
+    host: Text
     port: Port = 8883
-    ca: str = "ca.crt"
-    cert: str = "client.crt"
-    key: str = "client.key"
+    ca: Text = "ca.crt"
+    cert: Text = "client.crt"
+    key: Text = "client.key"
 
 
 class KeysConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The key that signs downlinks, and the folder with one ``<hub>.key`` per hub."""
 
-    signing_key: str = "signing.key"
-    hubs_dir: str = "hubs"
+    signing_key: Text = "signing.key"
+    hubs_dir: Text = "hubs"
 
 
 class WebConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +51,7 @@ class WebConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     X-Forwarded-Proto). Empty: nobody may.
     """
 
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     port: Port = 8080
     trusted_proxy: str = ""
 
@@ -75,7 +76,7 @@ class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def path(self, relative: str) -> Path:
         """A path of the configuration, made absolute."""
-        return (Path(self.base) / relative).resolve()
+        return Path(os.path.realpath(Path(self.base) / relative))  # Path.resolve raises at a loop of links
 
     @property
     def zone(self) -> ZoneInfo:
@@ -94,15 +95,11 @@ class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_config(path: Path) -> CloudConfig:
     """The configuration in ``path``; ConfigError names the file, the key and the mend."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), mend="check the path given") from None
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"cannot be read: {type(err).__name__}", where=str(path)) from err
-    except RecursionError:
-        raise ConfigError("nested too deeply", where=str(path), mend="see docs/configuration.md") from None
-    except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"not valid TOML: {err}", where=str(path), mend="mend that line") from err
+    except OSError as err:
+        raise ConfigError(f"cannot be read: {err.strerror}", where=str(path)) from None
     if "base" in document:
         raise ConfigError("unknown key 'base'", where=str(path), mend="remove it")
     config = _convert({**document, "base": str(path.resolve().parent)}, path)
@@ -135,6 +132,8 @@ def _convert(document: dict[str, Any], path: Path) -> CloudConfig:
         # msgspec says "... - at `$.mqtt.port`"; a person reads mqtt.port
         what, _, place = str(err).partition(" - at `$")
         key = place.rstrip("`").lstrip(".")
+        if "regex" in what:
+            what = "cannot hold control characters"
         raise ConfigError(
             what.replace("Object", "the table").replace("`", "'"),
             where=f"{path}: {key}" if key else str(path),

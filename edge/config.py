@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -18,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from core.errors import ConfigError
+from core.settings import Text, parse_toml
 
 ProfileName = Literal[
     "cgm",
@@ -57,7 +57,7 @@ RESERVED_VARIABLES: Final = frozenset({"HOMETWIN_CLOCK", "HOMETWIN_DATA", "HOMET
 class RadioConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``adapter``: ``bluez`` on a Pi, ``bumble:<transport>`` for a virtual air or a bare HCI dongle."""
 
-    adapter: str = "bluez"
+    adapter: Text = "bluez"
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,9 +77,9 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the replay buffer lies, what opens it (a file, or a systemd credential of that name), how long it keeps."""
 
-    path: str = "replay.sqlite"
-    key_file: str = "store.key"
-    passphrase_file: str = ""  # when set, a passphrase opens the store instead of the key
+    path: Text = "replay.sqlite"
+    key_file: Text = "store.key"
+    passphrase_file: Text = ""  # when set, a passphrase opens the store instead of the key
     # 0: raw readings stay for ever. A year of a CGM and a strap is 1 MB, and aggregates can never be undone.
     raw_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
     fine_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0  # 0: 5-min aggregates never become hourly
@@ -90,13 +90,13 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SyncConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker and the keys that ``hometwin provision`` made for this hub."""
 
-    host: str
+    host: Text
     port: Port = 8883
-    ca: str = "ca.crt"
-    cert: str = "client.crt"
-    key: str = "client.key"
-    envelope_key: str = "envelope.key"
-    cloud_key: str = "cloud.pub"
+    ca: Text = "ca.crt"
+    cert: Text = "client.crt"
+    key: Text = "client.key"
+    envelope_key: Text = "envelope.key"
+    cloud_key: Text = "cloud.pub"
 
 
 class AlarmConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,9 +133,9 @@ class HubConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     hub_id: HubId
     timezone: str = "UTC"
-    state_dir: str = "state"
-    runtime_dir: str = "run"
-    patient: str | None = None
+    state_dir: Text = "state"
+    runtime_dir: Text = "run"
+    patient: Text | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     radio: RadioConfig = RadioConfig()
     device: tuple[DeviceConfig, ...] = ()
@@ -148,7 +148,7 @@ class HubConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def path(self, relative: str) -> Path:
         """A path of the configuration, made absolute."""
-        return (Path(self.base) / relative).resolve()
+        return Path(os.path.realpath(Path(self.base) / relative))  # Path.resolve raises at a loop of links
 
     @property
     def store_path(self) -> Path:
@@ -199,15 +199,11 @@ def find_zone(name: str, where: str) -> ZoneInfo:
 def read_toml(path: Path) -> dict[str, Any]:
     """The TOML document in ``path``; ConfigError with line and column when it is none."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), mend="check the path given") from None
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"cannot be read: {type(err).__name__}", where=str(path)) from err
-    except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"not valid TOML: {err}", where=str(path), mend="mend that line") from err
-    except RecursionError:
-        raise ConfigError("not valid TOML: nested too deep", where=str(path)) from None
+    except OSError as err:
+        raise ConfigError(f"cannot be read: {err.strerror}", where=str(path)) from None
 
 
 def convert(document: dict[str, Any], kind: Any, path: Path) -> Any:
@@ -222,7 +218,8 @@ def convert(document: dict[str, Any], kind: Any, path: Path) -> Any:
         text = text.replace("Object contains unknown field", "unknown key").replace("`", "'")
         text = text.replace("Object missing required field", "missing key")
         where = f"{path}: {key}" if key else str(path)
-        mend = FORMS.get(key.rpartition(".")[2], "see docs/configuration.md")
+        otherwise = "leave out control characters" if "regex" in text else "see docs/configuration.md"
+        mend = FORMS.get(key.rpartition(".")[2], otherwise)
         raise ConfigError("cannot be used" if "regex" in text else text, where=where, mend=mend) from None
 
 
@@ -246,10 +243,10 @@ def _apply_variables(document: dict[str, Any], environ: Mapping[str, str]) -> No
                 "names no setting", where=variable, mend="unset it, or see docs/configuration.md"
             )
         value: Any = text
-        if fields[field_name].type is not str:
+        if fields[field_name].type not in (str, Text):
             try:
-                value = tomllib.loads(f"v = {text}")["v"]
-            except tomllib.TOMLDecodeError:
+                value = parse_toml(f"v = {text}".encode("utf-8", "replace"), variable)["v"]
+            except ConfigError:
                 raise ConfigError("cannot be read as a TOML value", where=variable) from None
         table = document.setdefault(section.lower(), {})
         if not isinstance(table, dict):

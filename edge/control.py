@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from core.errors import EnvironmentMissing, HometwinError, InputError
+from edge.store.files import is_there
 
 log = structlog.get_logger()
 
@@ -23,25 +24,34 @@ MAX_LINE_BYTES: Final = 1 << 16
 CLIENT_TIMEOUT_S: Final = 10.0
 MAX_SOCKET_PATH: Final = 107  # the kernel's limit
 
+OTHER_FOLDER: Final = "set another runtime_dir"
+
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+ServeOne = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def serve_control(path: Path, handler: Handler) -> asyncio.Server:
-    """Answer requests on ``path``. An old socket file that nobody serves is replaced."""
-    remove_stale_socket(path)
+    """Answer requests on ``path``."""
+    return await serve_private(path, lambda r, w: _serve_one(r, w, handler), MAX_LINE_BYTES)
+
+
+async def serve_private(path: Path, serve_one: ServeOne, limit: int) -> asyncio.Server:
+    """A server on a socket at ``path`` that only its owner may open. An old one that nobody serves is replaced."""
+    _remove_stale_socket(path)
     old_umask = os.umask(0o177)
     try:
-        server = await asyncio.start_unix_server(
-            lambda r, w: _serve_one(r, w, handler), str(path), limit=MAX_LINE_BYTES
-        )
+        return await asyncio.start_unix_server(serve_one, str(path), limit=limit)
+    except OSError as err:
+        raise EnvironmentMissing(
+            f"no socket can be made here: {err.strerror}", where=str(path), mend=OTHER_FOLDER
+        ) from None
     finally:
         os.umask(old_umask)
-    return server
 
 
-def remove_stale_socket(path: Path) -> None:
+def _remove_stale_socket(path: Path) -> None:
     """Make room for a new socket; EnvironmentMissing when another process serves this one."""
-    mend = "set another runtime_dir"
+    mend = OTHER_FOLDER
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as err:
@@ -50,7 +60,7 @@ def remove_stale_socket(path: Path) -> None:
         ) from None
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise EnvironmentMissing(f"longer than {MAX_SOCKET_PATH} bytes", where=str(path), mend=mend)
-    if not path.exists():
+    if not is_there(path):
         return
     if not path.is_socket():
         raise EnvironmentMissing(
@@ -63,7 +73,7 @@ def remove_stale_socket(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
     raise EnvironmentMissing(
-        "another process serves this socket", where=str(path), mend="stop it, or set another runtime_dir"
+        "another process serves this socket", where=str(path), mend=f"stop it, or {mend}"
     )
 
 
@@ -103,6 +113,10 @@ def ask_hub(path: Path, request: dict[str, Any], timeout_s: float = CLIENT_TIMEO
             client.sendall(json.dumps(request).encode() + b"\n")
             with client.makefile("rb") as stream:
                 line = stream.readline()
+        except PermissionError:
+            raise InputError(
+                "this hub answers its owner only", where=str(path), mend="become its user, or use sudo"
+            ) from None
         except (OSError, TimeoutError) as err:
             raise EnvironmentMissing(
                 f"no hub answers ({type(err).__name__})",

@@ -22,6 +22,7 @@ from edge.config import HubConfig
 from edge.control import ask_hub
 from edge.engine_link import SNAPSHOT_BLOB
 from edge.hub_state import DownState, load_state
+from edge.store.files import is_there
 from edge.store.keyring import ASIDE_SUFFIX
 from edge.store.keys import Passphrase, Secret, load_key, load_passphrase
 from edge.store.repair import REPAIR_BLOB, open_or_repair
@@ -179,7 +180,7 @@ def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask
     else:
         yield lambda request: ask_hub(config.control_socket, request)
         return
-    if not config.store_path.exists():
+    if not is_there(config.store_path):
         raise InputError(
             "no store here, and no hub runs", where=str(config.store_path), mend="check --config"
         )

@@ -7,7 +7,6 @@ every sample and feeds it again from the row that its last snapshot reached.
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ from core.errors import EngineError, HometwinError, InputError
 from core.messages import Contribution, Prior, Sample, encode
 from core.models.hovorka import PRIOR_SD
 from core.twin import Patient, Twin
-from edge.control import remove_stale_socket
+from edge.control import serve_private
 from edge.engine_messages import (
     Advised,
     Answer,
@@ -157,12 +156,7 @@ class EngineSession:
 
 async def serve_engine(socket: Path) -> None:
     """Answer hubs on ``socket`` until cancelled."""
-    remove_stale_socket(socket)
-    old_umask = os.umask(0o177)
-    try:
-        server = await asyncio.start_unix_server(_serve_hub, str(socket), limit=1 << 20)
-    finally:
-        os.umask(old_umask)
+    server = await serve_private(socket, _serve_hub, 1 << 20)
     log.info("engine.started")
     notify_systemd("READY=1")
     try:

@@ -8,6 +8,7 @@ from core.errors import InputError, StoreBusyError, StoreError
 from edge.config import HubConfig
 from edge.desk import at_the_desk
 from edge.store.database import WriterLock
+from edge.store.files import is_there
 from edge.store.keyring import destroy_files
 from edge.store.keys import shred
 
@@ -27,7 +28,7 @@ def erase(config: HubConfig, confirmed: str) -> list[str]:
         with at_the_desk(config) as ask:
             gone = ask({"do": "erase", "confirm": confirmed})["gone"]
     except (InputError, StoreError) as err:
-        if isinstance(err, StoreBusyError) or not config.store_path.exists():
+        if isinstance(err, StoreBusyError) or not is_there(config.store_path):
             raise
         # No key opens it, or it is of a newer program: what cannot be read can be destroyed all the same.
         with contextlib.closing(WriterLock(config.store_path)):

@@ -13,7 +13,7 @@ import csv
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from core.units import check_value
 from core.version import VERSION
 from edge.config import HubConfig
 from edge.desk import Ask, at_the_desk
+from edge.store.files import is_there
 from edge.store.journal import check_chain
 
 NOT_INCLUDED: Final = (
@@ -45,24 +46,28 @@ AGGREGATE_COLUMNS: Final = (
 
 def export(config: HubConfig, target: Path) -> list[str]:
     """Write the folder ``target``, or the archive when its name ends in .zip. InputError when something is there."""
-    if target.exists():
-        raise InputError("exists already and is kept", where=str(target), mend="name a new one")
-    folder = target.with_name(target.name + ".partial")
+    _require_free(target)
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, mode=0o700)
-        with at_the_desk(config) as ask:
-            counts = _Writer(config, ask, folder).write()
-        if target.suffix == ".zip":
-            _zip(folder, target)
-        else:
-            folder.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # A folder of our own beside it, because what is removed in the end must be ours.
+        with tempfile.TemporaryDirectory(prefix="hometwin-export-", dir=target.parent) as place:
+            made = Path(place) / target.stem
+            made.mkdir(mode=0o700)
+            with at_the_desk(config) as ask:
+                counts = _Writer(config, ask, made).write()
+            if target.suffix == ".zip":
+                made = _zipped(made)
+            _require_free(target)
+            made.rename(target)
     except OSError as err:
         raise InputError(f"cannot be written: {err.strerror}", where=str(target)) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     lines = [f"{name}: {count}" for name, count in counts.items()]
     return [*lines, f"written to {target}, readable by everybody who gets it: keep it as you keep the key"]
+
+
+def _require_free(target: Path) -> None:
+    if is_there(target):
+        raise InputError("exists already and is kept", where=str(target), mend="name a new one")
 
 
 class _Writer:
@@ -253,12 +258,13 @@ def _iso(time_us: int) -> str:
         return str(time_us)
 
 
-def _zip(folder: Path, target: Path) -> None:
-    fresh = target.with_name(target.name + ".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+def _zipped(folder: Path) -> Path:
+    """An archive of ``folder`` beside it, durable."""
+    place = folder.with_name(folder.name + ".zip")
+    with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as raw:
         with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.iterdir()):
-                archive.write(path, f"{target.stem}/{path.name}")
+                archive.write(path, f"{folder.name}/{path.name}")
         raw.flush()
         os.fsync(raw.fileno())
-    fresh.rename(target)
+    return place

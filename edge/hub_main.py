@@ -5,7 +5,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+
+if __name__ == "__main__":
+    # Until the hub has something to end, Ctrl-C ends it at once and without a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # hometwin hub holds it back meanwhile
+
 from pathlib import Path
 
 from edge.heap import keep_heap_small

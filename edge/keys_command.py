@@ -9,6 +9,7 @@ from typing import Any
 from core.errors import InputError
 from edge.config import HubConfig
 from edge.desk import at_the_desk
+from edge.store.files import is_there, unusable
 from edge.store.keys import Passphrase, Secret, create_key, load_key, sync_folder
 
 NEXT_SUFFIX = ".next"
@@ -43,7 +44,7 @@ def rotate(config: HubConfig, to: Path | None) -> list[str]:
         )
     with at_the_desk(config) as ask:
         if to is not None:
-            key = load_key(to, {}) if to.exists() else create_key(to)
+            key = load_key(to, {}) if is_there(to) else create_key(to)
             ask({"do": "keys.add", "key": key.hex()})
             return [
                 f"made {to}; the old key and this one open the store",
@@ -51,18 +52,21 @@ def rotate(config: HubConfig, to: Path | None) -> list[str]:
                 f"  hometwin keys retire {to}",
             ]
         place = config.path(config.store.key_file)
-        if not place.exists():
+        if not is_there(place):
             raise InputError(
                 "the key is not a file here", where=str(place), mend="use --to FILE, then its credential"
             )
         fresh = place.with_name(place.name + NEXT_SUFFIX)
-        key = load_key(fresh, {}) if fresh.exists() else create_key(fresh)
+        key = load_key(fresh, {}) if is_there(fresh) else create_key(fresh)
         ask({"do": "keys.add", "key": key.hex()})
-        owner = place.stat()
-        if os.geteuid() == 0:
-            os.chown(fresh, owner.st_uid, owner.st_gid)
-        fresh.replace(place)
-        sync_folder(place.parent)
+        try:
+            owner = place.stat()
+            if os.geteuid() == 0:
+                os.chown(fresh, owner.st_uid, owner.st_gid)
+            fresh.replace(place)
+            sync_folder(place.parent)
+        except OSError as err:
+            raise unusable(place, err) from None
         answer = ask({"do": "keys.retire", "key": key.hex()})
     return [
         f"{place} holds a new key; {_old(answer['retired'])}. Copies of the old key open old copies only."
@@ -94,17 +98,17 @@ def rotate_data(config: HubConfig) -> list[str]:
     return lines
 
 
-def add_passphrase(config: HubConfig, words: str) -> list[str]:
+def add_passphrase(config: HubConfig, words: Passphrase) -> list[str]:
     """A passphrase as a second way in."""
     with at_the_desk(config) as ask:
-        answer = ask({"do": "keys.add", **_named(Passphrase(words))})
+        answer = ask({"do": "keys.add", **_named(words)})
     return [f"this passphrase opens the store (slot {answer['slot']}): write it down, away from the hub"]
 
 
-def recover(config: HubConfig, words: str) -> list[str]:
+def recover(config: HubConfig, words: Passphrase) -> list[str]:
     """The key file is lost: the passphrase makes a new one. No hub may run."""
     place = config.path(config.store.key_file)
-    with at_the_desk(config, Passphrase(words)) as ask:
+    with at_the_desk(config, words) as ask:
         key = create_key(place)
         ask({"do": "keys.add", "key": key.hex()})
         answer = ask({"do": "keys.retire", "key": key.hex()})

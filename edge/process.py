@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import io
 import os
 import resource
 import signal
@@ -52,13 +53,16 @@ def process_clock() -> Clock:
 
 
 def run_until_signal(main: Coroutine[Any, Any, None]) -> None:
-    """Run ``main`` until it ends or SIGTERM/SIGINT asks it to; both are clean ends."""
+    """Run ``main`` until it ends or SIGTERM, SIGINT or SIGHUP asks it to; all are clean ends."""
 
     async def supervised() -> None:
         task = asyncio.ensure_future(main)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, task.cancel)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asks us to outlive the terminal
+            # Kernel and shell both tell of a closed terminal: the second must not cut the clean-up short.
+            loop.add_signal_handler(signal.SIGHUP, lambda: task.cancelling() or task.cancel())
         try:
             await task
         except asyncio.CancelledError:
@@ -70,14 +74,58 @@ def run_until_signal(main: Coroutine[Any, Any, None]) -> None:
 
 
 def with_one_line_errors(call: Callable[[], None]) -> None:
-    """Run ``call``; an error of ours becomes one line on stderr and an exit code."""
+    """Run ``call`` and exit; an error that a person can mend becomes one line on stderr and an exit code.
+
+    2 for an error of ours that is the caller's (core/errors.py), 1 for what the system or the output refused.
+    """
+    _open_streams()
+    text = ""
+    code: int | str | None = 0
     try:
         call()
     except HometwinError as err:
-        sys.stderr.write(f"hometwin: {err}\n")
-        raise SystemExit(err.exit_code) from None
+        text, code = str(err), err.exit_code
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        code = 130
+    except SystemExit as end:
+        code = end.code
+    except (OSError, UnicodeError) as err:
+        # The net below the places that know better what to say.
+        log.debug("process.failed", exc_info=True)
+        text, code = _refused(err), 1
+    if (unwritten := _flush_output()) and code in (None, 0, 1):
+        text, code = unwritten, 1
+    if text:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"hometwin: {text}\n")
+    raise SystemExit(code)
+
+
+def _open_streams() -> None:
+    """A standard stream that is closed becomes /dev/null: the next file would take its number, and get its text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: what this terminal cannot show
+
+
+def _flush_output() -> str:
+    """What keeps standard output from taking the rest; empty when it has it all."""
+    try:
+        sys.stdout.flush()
+    except OSError as err:
+        # The interpreter flushes again at its end, and would complain in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"standard output cannot be written: {err.strerror}"
+    return ""
+
+
+def _refused(err: OSError | UnicodeError) -> str:
+    if isinstance(err, UnicodeError):
+        return "a text or a file name is not in the encoding that it should have (UTF-8)"
+    place = f"{os.fsdecode(err.filename)}: " if isinstance(err.filename, (str, bytes)) else ""
+    return f"{place}{err.strerror or type(err).__name__}"
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

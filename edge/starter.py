@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from core.errors import InputError
+from edge.store.files import is_there, unusable
 
 HUB: Final = """\
 hub_id = "{hub_id}"
@@ -53,19 +55,23 @@ def broker_address(folder: Path, host: str | None, port: int | None) -> tuple[st
     """
     path = folder / "broker" / "address"
     known = DEFAULT_ADDRESS
-    if path.is_file():
-        words = path.read_text(encoding="utf-8").split()
-        if len(words) != 2 or not words[1].isdecimal():
+    try:
+        match = re.fullmatch(rb"(\S+)\s+(\d{1,5})\s*", path.read_bytes())
+        if match is None:
             raise InputError(
                 "is not 'HOST PORT'", where=str(path), mend="mend it, or remove it and give --host"
             )
-        known = (words[0], int(words[1]))
+        known = (match[1].decode("utf-8", "replace"), int(match[2]))
+    except FileNotFoundError:
+        pass
+    except OSError as err:
+        raise unusable(path, err) from None
     return host or known[0], port or known[1]
 
 
 def remember_address(folder: Path, host: str, port: int) -> None:
     """For the next time that a hub is added."""
-    (folder / "broker" / "address").write_text(f"{host} {port}\n", encoding="utf-8")
+    _write(folder / "broker" / "address", f"{host} {port}\n")
 
 
 def write_starters(folder: Path, hub_ids: Sequence[str], host: str, port: int) -> list[Path]:
@@ -77,8 +83,15 @@ def write_starters(folder: Path, hub_ids: Sequence[str], host: str, port: int) -
     wanted[folder / "cloud" / "cloud.toml"] = CLOUD.format(host=host, port=port)
     made = []
     for path, text in wanted.items():
-        if not path.exists():
-            path.write_text(text)
-            path.chmod(0o600)
+        if not is_there(path):
+            _write(path, text)
             made.append(path)
     return made
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)
+    except OSError as err:
+        raise unusable(path, err) from None

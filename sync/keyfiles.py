@@ -16,7 +16,7 @@ MEND: Final = "copy it from the folder that provision made"
 
 def read_envelope_key(path: Path) -> bytes:
     """A hub's symmetric key."""
-    key = _read(path)
+    key = read_file(path)
     if len(key) != KEY_BYTES:
         raise ConfigError(
             f"is no envelope key: {len(key)} bytes, not {KEY_BYTES}", where=str(path), mend=MEND
@@ -27,7 +27,7 @@ def read_envelope_key(path: Path) -> bytes:
 def read_verify_key(path: Path) -> Ed25519PublicKey:
     """The key that proves what the cloud signed."""
     try:
-        key = load_pem_public_key(_read(path))
+        key = load_pem_public_key(read_file(path))
     except ValueError:
         raise ConfigError("is not a public key", where=str(path), mend=MEND) from None
     if not isinstance(key, Ed25519PublicKey):
@@ -38,7 +38,7 @@ def read_verify_key(path: Path) -> Ed25519PublicKey:
 def read_signing_key(path: Path) -> Ed25519PrivateKey:
     """The key with which the cloud signs."""
     try:
-        key = load_pem_private_key(_read(path), password=None)
+        key = load_pem_private_key(read_file(path), password=None)
     except (ValueError, TypeError):
         raise ConfigError("is not a private key", where=str(path), mend=MEND) from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -46,8 +46,11 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """What is in a file that provision made."""
     try:
         return path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), mend=MEND) from None
     except OSError as err:
         raise ConfigError(f"cannot be read: {err.strerror}", where=str(path), mend=MEND) from None

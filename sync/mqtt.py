@@ -27,6 +27,7 @@ from core.errors import ConfigError
 from sync.broker_config import PACKET_OVERHEAD_BYTES, SESSION_DAYS
 from sync.envelope import MAX_ENVELOPE_BYTES
 from sync.faults import FAILURE_CODES, BrokerFault, Fault, fault_of, fault_of_text, refusal_of
+from sync.keyfiles import read_file
 
 # A dead connection (no FIN: router switched off) is noticed after at most twice this. Shorter costs a hub on
 # a mobile link data; longer costs the person fresh advice.
@@ -54,10 +55,7 @@ class BrokerAddress(msgspec.Struct, frozen=True):
     def tls_context(self) -> ssl.SSLContext:
         """A context that trusts this house's authority only; ConfigError names a missing or wrong file."""
         for path in (self.ca, self.cert, self.key):
-            if not path.is_file():
-                raise ConfigError(
-                    "no such file", where=str(path), mend="copy it from the folder that provision made"
-                )
+            read_file(path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:

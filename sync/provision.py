@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from core.errors import ConfigError, EnvironmentMissing
 from sync.broker_config import acl_text, broker_config_text
+from sync.keyfiles import read_envelope_key
 
 HUB_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 CLOUD_NAME: Final = "cloud"  # common name of the cloud's certificate, so no hub may have it
@@ -71,11 +72,12 @@ def provision(
     ``host`` is the broker's name or address as hubs and cloud will call it; ``now`` is for tests.
     Raises ConfigError for bad names, EnvironmentMissing when the folder cannot be written.
     """
-    _check_names(hub_ids, host, port)
+    root = Path(os.path.realpath(root))
+    _check_names(root, hub_ids, host, port)
     moment = now or dt.datetime.now(dt.UTC)
     made: list[Path] = []
     try:
-        _provision(_Files(made), Paths(root.resolve()), hub_ids, host, port, moment)
+        _provision(_Files(made), Paths(root), hub_ids, host, port, moment)
     except OSError as err:
         raise EnvironmentMissing(
             f"cannot be written: {err.strerror}",
@@ -104,19 +106,20 @@ def _provision(
         authority.client_files(folder, hub_id)
         files.write(folder / "cloud.pub", (paths.cloud / "signing.pub").read_bytes(), replace=True)
         _symmetric_key(files, folder / "store.key")
-        # The same key at both ends: whichever end still has it mends the other.
-        copy = paths.cloud / "hubs" / f"{hub_id}.key"
-        if copy.exists() and not (folder / "envelope.key").exists():
-            files.write(folder / "envelope.key", copy.read_bytes())
-        _symmetric_key(files, folder / "envelope.key")
-        files.write(copy, (folder / "envelope.key").read_bytes())
+        _same_key(files, folder / "envelope.key", paths.cloud / "hubs" / f"{hub_id}.key")
     files.folder(paths.broker / "data")
     files.write(paths.broker / "acl", acl_text(CLOUD_NAME, hubs).encode(), replace=True)
     text = broker_config_text(paths.broker, host, port, getpass.getuser())
     files.write(paths.broker_conf, text.encode(), replace=True)
 
 
-def _check_names(hub_ids: Sequence[str], host: str, port: int) -> None:
+def _check_names(root: Path, hub_ids: Sequence[str], host: str, port: int) -> None:
+    if not str(root).isprintable():  # it stands in mosquitto.conf, where a line's end begins another setting
+        raise ConfigError(
+            "this name holds characters that no configuration can",
+            where=ascii(str(root)),
+            mend="name the folder in printable UTF-8",
+        )
     for hub_id in hub_ids:
         if not HUB_ID.fullmatch(hub_id) or hub_id == CLOUD_NAME:
             raise ConfigError(
@@ -302,6 +305,22 @@ def _load_certificate(path: Path) -> x509.Certificate:
 
 def _symmetric_key(files: _Files, path: Path) -> None:
     files.write(path, os.urandom(SYMMETRIC_KEY_BYTES))
+
+
+def _same_key(files: _Files, own: Path, copy: Path) -> None:
+    """One key at both ends: whichever end still has it mends the other."""
+    if copy.exists() and not own.exists():
+        files.write(own, copy.read_bytes())
+    _symmetric_key(files, own)
+    files.write(copy, own.read_bytes())
+    mend = "remove the one that is wrong, and run this again"
+    for path in (own, copy):
+        try:
+            read_envelope_key(path)
+        except ConfigError as err:
+            raise ConfigError(err.what, where=err.where, mend=mend) from None
+    if own.read_bytes() != copy.read_bytes():
+        raise ConfigError(f"is another key than {copy}", where=str(own), mend=mend)
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:

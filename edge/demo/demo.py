@@ -71,21 +71,18 @@ async def run_demo(plan: DemoPlan) -> None:
     find_mosquitto()
     kept = plan.folder is not None
     root = make_root(plan.folder)
-    demo = Demo(
-        plan,
-        make_layout(root, plan.timezone, plan.portal_port, plan.approval),
-        start_us,
-        start_us + length_us,
-    )
     try:
-        await demo.play()
+        layout = make_layout(root, plan.timezone, plan.portal_port, plan.approval)
+        demo = Demo(plan, layout, start_us, start_us + length_us)
+        try:
+            await demo.play()
+        finally:
+            await demo.end()
     finally:
-        await demo.end()
-        if kept:
-            demo.console.print(f"everything of this demo is kept in {root}")
-        else:
-            shutil.rmtree(root, ignore_errors=True)
-            demo.console.print("nothing of this demo is kept; --dir FOLDER keeps it")
+        if not kept:
+            shutil.rmtree(root, ignore_errors=True)  # keys lie in it
+        said = f"everything of this demo is kept in {root}"
+        Console().print(said if kept else "nothing of this demo is kept; --dir FOLDER keeps it")
 
 
 class Demo:

@@ -6,10 +6,13 @@ other unit sees; that copy wins over the file. A key never appears in an error, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import stat
+import tempfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +20,7 @@ from typing import Final
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from core.errors import InputError
+from edge.store.files import is_there
 
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
 _HEX_KEY: Final = re.compile(rb"[0-9a-fA-F]{64}\s*")
@@ -36,24 +40,46 @@ class Passphrase:
     """Words that a person remembers. Never shown, also not by ``repr``."""
 
     def __init__(self, text: str) -> None:
-        """InputError for a text that is too short to protect anything."""
-        text = text.strip()
-        self.text = text
-        self._data = text.encode("utf-8", "replace")
-        if len(text) < LEAST_PASSPHRASE_CHARS or len(self._data) > _LONGEST_PASSPHRASE_BYTES:
+        """InputError for a text that is too short to protect anything, or too long."""
+        self.text = text = text.strip()
+        try:
+            # One keyboard writes é as one character, another as e and an accent: the same words. What was typed
+            # comes second, for slots older than this rule.
+            forms = [unicodedata.normalize("NFC", text).encode("utf-8"), text.encode("utf-8")]
+        except UnicodeEncodeError:
+            raise _not_utf8() from None
+        self._forms = list(dict.fromkeys(forms))
+        if len(text) < LEAST_PASSPHRASE_CHARS:
             raise InputError(
                 f"a passphrase has {LEAST_PASSPHRASE_CHARS} characters or more, not {len(text)}",
                 mend="take five words that nobody would say of you",
             )
+        if max(map(len, forms)) > _LONGEST_PASSPHRASE_BYTES:
+            raise InputError(f"a passphrase has no more than {_LONGEST_PASSPHRASE_BYTES} bytes")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Passphrase:
+        """UTF-8, whatever the locale: guessing the encoding would make other words of it."""
+        try:
+            return cls(data.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise _not_utf8() from None
 
     def __repr__(self) -> str:
         return "Passphrase(…)"
 
-    def stretched(self, salt: bytes, log2_n: int) -> bytes:
-        """The 32 bytes that wrap, by scrypt: 16 MiB and some tenths of a second, once per opening."""
+    def stretched(self, salt: bytes, log2_n: int) -> list[bytes]:
+        """The 32 bytes that wrap, by scrypt: 16 MiB and some tenths of a second, once per opening.
+
+        A second one only where the words were typed otherwise than in NFC (Unicode Annex 15).
+        """
         if not 0 < log2_n <= MAX_SCRYPT_LOG2_N or len(salt) != SALT_BYTES:
             raise InputError("asks for an effort that is none of ours", where="slots")
-        return Scrypt(salt, KEY_BYTES, 1 << log2_n, _SCRYPT_R, _SCRYPT_P).derive(self._data)
+        return [Scrypt(salt, KEY_BYTES, 1 << log2_n, _SCRYPT_R, _SCRYPT_P).derive(f) for f in self._forms]
+
+
+def _not_utf8() -> InputError:
+    return InputError("a passphrase is UTF-8 text", mend="use a UTF-8 terminal or file")
 
 
 Secret = bytes | Passphrase
@@ -73,9 +99,7 @@ def load_passphrase(path: Path, environ: Mapping[str, str] = os.environ) -> Pass
     """The passphrase named by ``path``, found as a key is; white space around it does not count."""
     data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES)
     try:
-        return Passphrase(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise InputError("a passphrase is UTF-8 text", where=str(place)) from None
+        return Passphrase.from_bytes(data)
     except InputError as err:
         raise InputError(err.what, where=str(place), mend=err.mend) from None
 
@@ -85,19 +109,35 @@ def create_key(path: Path) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        _write_whole(path, key)
+        sync_folder(
+            path.parent
+        )  # the name must survive a power cut as well: without the key the store is lost
     except FileExistsError:
         raise InputError(
             "a key exists already and is kept", where=str(path), mend="move it away to make a new one"
         ) from None
     except OSError as err:
         raise InputError(f"key cannot be written: {err.strerror}", where=str(path)) from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(path.parent)  # the name must survive a power cut as well: without the key the store is lost
     return key
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """``data`` gets the name ``path`` once it is durable: a full disk or a power cut leaves no empty key behind."""
+    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=".hometwin-key-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)
+        except PermissionError:  # FAT, which most USB sticks have, knows no links
+            path.touch(0o600, exist_ok=False)
+            os.replace(fresh, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
 
 
 def shred(path: Path) -> bool:
@@ -143,7 +183,7 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
     if not folder:
         return None
     path = Path(folder) / name
-    return path if path.exists() else None
+    return path if is_there(path) else None
 
 
 def _read(path: Path, longest: int, *, private: bool) -> bytes:

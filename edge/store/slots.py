@@ -52,9 +52,11 @@ class Slot(NamedTuple):
 
     def outer(self, secret: Secret, store_id: bytes, hub_id: str) -> OuterKey:
         """What ``secret`` is for this slot."""
-        if isinstance(secret, Passphrase):
-            secret = secret.stretched(self.salt or b"", self.cost or 0)
-        return OuterKey(secret, store_id, hub_id)
+        forms = (
+            secret.stretched(self.salt or b"", self.cost or 0) if isinstance(secret, Passphrase) else [secret]
+        )
+        outers = [OuterKey(form, store_id, hub_id) for form in forms]
+        return next((o for o in outers if hmac.compare_digest(o.check_value, self.check_value)), outers[0])
 
 
 class Ring:

@@ -56,6 +56,8 @@ def test_other_urls_stay_as_they_are(tmp_path: Path, url: str) -> None:
         (f"timezone = '{'x' * 300}'\n[mqtt]\nhost = 'h'", "timezone"),
         ("timezone = ''\n[mqtt]\nhost = 'h'", "timezone"),
         (f"x = {'[' * 20_000}{']' * 20_000}", "nested too deeply"),
+        (f"x = {'9' * 5000}", "too many digits"),
+        ("[mqtt]\nhost = 'h'\nca = \"a\\u0000b\"", "mqtt.ca"),
         ("x = " + "{a = " * 20_000 + "1" + "}" * 20_000, "nested too deeply"),
         ("[mqtt]\nhost = 'h'\n[web]\ntrusted_proxy = 'proxy.local'", "web.trusted_proxy"),
         ("[mqtt]\nhost = 'h'\n[web]\ntrusted_proxy = '*'", "web.trusted_proxy"),

@@ -56,6 +56,10 @@ def test_a_variable_overrides_a_setting_with_its_own_type(tmp_path: Path) -> Non
         ("hub_id = 'home'\n[sync]\nhost = 'x'\nport = 99999", "sync.port"),
         ("hub_id = \n", "line 1"),
         ("hub_id = 'home'\nbase = '/'", "'base'"),
+        (f"hub_id = 'home'\nx = {'9' * 5000}", "too many digits"),
+        ("hub_id = 'home'\nruntime_dir = \"a\\u0000b\"", "runtime_dir"),
+        ("hub_id = 'home'\npatient = \"a\\u0000b\"", "patient"),
+        ("hub_id = 'home'\n[store]\nkey_file = \"a\\u0000b\"", "store.key_file"),
         (GOOD + "[[device]]\nsource='cgm'\nprofile='cgm'\naddress='C0:00:00:00:00:09'", "share the source"),
     ],
 )
@@ -72,6 +76,12 @@ def test_a_wrong_file_gives_one_line_that_names_the_place(tmp_path: Path, text: 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "absent.toml", {})
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 5000, "x"])
+def test_a_variable_that_is_no_value_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"HOMETWIN_SYNC_PORT: cannot be read"):
+        load_config(write(tmp_path, GOOD), {"HOMETWIN_SYNC_PORT": text})
 
 
 def test_an_unknown_variable_is_named(tmp_path: Path) -> None:

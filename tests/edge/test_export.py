@@ -125,6 +125,18 @@ def test_an_archive_holds_the_same_and_nothing_is_overwritten(config: HubConfig,
         export(config, tmp_path / "store.key" / "x")
 
 
+@pytest.mark.parametrize("name", ["record", "record.zip"])
+def test_what_lies_beside_an_export_is_not_touched(config: HubConfig, tmp_path: Path, name: str) -> None:
+    place = tmp_path / "out"
+    photos, letter = place / f"{name}.partial" / "photo", place / f"{name}.new"
+    photos.parent.mkdir(parents=True)
+    photos.write_text("mine")
+    letter.write_text("mine")
+    export(config, place / name)
+    assert photos.read_text() == letter.read_text() == "mine"
+    assert {p.name for p in place.iterdir()} == {name, f"{name}.partial", f"{name}.new"}
+
+
 def test_thinned_readings_come_out_as_averages(config: HubConfig, tmp_path: Path) -> None:
     key = (tmp_path / "store.key").read_bytes()
     with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:

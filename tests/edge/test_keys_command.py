@@ -15,11 +15,11 @@ from edge.control import ask_hub, serve_control
 from edge.erase_command import erase
 from edge.hub import Hub
 from edge.keys_command import add_passphrase, overview_lines, recover, retire, rotate, rotate_data
-from edge.store.keys import create_key, load_key
+from edge.store.keys import Passphrase, create_key, load_key
 from edge.store.store import Store
 from tests.edge.store.conftest import FixedClock, reading
 
-WORDS = "five words that nobody knows"
+WORDS = Passphrase("five words that nobody knows")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_a_lost_key_file_is_made_anew_with_the_passphrase(config: HubConfi
     with pytest.raises(InputError):
         overview_lines(config)
     with pytest.raises(WrongKeyError):
-        recover(config, "five words that are not these")
+        recover(config, Passphrase("five words that are not these"))
     assert not config.path("store.key").exists()
     recover(config, WORDS)
     assert rows(config, load_key(config.path("store.key"), {})) == 600
@@ -156,6 +156,7 @@ async def test_the_desk_refuses_what_cannot_be_meant(config: HubConfig) -> None:
         assert "not 32" in ask(do="keys.add", key="00")
         assert "hexadecimal" in ask(do="keys.add", key="zz")
         assert "12 characters" in ask(do="keys.add", passphrase="short")
+        assert "UTF-8" in ask(do="keys.add", passphrase="\ud800" + "a" * 20)
         assert "confirmation" in ask(do="erase", confirm="somebody")
         assert "whole number" in ask(do="audit", after="x")
 

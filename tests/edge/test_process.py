@@ -1,15 +1,23 @@
-"""What a process of ours keeps to itself: no core dump, no look into its memory, no swap."""
+"""What a process of ours keeps to itself (no core dump, no look into its memory, no swap), and how it ends."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from core.errors import InputError, StoreError
+from edge.demo.demo import Demo, DemoPlan, run_demo
+from edge.demo.layout import free_port
+from edge.process import run_until_signal, with_one_line_errors
 
 CANARY = "canary-5c1e9a77"
 # Root sees everything, so as root these programs become a user without rights (in the middle: that user may not be
@@ -124,3 +132,94 @@ def test_its_memory_is_locked_where_the_limit_allows_it(tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     capable = int(status.partition("CapEff:")[2].split()[0], 16) >> 14 & 1  # CAP_IPC_LOCK
     assert (locked_kib > 0) == bool(capable or limit == resource.RLIM_INFINITY)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_asked_to_end_it_cleans_up_and_a_second_hang_up_does_not_cut_that_short(name: str) -> None:
+    cleaned: list[str] = []
+    number = getattr(signal, name)
+
+    async def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.05)
+            cleaned.append(name)
+
+    before = [signal.signal(n, lambda *_: None) for n in (number, signal.SIGHUP)]
+    try:
+        run_until_signal(work())
+    finally:
+        for n, handler in zip((number, signal.SIGHUP), before, strict=True):
+            signal.signal(n, handler)
+    assert cleaned == [name]
+
+
+def test_started_with_nohup_it_outlives_its_terminal() -> None:
+    lived: list[bool] = []
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        lived.append(True)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run_until_signal(work())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert lived == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (InputError("is odd", where="a.toml", mend="even it"), 2, "hometwin: a.toml: is odd (even it)\n"),
+        (StoreError("is broken"), 1, "hometwin: is broken\n"),
+        (PermissionError(13, "Permission denied", "/x/y"), 1, "hometwin: /x/y: Permission denied\n"),
+        (OSError("odd"), 1, "hometwin: OSError\n"),
+        (UnicodeDecodeError("utf-8", b"secret\xff", 6, 7, "no"), 1, "not in the encoding"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(3), 3, ""),
+    ],
+)
+def test_what_ends_a_process_is_one_line_and_a_code(
+    error: BaseException, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        with_one_line_errors(fails)
+    err = capsys.readouterr().err
+    assert (end.value.code, says in err, err.count("\n")) == (code, True, bool(says)), err
+    assert "secret" not in err
+
+
+def test_an_ended_demo_leaves_no_keys_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when its terminal is closed and the end of its processes is cut short."""
+    if shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin") is None:
+        pytest.skip("no mosquitto here")
+    found: list[Path] = []
+
+    async def play(demo: Demo) -> None:
+        found.extend(demo.layout.root.rglob("store.key"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(60)
+
+    async def end(_: Demo) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Demo, "play", play)
+    monkeypatch.setattr(Demo, "end", end)
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    try:
+        plan = DemoPlan(None, 300.0, "1h", "", "UTC", 1, None, free_port())
+        run_until_signal(asyncio.wait_for(run_demo(plan), 20))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert found
+    assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cloud.config import load_config as load_cloud
+from core.errors import InputError
 from edge.config import load_config
+from edge.starter import broker_address
 
 
 def provision(folder: Path, *words: str) -> None:
@@ -17,6 +21,18 @@ def provision(folder: Path, *words: str) -> None:
         timeout=60,
         capture_output=True,
     )
+
+
+@pytest.mark.parametrize("kept", ["", "localhost", "localhost " + "9" * 5000, "\xff \xfe", None])
+def test_an_address_that_cannot_be_read_is_named(tmp_path: Path, kept: str | None) -> None:
+    path = tmp_path / "broker" / "address"
+    path.parent.mkdir()
+    if kept is None:
+        path.mkdir()
+    else:
+        path.write_bytes(kept.encode("latin-1"))
+    with pytest.raises(InputError, match=r"broker/address: (is not|cannot be used: Is a directory)"):
+        broker_address(tmp_path, None, None)
 
 
 def test_the_starters_are_complete_and_a_second_hub_moves_nothing(tmp_path: Path) -> None:

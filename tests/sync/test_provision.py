@@ -152,6 +152,25 @@ def test_a_damaged_key_is_named_and_kept(root: Path) -> None:
     assert path.read_bytes() == b"garbage"
 
 
+@pytest.mark.parametrize("end", ["hubs/hub-1/envelope.key", "cloud/hubs/hub-1.key"])
+@pytest.mark.parametrize("data", [b"short", b"k" * 32])
+def test_a_hubs_key_that_is_not_the_same_at_both_ends_is_named(root: Path, end: str, data: bytes) -> None:
+    provision(root, ["hub-1"], "broker.local", 8883, NOW)
+    (root / end).write_bytes(data)
+    before = contents(root)
+    with pytest.raises(ConfigError, match=f"{end}.*remove the one that is wrong"):
+        provision(root, ["hub-1"], "broker.local", 8883, NOW)
+    assert contents(root) == before
+    (root / end).unlink()
+    provision(root, ["hub-1"], "broker.local", 8883, NOW)
+
+
+def test_a_line_in_the_folders_name_cannot_become_a_setting_of_the_broker(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="printable"):
+        provision(tmp_path / "a\nallow_anonymous true\n", ["hub-1"], "broker.local", 8883, NOW)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_private_keys_never_exist_with_a_wider_mode(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[int] = []
     real = os.open

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,6 +156,28 @@ def test_passphrases_come_from_private_files_and_never_show(tmp_path: Path) -> N
         load_passphrase(file, {})
     with pytest.raises(InputError):
         words.stretched(bytes(16), 30)
+    file.write_bytes("fünf Wörter, die niemand weiß".encode("latin-1"))
+    with pytest.raises(InputError, match=r"store\.passphrase.*UTF-8"):
+        load_passphrase(file, {})
+
+
+def test_the_same_words_typed_otherwise_open_the_store(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """é is one character, or an e and an accent; a slot from before this rule opens to what was typed."""
+    composed = Passphrase("fünf Wörter die niemand kennt")
+    decomposed = Passphrase(unicodedata.normalize("NFD", composed.text))
+    with open_store(full) as store:
+        store.keys.add(decomposed)
+    with open_store(full, composed) as store:
+        store.keys.add(OTHER)
+        with monkeypatch.context() as before:
+            before.setattr(unicodedata, "normalize", lambda _form, text: text)
+            old = Passphrase(decomposed.text + "!")
+        store.keys.add(old)
+    with open_store(full, Passphrase(old.text)) as store:
+        assert store.last_row
+        assert len(store.keys.retire(Passphrase(old.text))) == 1
+    with pytest.raises(WrongKeyError):
+        open_store(full, composed)
 
 
 def test_a_new_data_key_seals_everything_anew_while_the_store_is_used(full: Path) -> None:

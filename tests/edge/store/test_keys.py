@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,31 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is kept"):
         create_key(path)
     assert path.read_bytes() == KEY
+
+
+def test_a_full_disk_leaves_no_half_made_key(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # every write fails, as on a full disk
+    try:
+        with pytest.raises(InputError, match=r"store\.key: key cannot be written: File too large"):
+            create_key(tmp_path / "store.key")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    key = create_key(tmp_path / "store.key")
+    assert load_key(tmp_path / "store.key", {}) == key
+
+
+def test_a_disk_without_links_takes_a_key_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)  # as on FAT
+    key = create_key(tmp_path / "store.key")
+    assert load_key(tmp_path / "store.key", {}) == key
+    with pytest.raises(InputError, match="is kept"):
+        create_key(tmp_path / "store.key")
+    assert [p.name for p in tmp_path.iterdir()] == ["store.key"]
 
 
 @pytest.mark.parametrize("text", [KEY.hex(), KEY.hex().upper() + "\n"])
