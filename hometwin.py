@@ -391,18 +391,24 @@ def status(
     typer.echo(json.dumps(answer, indent=1) if as_json else "\n".join(status_lines(answer)))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -5 is a number, and told to be a wrong one
 def log(
     what: Annotated[
         str, typer.Argument(help="carbs, bolus, long-acting, fingerstick, weight, drug, or a kind.")
-    ],
+    ] = "",
     value: Annotated[float | None, typer.Argument(help="Grams, units, mg/dL … as the kind says.")] = None,
-    at: Annotated[str, typer.Option(help="When: 12:30, or 2026-01-31T12:30. Default: now.")] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            help="When, by the hub's clock: 12:30 (today, or up to 6 h ago across midnight), or 2026-01-31T12:30. "
+            "Default: now."
+        ),
+    ] = "",
     unit: Annotated[str, typer.Option(help="mmol/L for a fingerstick in mmol/L.")] = "",
     replace: Annotated[
-        str, typer.Option(help="Correct an older entry: its SOURCE:NUMBER, e.g. hand:12.")
+        str, typer.Option(help="Correct an older entry: its SOURCE:NUMBER, e.g. hand:1767602981424.")
     ] = "",
-    delete: Annotated[str, typer.Option(help="Take an older entry back: its SOURCE:NUMBER.")] = "",
+    delete: Annotated[str, typer.Option(help="Take an older entry back: its SOURCE:NUMBER is enough.")] = "",
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Enter a meal, dose or reading by hand. Corrections are new records; nothing is ever overwritten."""

@@ -253,7 +253,11 @@ class Hub:
             case "log":
                 return await self.log_by_hand(request)
             case "advice":
-                return {"advice": self.desk.rows(), "policy": self.desk.policy_row()}
+                return {
+                    "advice": self.desk.rows(),
+                    "policy": self.desk.policy_row(),
+                    "cloud": None if self.link is None else self.link.connected,
+                }
             case "confirm":
                 return await self.desk.confirm(request)
             case "ask":

@@ -176,7 +176,7 @@ class Demo:
     async def _play_plainly(self) -> None:
         """Without a terminal: one line now and then."""
         self.console.print(f"portal {self.scene().portal}  {self.scene().login}")
-        self.console.print(self.scene().hint, soft_wrap=True, highlight=False)
+        self.console.print(f"in another terminal: {self.scene().hint}", soft_wrap=True, highlight=False)
         next_line_s = 0.0
         while await self._step():
             if time.monotonic() >= next_line_s and self.last_status is not None:
@@ -220,7 +220,7 @@ class Demo:
             start_us=self.start_us,
             end_us=self.end_us,
             processes={n: (c.alive, c.restarts) for n, c in self.group.children.items()},
-            hint=f"Ctrl-C ends · in another terminal: export HOMETWIN_CONFIG={self.layout.hub_toml}",
+            hint=f"export HOMETWIN_CONFIG={self.layout.hub_toml}",
         )
 
     def _find_login(self) -> str:
