@@ -34,6 +34,14 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", envvar="HOMETWIN_CONFIG", help="The hub's TOML file.", show_envvar=True),
 ]
 DEFAULT_CONFIG = Path("/etc/hometwin/hub.toml")
+SIM_HELP = """hometwin sim PART OPTIONS: one part of the virtual world, as `hometwin demo` starts it.
+
+  air      the virtual Bluetooth air:        hometwin sim air --port 9000
+  sensors  virtual devices on that air:      hometwin sim sensors --air 127.0.0.1:9000 --person 1
+                                               --from 2026-01-05T00:00 --for 2d --state FOLDER
+  person   a virtual person's patient file:  hometwin sim person --person 1
+
+hometwin sim PART --help lists all options of a part. HOMETWIN_CLOCK sets the pace (hometwin demo does)."""
 ADVICE_TIMEOUT_S = 60.0  # a Raspberry Pi simulates for some seconds
 
 advice_app = typer.Typer(help="Approved advice on the running hub: list it, say what was done, ask for more.")
@@ -90,7 +98,7 @@ def demo(
     ] = "2d",
     from_: Annotated[str, typer.Option("--from", help="Where to start, e.g. 2023-11-06T00:00.")] = "",
     timezone: Annotated[str, typer.Option(help="Zone of the recording's clock.")] = "Europe/London",
-    seed: Annotated[int, typer.Option(help="Which virtual person.", min=0)] = 1,
+    seed: Annotated[int, typer.Option(help="Which virtual person.", min=0)] = 6,
     folder: Annotated[
         Path | None, typer.Option("--dir", help="Keep everything there (default: a new one).")
     ] = None,
@@ -435,18 +443,24 @@ def status(
     typer.echo(json.dumps(answer, indent=1) if as_json else "\n".join(status_lines(answer)))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -5 is a number, and told to be a wrong one
 def log(
     what: Annotated[
         str, typer.Argument(help="carbs, bolus, long-acting, fingerstick, weight, drug, or a kind.")
-    ],
+    ] = "",
     value: Annotated[float | None, typer.Argument(help="Grams, units, mg/dL … as the kind says.")] = None,
-    at: Annotated[str, typer.Option(help="When: 12:30, or 2026-01-31T12:30. Default: now.")] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            help="When, by the hub's clock: 12:30 (today, or up to 6 h ago across midnight), or 2026-01-31T12:30. "
+            "Default: now."
+        ),
+    ] = "",
     unit: Annotated[str, typer.Option(help="mmol/L for a fingerstick in mmol/L.")] = "",
     replace: Annotated[
-        str, typer.Option(help="Correct an older entry: its SOURCE:NUMBER, e.g. hand:12.")
+        str, typer.Option(help="Correct an older entry: its SOURCE:NUMBER, e.g. hand:1767602981424.")
     ] = "",
-    delete: Annotated[str, typer.Option(help="Take an older entry back: its SOURCE:NUMBER.")] = "",
+    delete: Annotated[str, typer.Option(help="Take an older entry back: its SOURCE:NUMBER is enough.")] = "",
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Enter a meal, dose or reading by hand. Corrections are new records; nothing is ever overwritten."""
@@ -527,18 +541,20 @@ def advice_ask(
 )
 def sim(
     context: typer.Context,
-    part: Annotated[str, typer.Argument(help="air or sensors; --help after it tells more.")],
+    part: Annotated[str, typer.Argument(help="air, sensors or person; --help after it tells more.")],
 ) -> None:
-    """Run one part of the virtual world: the air, or its sensors."""
+    """Run one part of the virtual world: the air, its sensors, or print a virtual person's patient file."""
     import runpy
 
     from core.errors import InputError
 
     if part in ("--help", "-h"):
-        typer.echo("hometwin sim air --help\nhometwin sim sensors --help")
+        typer.echo(SIM_HELP)
         return
-    if part not in ("air", "sensors"):
-        raise InputError(f"unknown part {part[:40]!r}", where="hometwin sim", mend="use air or sensors")
+    if part not in ("air", "sensors", "person"):
+        raise InputError(
+            f"unknown part {part[:40]!r}", where="hometwin sim", mend="use air, sensors or person"
+        )
     sys.argv = [f"hometwin sim {part}", *context.args]
     runpy.run_module(f"firmware_sim.{part}", run_name="__main__", alter_sys=True)
 

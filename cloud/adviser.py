@@ -11,20 +11,21 @@ import asyncio
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Final, Protocol
+from zoneinfo import ZoneInfo
 
 import msgspec
 import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from cloud import audit, decisions, habits, outcomes, population, queries
+from cloud import audit, decisions, habits, outcomes, population, queries, tries
 from cloud.advice_job import AdviceJob, JobResult
 from cloud.advice_worker import AdviceWorker
 from cloud.config import CloudConfig
 from cloud.db import AdviceRow, ContributionRow, Database, PriorRow
 from core import evidence
 from core.advice_types import Advice, policy_of
-from core.clock import Clock
+from core.clock import Clock, span_us
 from core.errors import ConfigError, HometwinError
 from core.messages import DoseAdvice, Down, Prior, decode, encode
 from core.patient import Patient
@@ -37,6 +38,9 @@ ADVICE_AFTER_US: Final = US_PER_DAY  # of readings: the twin's own warm-up
 LEAD_US: Final = 60 * US_PER_MIN  # look this far ahead for a usual meal
 # Before this the state may change too much, after it nobody has time to decide.
 LAST_CALL_US: Final = 20 * US_PER_MIN
+# ... but at least so many real seconds: on a fast clock the calculation alone would outlast the meal.
+LEAD_S: Final = 24.0
+LAST_CALL_S: Final = 12.0
 MEAL_GAP_US: Final = 150 * US_PER_MIN  # at most one advice per meal
 RECORD_US: Final = 14 * US_PER_DAY  # what the twin is shown; it forgets beyond 15 days itself
 LOOK_EVERY_US: Final = US_PER_MIN
@@ -85,6 +89,7 @@ class Adviser:
     ) -> None:
         self._db, self._config, self._clock, self._sender = db, config, clock, sender
         self._runner = runner if runner is not None else AdviceWorker()
+        self._is_rehearsed = False
         self._looked_us: dict[str, int] = {}  # newest reading at the last look, per hub
         self._prior_marks: dict[str, tuple[int, int]] = {}
 
@@ -126,9 +131,14 @@ class Adviser:
         scored = await self._db.run(score_due, hub_id, self._clock.now_us())
         if scored:
             log.info("advice.scored", hub=hub_id, outcomes=scored)
-        if span[1] - span[0] < ADVICE_AFTER_US or self._looked_us.get(hub_id) == span[1]:
-            return
         now_us = self._clock.now_us()
+        if span[1] - span[0] < ADVICE_AFTER_US:
+            hours = (span[1] - span[0]) // US_PER_H
+            tries.tell(hub_id, f"Too early: {hours} h of readings are there, a day is needed.")
+            await self._rehearse(hub_id, now_us)
+            return
+        if self._looked_us.get(hub_id) == span[1]:
+            return
         await self._propose(hub_id, now_us)
         self._looked_us[hub_id] = span[1]
 
@@ -156,10 +166,6 @@ class Adviser:
             log.info("prior.sent", hub=hub_id, version=prior.version)
         self._prior_marks[hub_id] = mark
 
-    def _span_us(self, real_s: float) -> int:
-        """The span of this clock's time that passes in ``real_s`` seconds."""
-        return int(real_s / max(self._clock.wait_s(US_PER_S), 1e-9) * US_PER_S)
-
     def _age_years(self, hub_id: str, now_us: int) -> float | None:
         patient = patient_of(self._config, hub_id)[0]
         if patient.birth_year is None:
@@ -168,37 +174,45 @@ class Adviser:
 
     # ---- advice -------------------------------------------------------------------------------------
 
+    async def _rehearse(self, hub_id: str, now_us: int) -> None:
+        """One job for nothing while there is none to do: kernels are compiled before the first meal waits."""
+        if not self._is_rehearsed:
+            self._is_rehearsed = True
+            await self._runner.run(await self._job(hub_id, habits.Meal(now_us + LEAD_US, 50.0, ""), now_us))
+
     async def _propose(self, hub_id: str, now_us: int) -> None:
         """Advice for the next usual meal, if one is due and has none yet."""
         zone = self._config.zone
+        lead_us = max(LEAD_US, span_us(self._clock, LEAD_S))
+        last_call_us = max(LAST_CALL_US, span_us(self._clock, LAST_CALL_S))
         carbs = await self._db.query(
             queries.samples, hub_id, now_us - habits.LOOK_BACK_DAYS * US_PER_DAY, ("carbs_g",)
         )
-        meal = habits.next_meal([s for s in carbs if s.time_us <= now_us], zone, now_us, LEAD_US)
-        if meal is None or await self._db.query(_has_advice_near, hub_id, meal.time_us):
+        meal = habits.next_meal([s for s in carbs if s.time_us <= now_us], zone, now_us, lead_us)
+        if meal is None:
+            tries.tell(hub_id, tries.NO_MEAL)
+            return
+        if await self._db.query(_has_advice_near, hub_id, meal.time_us, lead_us):
             return
         card = await self._db.query(queries.scorecard, hub_id)
         if card is not None and card.suspended:
             log.warning("adviser.suspended", hub=hub_id)
             return
-        patient, patient_toml = patient_of(self._config, hub_id)
-        record = await self._db.query(queries.samples, hub_id, now_us - RECORD_US, TWIN_KINDS)
-        newest_us = max((s.time_us for s in record if s.kind == "cgm_mgdl"), default=now_us)
-        as_of_us = now_us - min(max(0, now_us - newest_us), self._span_us(TRANSPORT_S))
-        job = AdviceJob(
-            samples=tuple(s for s in record if s.time_us <= as_of_us),
-            patient_toml=patient_toml,
-            policy=policy_of(patient, DRAWS),
-            now_us=as_of_us,
-            for_time_us=meal.time_us,
-            carbs_g=meal.carbs_g,
-        )
+        tries.tell(hub_id, f"Computing, for a meal at about {words_at(meal.time_us, zone)} …")
+        job = await self._job(hub_id, meal, now_us)
         result = await self._runner.run(job)
         if result.advice is None:
+            tries.tell(hub_id, "", f"The last try, at {words_at(now_us, zone)}, failed: {result.problem}.")
             log.error("adviser.no_result", hub=hub_id, reason=result.problem)
             return
-        if result.advice.refused and meal.time_us - now_us > LAST_CALL_US:
-            return  # the next reading may allow more
+        if result.advice.refused:
+            tries.tell(
+                hub_id,
+                "",
+                f"The last try, at {words_at(now_us, zone)}, was refused: {result.advice.refused}.",
+            )
+            if meal.time_us - now_us > last_call_us:
+                return  # the next reading may allow more
         person = await self._db.query(queries.person_mark, hub_id)
         advice = msgspec.structs.replace(
             self._message(hub_id, meal, result.advice),
@@ -214,15 +228,29 @@ class Adviser:
                 decisions.decide, advice.advice_id, approve=True, who=decisions.NOBODY, note="", now_us=now_us
             )
 
+    async def _job(self, hub_id: str, meal: habits.Meal, now_us: int) -> AdviceJob:
+        """The record and the person's file, as they are now."""
+        patient, patient_toml = patient_of(self._config, hub_id)
+        record = await self._db.query(queries.samples, hub_id, now_us - RECORD_US, TWIN_KINDS)
+        newest_us = max((s.time_us for s in record if s.kind == "cgm_mgdl"), default=now_us)
+        as_of_us = now_us - min(max(0, now_us - newest_us), span_us(self._clock, TRANSPORT_S))
+        return AdviceJob(
+            samples=tuple(s for s in record if s.time_us <= as_of_us),
+            patient_toml=patient_toml,
+            policy=policy_of(patient, DRAWS),
+            now_us=as_of_us,
+            for_time_us=meal.time_us,
+            carbs_g=meal.carbs_g,
+        )
+
     def _message(self, hub_id: str, meal: habits.Meal, computed: Advice) -> DoseAdvice:
-        moment = datetime.fromtimestamp(meal.time_us / US_PER_S, UTC).astimezone(self._config.zone)
         advice = computed.message(
             advice_id=f"{hub_id}-{meal.time_us // US_PER_MIN}",
             for_time_us=meal.time_us,
             approved_by="",
             approved_us=0,
         )
-        meant = f"Meant for a meal at about {moment:%H:%M}. {meal.known_from}"
+        meant = f"Meant for a meal at about {words_at(meal.time_us, self._config.zone)}. {meal.known_from}"
         limits = ["If the meal, its size or the glucose then differ from this, do not use this dose."]
         if self._config.advice.approval == "demo":
             limits.insert(0, "Demo mode: no clinician has looked at this.")
@@ -236,7 +264,9 @@ class Adviser:
             # Sent first, marked second: after a crash between the two the hub gets it twice under one
             # advice_id; the other order could lose an approved advice.
             now_us = self._clock.now_us()
-            expires_us = max(advice.for_time_us + queries.ADVICE_GRACE_US, now_us + self._span_us(DELIVERY_S))
+            expires_us = max(
+                advice.for_time_us + queries.ADVICE_GRACE_US, now_us + span_us(self._clock, DELIVERY_S)
+            )
             await self._sender.send(hub_id, advice, expires_us)
             await self._db.run(decisions.mark_sent, advice.advice_id, now_us)
             log.info("advice.sent", hub=hub_id)
@@ -307,12 +337,17 @@ def _keep_prior(session: Session, hub_id: str, prior: Prior, now_us: int) -> Non
     audit.note(session, now_us, "population", f"sent prior {prior.version} to {hub_id}")
 
 
-def _has_advice_near(session: Session, hub_id: str, time_us: int) -> bool:
+def words_at(time_us: int, zone: ZoneInfo) -> str:
+    """The local clock at a moment."""
+    return f"{datetime.fromtimestamp(time_us / US_PER_S, UTC).astimezone(zone):%H:%M}"
+
+
+def _has_advice_near(session: Session, hub_id: str, time_us: int, lead_us: int) -> bool:
     """True when some advice for this hub is meant for the same meal."""
     # Ids end in the meal's minute; created_us bounds the search to today's few rows.
     recent = session.scalars(
         select(AdviceRow.advice_id).where(
-            AdviceRow.hub_id == hub_id, AdviceRow.created_us >= time_us - MEAL_GAP_US - LEAD_US
+            AdviceRow.hub_id == hub_id, AdviceRow.created_us >= time_us - MEAL_GAP_US - lead_us
         )
     )
     return any(abs(int(i.rsplit("-", 1)[1]) * US_PER_MIN - time_us) < MEAL_GAP_US for i in recent)

@@ -65,6 +65,7 @@ def decide(
     note: str,
     now_us: int,
     dose_u: float | None = None,
+    grace_us: int = ADVICE_GRACE_US,
 ) -> DoseAdvice:
     """Approve (``dose_u``: with this dose instead) or reject a proposal.
 
@@ -84,7 +85,7 @@ def decide(
     if row.state != "proposed":
         raise RefusedError(f"this advice is {row.state} already", mend="reload the page")
     advice = decode(row.body, DoseAdvice)
-    if approve and now_us > advice.for_time_us + ADVICE_GRACE_US:
+    if approve and now_us > advice.for_time_us + grace_us:
         raise RefusedError("its time has passed", mend="reject it, or wait for the next")
     if not approve and not note:
         raise InputError("a rejection needs a note", where="note", mend="say why in a few words")

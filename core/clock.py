@@ -58,6 +58,11 @@ class ScaledClock:
         return max(0.0, span_us / 1e6 / self._speed)
 
 
+def span_us(clock: Clock, real_s: float) -> int:
+    """The span of ``clock``'s time (microseconds) that passes in ``real_s`` seconds of the one who waits."""
+    return int(real_s / max(clock.wait_s(1_000_000), 1e-9) * 1e6)
+
+
 def clock_from_text(text: str, wall_ns: Callable[[], int]) -> Clock:
     """A clock from ``HOMETWIN_CLOCK``: empty, or ``speed,real_epoch_us,twin_epoch_us``."""
     if not text:

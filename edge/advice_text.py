@@ -19,7 +19,7 @@ STATE_WORDS = {
 def advice_lines(answer: dict[str, Any], zone: ZoneInfo) -> list[str]:
     """All advice held, the newest last and in full when it is open."""
     rows = answer["advice"]
-    lines = [line for row in rows for line in _rows(row, zone)] or ["no advice has come yet"]
+    lines = [line for row in rows for line in _rows(row, zone)] or [_none_yet(answer.get("cloud", True))]
     policy = answer.get("policy")
     if policy is not None:
         lines.append(
@@ -28,6 +28,17 @@ def advice_lines(answer: dict[str, Any], zone: ZoneInfo) -> list[str]:
             f" until {_moment(policy['expires_us'], zone)}"
         )
     return lines
+
+
+def _none_yet(is_connected: bool | None) -> str:
+    """Why there is nothing. ``is_connected``: to the cloud; None without one."""
+    if is_connected is None:
+        return "no advice: this hub has no cloud ([sync]), so no adviser looks at it"
+    return (
+        "no advice has come yet: the cloud's adviser needs a day of readings, then tries before each usual meal, and"
+        " nothing reaches this hub before a clinician has approved it. The portal says what the adviser does now and how"
+        f" its last try ended.{'' if is_connected else ' The cloud is out of reach now.'}"
+    )
 
 
 def advice_line(row: dict[str, Any], zone: ZoneInfo) -> str:

@@ -32,15 +32,17 @@ def hand_sample(
 
     ``amends`` is ``[source, number]`` of an older record of the same kind that still stands (``find`` gives it);
     with ``deleted`` that record never happened, otherwise this one stands in its place, at its time unless
-    another is given. ``at`` is a time in words (12:30), ``time_us`` one in microseconds UTC.
+    another is given; a deletion needs no ``kind``. ``at`` is a time in words (12:30), ``time_us`` one in microseconds UTC.
     """
     if request.keys() - FIELDS:
         raise InputError("unknown field", where="entry", mend="use " + ", ".join(sorted(FIELDS - {"do"})))
-    kind = request.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise InputError("unknown kind", where="entry.kind", mend="use one of " + " ".join(KINDS))
     deleted = bool(request.get("deleted", False))
     amends = _amends(request.get("amends"), deleted)
+    kind = request.get("kind")
+    if kind is None and deleted and amends is not None:
+        kind = _kind_of(amends, find)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError("unknown kind", where="entry.kind", mend="use one of " + " ".join(KINDS))
     target = _target(amends, kind, find)
     value = 0.0 if deleted else _number(request.get("value"), "entry.value")
     if not deleted:
@@ -55,6 +57,23 @@ def hand_sample(
         amends=amends,
         deleted=deleted,
     )
+
+
+def _kind_of(amends: tuple[str, int], find: Callable[[str, str, int], Sample | None]) -> str:
+    """The kind of the one standing record of this name, so that taking it back needs no more than the name."""
+    kinds = [kind for kind in KINDS if find(amends[0], kind, amends[1]) is not None]
+    name = f"{amends[0]}:{amends[1]}"
+    if not kinds:
+        raise InputError(
+            f"no {name} stands in the record of the last 90 days",
+            where="entry.amends",
+            mend="it may be replaced or deleted already: hometwin entries lists them",
+        )
+    if len(kinds) > 1:
+        raise InputError(
+            f"{name} names several records", where="entry.kind", mend="add one of " + " ".join(kinds)
+        )
+    return kinds[0]
 
 
 def _target(

@@ -20,6 +20,7 @@ NAMES: Final = {
     "weight_kg": "weight",
     "drug_mg": "drug",
 }
+LATE_S: Final = 6 * 3600  # after midnight, so much of the evening before still needs no date
 WORDS: Final = {
     "carbs": "carbs_g",
     "meal": "carbs_g",
@@ -42,7 +43,9 @@ def hand_request(
 ) -> dict[str, Any]:
     """The request for the control socket; InputError names the word that cannot be used."""
     kind = WORDS.get(what, what)
-    if kind not in KINDS:
+    if not what and not delete:
+        raise InputError("say what to enter", where="hometwin log", mend="e.g. hometwin log carbs 45")
+    if what and kind not in KINDS:
         raise InputError(
             f"unknown word {what[:40]!r}",
             where="hometwin log",
@@ -50,13 +53,15 @@ def hand_request(
         )
     if replace and delete:
         raise InputError("--replace and --delete exclude each other", where="hometwin log")
-    request: dict[str, Any] = {"do": "log", "kind": kind}
+    request: dict[str, Any] = {"do": "log"} | ({"kind": kind} if what else {})
     if delete:
         if value is not None:
             raise InputError("--delete takes no value", where="hometwin log")
         request |= {"amends": _reference(delete), "deleted": True}
     elif value is None:
         raise InputError("a value is missing", where="hometwin log", mend=f"e.g. hometwin log {what} 45")
+    elif value < 0:
+        raise InputError("must be positive", where=f"hometwin log {what}", mend="leave the minus out")
     else:
         request["value"] = _in_unit(kind, value, unit)
         if replace:
@@ -67,7 +72,10 @@ def hand_request(
 
 
 def parse_time(text: str, zone: ZoneInfo, now_us: int) -> int:
-    """Microseconds UTC of ``12:30`` (the last one that has passed) or of an ISO date and time."""
+    """Microseconds UTC of ``12:30`` (today, or up to six hours ago across midnight) or of an ISO date and time.
+
+    InputError for a clock time that is still to come: whoever means yesterday's meal says so.
+    """
     now = datetime.fromtimestamp(now_us / 1e6, UTC).astimezone(zone)
     try:
         if re.fullmatch(r"\d{1,2}:\d{2}", text):
@@ -80,6 +88,12 @@ def parse_time(text: str, zone: ZoneInfo, now_us: int) -> int:
             ]
             soon_s = now_us / 1e6 + 300
             when = max((m for m in moments if m.timestamp() <= soon_s), key=datetime.timestamp)
+            if when.date() != now.date() and now_us / 1e6 - when.timestamp() > LATE_S:
+                raise InputError(
+                    f"{text} is still to come today (the hub's clock says {now:%a %d %b %H:%M})",
+                    where="--at",
+                    mend=f"for yesterday write {when:%Y-%m-%dT%H:%M}",
+                )
         else:
             when = datetime.fromisoformat(text)
             if when.tzinfo is None:
@@ -123,6 +137,6 @@ def _reference(text: str) -> list[Any]:
         raise InputError(
             f"cannot read the entry {text[:40]!r}",
             where="hometwin log",
-            mend="use SOURCE:NUMBER, e.g. hand:12",
+            mend="use SOURCE:NUMBER as hometwin entries lists them, e.g. hand:1767602981424",
         )
     return [match.group(1), int(match.group(2))]

@@ -48,7 +48,7 @@ from edge.hub_state import AlarmState, CommandState, DownState, load_state, save
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
 from edge.privacy_gate import PrivacyGate
-from edge.steady import steady_us
+from edge.steady import steady_us, stretch_us
 from edge.store.journal import Detail
 from edge.store.repair import RepairReport
 from edge.store.store import BATCH_SAMPLES, Store
@@ -65,6 +65,9 @@ STATUS_FLOOR_S: Final = 2.0
 ALARM_TICK_US: Final = US_PER_MIN
 ALARM_TICK_FLOOR_S: Final = 0.1
 RING_RETRY_S: Final = 1.0
+# Real seconds that a reading may be on its way, and that processes and pairing take at the start.
+TRANSPORT_S: Final = 5.0
+START_UP_S: Final = 20.0
 RESTART_PAUSE_S: Final = 1.0
 ALARM_HISTORY_BYTES: Final = 256 << 10  # some 3,000 alarms
 POSTERIOR_HISTORY_BYTES: Final = 1 << 20  # an estimate is 1-2 kB and one is kept each day: about two years
@@ -145,7 +148,12 @@ class Hub:
         if self.down.prior is not None:
             self.engine.set_prior(self.down.prior, is_new=False)
         self._alarm_number = 0
-        self.alarms = ThresholdAlarms(config.alarms, self._next_alarm)
+        self.alarms = ThresholdAlarms(
+            config.alarms,
+            self._next_alarm,
+            transport_us=stretch_us(clock, TRANSPORT_S),
+            start_up_us=stretch_us(clock, START_UP_S),
+        )
         self._load_alarms()
         self.radio = make_radio(
             config.radio.adapter,
@@ -256,7 +264,11 @@ class Hub:
             case "log":
                 return await self.log_by_hand(request)
             case "advice":
-                return {"advice": self.desk.rows(), "policy": self.desk.policy_row()}
+                return {
+                    "advice": self.desk.rows(),
+                    "policy": self.desk.policy_row(),
+                    "cloud": None if self.link is None else self.link.connected,
+                }
             case "confirm":
                 return await self.desk.confirm(request)
             case "ask":

@@ -4,12 +4,16 @@
 that body (``person_therapy``) and sensors with their errors (``person_cgm``). The same seed and start give
 the same events for ever, however many days are asked for. Events are what devices and person report; the
 truth (plasma glucose, what was really eaten) comes beside them, for tests and benches only.
+
+``python -m firmware_sim.person --person SEED`` prints what that person's clinic would write down.
 """
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -139,6 +143,16 @@ class VirtualPerson:
     @property
     def weight_kg(self) -> float:
         return self.body.bw
+
+    def prescription(self) -> str:
+        """The patient file (TOML) of this person: weight and therapy settings, as the clinic knows them."""
+        therapy = self.therapy
+        return (
+            f'timezone = "{self.zone.key}"\nweight_kg = {self.weight_kg:.0f}\n[therapy]\n'
+            f"carb_ratio_g_per_u = {therapy.carb_ratio_g_per_u[1][1]:.1f}\n"
+            f"correction_mgdl_per_u = {therapy.correction_mgdl_per_u:.0f}\n"
+            f"target_mgdl = {therapy.target_mgdl:.0f}\n"
+        )
 
     def play(self, start_us: int) -> Playback:
         """Begin to live at ``start_us`` (rounded down to a whole minute)."""
@@ -428,3 +442,16 @@ class Playback:
 def _presence(day: float, ill: Illness) -> float:
     """0 to 1: comes and goes within half a day."""
     return min(1.0, max(0.0, 2.0 * min(day - ill.start_day, ill.start_day + ill.days - day)))
+
+
+def main() -> None:
+    """Print a person's patient file."""
+    parser = argparse.ArgumentParser(prog="python -m firmware_sim.person", description="A patient file.")
+    parser.add_argument("--person", type=int, required=True, metavar="SEED", help="which virtual person")
+    parser.add_argument("--timezone", default="Europe/London", help="the person's zone")
+    args = parser.parse_args()
+    sys.stdout.write(VirtualPerson(args.person, timezone=args.timezone).prescription())
+
+
+if __name__ == "__main__":
+    main()

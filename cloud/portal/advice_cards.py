@@ -8,10 +8,11 @@ from zoneinfo import ZoneInfo
 import structlog
 from nicegui import ui
 
-from cloud import decisions
+from cloud import decisions, queries
 from cloud.portal import advice_blocks
 from cloud.portal.context import Context
 from cloud.queries import AdviceCard
+from cloud.tries import Try
 from core.errors import HometwinError
 
 log = structlog.get_logger()
@@ -27,8 +28,13 @@ class AdviceCards:
         current_user: Callable[[], str | None],
     ) -> None:
         self._portal, self._decided, self._current_user = portal, decided, current_user
+        self._trying = ui.label().classes("empty")
         self._holder = ui.element("div").classes("advice-list")
         self._shown: tuple[object, ...] | None = None
+
+    def tell(self, trying: Try) -> None:
+        """What the adviser does now, and how its last try ended."""
+        self._trying.set_text(" ".join(part for part in trying if part))
 
     def show(self, cards: Sequence[AdviceCard], now_us: int, zone: ZoneInfo) -> None:
         """Draw ``cards``, the undecided first."""
@@ -113,6 +119,7 @@ class AdviceCards:
                 note=note,
                 dose_u=dose_u,
                 now_us=self._portal.clock.now_us(),
+                grace_us=queries.grace_us(self._portal.clock),
             )
         except HometwinError as err:
             ui.notify(f"{err.what}{f' ({err.mend})' if err.mend else ''}", type="negative")

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import Request
 from nicegui import ui
 
-from cloud import queries
+from cloud import queries, tries
 from cloud.portal import advice_blocks, blocks, chart
 from cloud.portal.advice_cards import AdviceCards
 from cloud.portal.context import Context, context
@@ -61,7 +61,8 @@ class PersonPage:
         self._mark = await self._portal.db.query(queries.change_mark, self._hub_id)
         # One insulin life more than shown: insulin on board needs the boluses before the window.
         start_us = now_us - max(WINDOWS[self._window], 7 * US_PER_H)
-        self._view = await self._portal.db.query(queries.person, self._hub_id, start_us, now_us)
+        grace_us = queries.grace_us(self._portal.clock)
+        self._view = await self._portal.db.query(queries.person, self._hub_id, start_us, now_us, grace_us)
         return self._view
 
     def build(self, view: PersonView) -> None:
@@ -118,6 +119,7 @@ class PersonPage:
         now_us = self._portal.clock.now_us()
         mark = await self._portal.db.query(queries.change_mark, self._hub_id)
         grown_us = now_us - self._drawn_us
+        self._advice.tell(tries.of(self._hub_id))
         if mark == self._mark and grown_us < REDRAW_US:
             return
         view = await self.load()
@@ -144,6 +146,7 @@ class PersonPage:
         self._prior.show(blocks.prior_block(view.prior, now_us, zone))
         self._devices.show(blocks.devices_block(view.line.status, now_us))
         self._counters.show(blocks.counters_table(view.line.status))
+        self._advice.tell(tries.of(self._hub_id))
         self._advice.show(view.advice, now_us, zone)
         self._scorecard.show(advice_blocks.scorecard_block(view.scorecard))
         self._policies.show(advice_blocks.policies_block(view.policies, now_us, zone))

@@ -56,6 +56,10 @@ class ThresholdAlarms:
     heard_steady_us: int | None = None  # when the last fresh reading arrived, or we started
     forecast_us: int = 0
     engine_away_since_us: int | None = None
+    # What a reading's way, and the first connection, may add to a silence: nothing on a true clock, half an hour on
+    # one that runs 300 times faster.
+    transport_us: int = 0
+    start_up_us: int = 0
 
     def on_samples(
         self, samples: tuple[Sample, ...], now_us: int, steady_us: int | None = None
@@ -149,7 +153,9 @@ class ThresholdAlarms:
 
     def _signal(self, now_us: int, steady_us: int) -> list[Alarm]:
         assert self.heard_steady_us is not None
-        limit_us = self.config.signal_loss_min * US_PER_MIN
+        limit_us = self.config.signal_loss_min * US_PER_MIN + self.transport_us
+        if self.newest is None:
+            limit_us += self.start_up_us
         old = self.newest is not None and now_us - self.newest.time_us > limit_us
         lost = old or steady_us - self.heard_steady_us > limit_us
         heard = not lost and self.newest is not None

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import re
 import shutil
-import sys
+import subprocess
 import tempfile
 import time
 import zlib
@@ -69,20 +69,23 @@ async def run_demo(plan: DemoPlan) -> None:
         raise InputError("must be demo or clinician", where="--approval")
     require_free(plan.portal_port, "--portal-port")
     find_mosquitto()
-    kept = plan.folder is not None
+    patient = find_patient(plan)
     root = make_root(plan.folder)
+    demo = None
     try:
-        layout = make_layout(root, plan.timezone, plan.portal_port, plan.approval)
+        layout = make_layout(root, plan.timezone, plan.portal_port, plan.approval, patient)
         demo = Demo(plan, layout, start_us, start_us + length_us)
         try:
             await demo.play()
         finally:
             await demo.end()
     finally:
-        if not kept:
+        # A start that failed leaves no folder behind: the same command must work the next time.
+        if plan.folder is not None and demo is not None and demo.is_playing:
+            Console().print(f"everything of this demo is kept in {root}")
+        else:
             shutil.rmtree(root, ignore_errors=True)  # keys lie in it
-        said = f"everything of this demo is kept in {root}"
-        Console().print(said if kept else "nothing of this demo is kept; --dir FOLDER keeps it")
+            Console().print("nothing of this demo is kept; --dir FOLDER keeps it")
 
 
 class Demo:
@@ -100,6 +103,7 @@ class Demo:
         self.group = Group(layout.logs, child_environ(clock_text))
         self.login = ""
         self.last_status: dict[str, Any] | None = None
+        self.is_playing = False  # every part runs
         self.parts: tuple[str, ...] = ("broker", "cloud", "air", "sensors", "engine", "hub")
 
     async def start(self) -> None:
@@ -158,6 +162,7 @@ class Demo:
     async def play(self) -> None:
         """Start everything and show it until the end of the plan."""
         await self.start()
+        self.is_playing = True
         if self.console.is_terminal:
             with Live(console=self.console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
                 while await self._step():
@@ -172,6 +177,7 @@ class Demo:
     async def _play_plainly(self) -> None:
         """Without a terminal: one line now and then."""
         self.console.print(f"portal {self.scene().portal}  {self.scene().login}")
+        self.console.print(f"in another terminal: {self.scene().hint}", soft_wrap=True, highlight=False)
         next_line_s = 0.0
         while await self._step():
             if time.monotonic() >= next_line_s and self.last_status is not None:
@@ -215,7 +221,7 @@ class Demo:
             start_us=self.start_us,
             end_us=self.end_us,
             processes={n: (c.alive, c.restarts) for n, c in self.group.children.items()},
-            hint=f"Ctrl-C ends · {Path(sys.argv[0]).name} log carbs 45 --config {self.layout.hub_toml}",
+            hint=f"export HOMETWIN_CONFIG={self.layout.hub_toml}",
         )
 
     def _find_login(self) -> str:
@@ -264,6 +270,17 @@ def make_root(folder: Path | None) -> Path:
             "is not empty", where=f"--dir {folder}", mend="name a new folder: each demo starts afresh"
         )
     return folder.resolve()
+
+
+def find_patient(plan: DemoPlan) -> str:
+    """What a virtual person's clinic knows of them, as a patient file; nothing is known of a recording's."""
+    if plan.recording is not None:
+        return ""
+    command = this_command("sim", "person", "--person", str(plan.seed), "--timezone", plan.timezone)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise EnvironmentMissing("the virtual person could not be made", where="hometwin sim person")
+    return done.stdout
 
 
 def parse_length(text: str) -> int:

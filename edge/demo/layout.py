@@ -87,14 +87,20 @@ def require_free(port: int, option: str) -> None:
             ) from None
 
 
-def make_layout(root: Path, timezone: str, portal_port: int, approval: str = "demo") -> DemoLayout:
-    """Provision everything in ``root`` and write the configurations."""
+def make_layout(
+    root: Path, timezone: str, portal_port: int, approval: str = "demo", patient: str = ""
+) -> DemoLayout:
+    """Provision everything in ``root`` and write the configurations. ``patient``: the person's file, for hub and clinic."""
     layout = DemoLayout(root, free_port(), free_port(), portal_port)
     for folder in (root, layout.logs, layout.sensor_state):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     provision(root, [HUB_ID], "127.0.0.1", layout.broker_port)
     layout.hub_toml.write_text(hub_toml(layout, timezone))
-    (layout.hub_toml.parent / "patient.toml").write_text(f'timezone = "{timezone}"\n')
+    for path in (
+        layout.hub_toml.parent / "patient.toml",
+        layout.cloud_toml.parent / "hubs" / f"{HUB_ID}.patient.toml",
+    ):
+        path.write_text(patient or f'timezone = "{timezone}"\n')
     layout.cloud_toml.write_text(cloud_toml(layout, timezone, approval))
     return layout
 

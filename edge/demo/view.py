@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from rich.console import Console, RenderableType
 from rich.console import Group as Stack
-from rich.console import RenderableType
 from rich.layout import Layout
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,6 +20,10 @@ from rich.text import Text
 from core.units import US_PER_MIN, mmoll_from_mgdl
 from edge.demo.plot import plot_glucose
 
+FRAMED_FROM: Final = 36  # lines of a terminal
+MIN_PLOT_ROWS: Final = 6
+TWIN_HEIGHT: Final = 8
+ALARMS_HEIGHT: Final = 4
 STALE_S: Final = 660.0
 CLOCKS_DIFFER_S: Final = 300.0  # as the alarms allow (threshold.MAX_AHEAD_US)
 ADVICE_SHOWN_US: Final = 30 * US_PER_MIN  # after its meal a piece of advice is history
@@ -78,41 +83,54 @@ def data_age(status: dict[str, Any], made: dict[str, Any]) -> str:
 def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int) -> RenderableType:
     """The whole screen."""
     layout = Layout()
-    layout.split_column(Layout(name="head", size=3), Layout(name="body"), Layout(name="foot", size=4))
-    layout["head"].update(_head(status, scene))
-    layout["foot"].update(_foot(scene))
+    frame = 2 if height >= FRAMED_FROM else 0  # a small terminal has no lines for borders
+    foot = _foot(scene, width - 4)
+    body_height = height - 1 - len(foot.wrap(Console(width=width), width - 4)) - 2 * frame
+    layout.split_column(
+        Layout(_framed(_head(status, scene), frame), name="head", size=1 + frame),
+        Layout(name="body", size=body_height),
+        Layout(_framed(foot, frame), name="foot"),
+    )
     if status is None:
         layout["body"].update(Panel(Text("the hub is starting …", "yellow"), border_style="dim"))
         return layout
     layout["body"].split_row(Layout(name="left", ratio=3), Layout(name="right", ratio=2))
-    ahead_size = 9 if height >= 34 else 6
-    plot_height = height - 7 - 5 - ahead_size
-    layout["left"].split_column(
-        Layout(name="now", size=5), Layout(name="plot"), Layout(name="ahead", size=ahead_size)
-    )
-    layout["now"].update(_now(status))
+    devices = Layout(_devices(status), name="devices", size=len(status["devices"]) + 2)
+    alarms = Layout(_alarms(status), name="alarms", minimum_size=ALARMS_HEIGHT)
+    twin = Layout(_twin(status), name="twin", size=TWIN_HEIGHT)
+    sync = Layout(_sync(status), name="sync", size=7 if _fresh_advice(status) else 5)
+    now = Layout(_now(status), name="now", size=5)
+    ahead_size = 9 if height >= FRAMED_FROM else 6
+    plot_height = body_height - 5 - ahead_size
+    beside_it = len(status["devices"]) + 2 + ALARMS_HEIGHT + TWIN_HEIGHT + (sync.size or 0)
+    if plot_height - 2 < MIN_PLOT_ROWS or beside_it > body_height:
+        # A picture of few rows misleads: numbers have its room.
+        layout["left"].split_column(now, Layout(_ahead(status), name="ahead", minimum_size=7), twin)
+        layout["right"].split_column(devices, alarms, sync)
+        return layout
     plot = plot_glucose(
         status["trace"],
         status["forecast"],
         status["estimate"],
         status["now_us"],
         int(width * 0.6) - 4,
-        max(4, plot_height - 2),
+        plot_height - 2,
     )
-    layout["plot"].update(Panel(plot, title="last 6 h and next 2 h, mg/dL (band: 90 %)", border_style="dim"))
-    layout["ahead"].update(_ahead(status))
-    layout["right"].split_column(
-        Layout(_devices(status), name="devices", size=len(status["devices"]) + 2),
-        Layout(_alarms(status), name="alarms", minimum_size=5),
-        *([Layout(_twin(status), name="twin", size=8)] if height >= 36 else []),
-        Layout(_sync(status), name="sync", size=7),
+    picture = Panel(plot, title="last 6 h and next 2 h, mg/dL (band: 90 %)", border_style="dim")
+    layout["left"].split_column(
+        now, Layout(picture, name="plot"), Layout(_ahead(status), name="ahead", size=ahead_size)
     )
+    layout["right"].split_column(devices, alarms, twin, sync)
     return layout
+
+
+def _framed(what: RenderableType, frame: int) -> RenderableType:
+    return Panel(what, border_style="dim") if frame else Padding(what, (0, 2))
 
 
 def _head(status: dict[str, Any] | None, scene: Scene) -> RenderableType:
     if status is None:
-        return Panel(Text("Hometwin", "bold"), border_style="dim")
+        return Text("Hometwin", "bold")
     line = Table.grid(expand=True)
     line.add_column(ratio=1)
     line.add_column(justify="right", width=56)
@@ -125,7 +143,7 @@ def _head(status: dict[str, Any] | None, scene: Scene) -> RenderableType:
         bar.add_row(right, ProgressBar(total=total, completed=max(0, min(done, total)), width=24))
         right = bar
     line.add_row(Text.assemble(("Hometwin", "bold"), f"  hub {status['hub_id']}"), right)
-    return Panel(line, border_style="dim")
+    return line
 
 
 def _now(status: dict[str, Any]) -> RenderableType:
@@ -171,26 +189,25 @@ def _arrow(trace: list[list[float]]) -> str:
 
 def _ahead(status: dict[str, Any]) -> RenderableType:
     table = Table(expand=True, box=None, header_style="dim")
-    for name in ("in", "expected", "90 % between", "state of the forecast"):
+    for name in ("in", "expected", "90 % between"):
         table.add_column(name)
     forecast = status["forecast"]
     if forecast is None:
         return Panel(
             Text("no forecast yet: the twin is warming up", "yellow"), title="forecast", border_style="dim"
         )
+    note = f"{forecast['status'].replace('_', ' ')}, {data_age(status, forecast)}"
     for index, horizon in enumerate(forecast["horizons_min"][:5]):
         mean, low, high = (forecast[k][index] for k in ("mean", "p05", "p95"))
         if mean is None or low is None or high is None:
             continue
         colour = "red" if low < 70 else "green"
-        note = f"{forecast['status'].replace('_', ' ')}, {data_age(status, forecast)}" if index == 0 else ""
         table.add_row(
             f"{horizon:.0f} min",
             f"{mean:.0f} mg/dL",
             Text(f"{low:.0f} – {high:.0f}", colour),
-            Text(note, "dim"),
         )
-    return Panel(table, title="forecast", border_style="dim")
+    return Panel(table, title=f"forecast ({note})", border_style="dim")
 
 
 def trouble(device: dict[str, Any]) -> str:
@@ -215,6 +232,7 @@ def _devices(status: dict[str, Any]) -> RenderableType:
 def _alarms(status: dict[str, Any]) -> RenderableType:
     lines: list[Text] = []
     zone = ZoneInfo(status["timezone"])
+    today = datetime.fromtimestamp(status["now_us"] / 1e6, UTC).astimezone(zone).date()
     active = {a["number"] for a in status["alarms"]["active"]}
     for alarm in reversed(status["alarms"]["recent"][-8:]):
         when = datetime.fromtimestamp(alarm["time_us"] / 1e6, UTC).astimezone(zone)
@@ -223,9 +241,11 @@ def _alarms(status: dict[str, Any]) -> RenderableType:
             style = "bold red" if alarm["number"] in active else "red"
             end = " → on the watch" if alarm["delivered"] else ""
         else:
-            style, name, end = "dim", f"{name} over", ""
+            style, end = "dim", ""
+            name = f"{name} ended" + (" at" if alarm["value"] is not None else "")
         value = f" {alarm['value']:.0f}" if alarm["value"] is not None else ""
-        lines.append(Text(f"{when:%H:%M} {name}{value}{end}", style))
+        day = "" if when.date() == today else f"{when:%a} "
+        lines.append(Text(f"{day}{when:%H:%M} {name}{value}{end}", style))
     return Panel(Stack(*(lines or [Text("none", "dim")])), title="alarms", border_style="dim")
 
 
@@ -240,6 +260,8 @@ def _twin(status: dict[str, Any]) -> RenderableType:
     if estimate is None:
         return Panel(Text("warming up", "yellow"), title="twin", border_style="dim")
     table = Table(expand=True, box=None, show_header=False)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True)
     mean, sd = estimate["output_mean"], estimate["output_sd"]
     if mean is not None and sd is not None:
         table.add_row("glucose at the sensor", f"{mean:.0f} ± {1.645 * sd:.0f} mg/dL")
@@ -260,6 +282,8 @@ def _twin(status: dict[str, Any]) -> RenderableType:
 def _sync(status: dict[str, Any]) -> RenderableType:
     sync = status["sync"]
     table = Table(expand=True, box=None, show_header=False)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(overflow="ellipsis")
     state = (
         Text("connected", "green")
         if sync["connected"]
@@ -271,8 +295,8 @@ def _sync(status: dict[str, Any]) -> RenderableType:
     table.add_row(
         "prior", f"version {prior['version']} ({prior['stratum']})" if prior else Text("own default", "dim")
     )
-    advice = status["advice"][-1] if status["advice"] else None
-    if advice and advice["for_time_us"] > status["now_us"] - ADVICE_SHOWN_US:
+    advice = _fresh_advice(status)
+    if advice:
         zone = ZoneInfo(status["timezone"])
         when = datetime.fromtimestamp(advice["for_time_us"] / 1e6, UTC).astimezone(zone)
         text = advice["refused"] or f"{advice['dose_u']:g} U for {advice['carbs_g']:.0f} g"
@@ -281,11 +305,19 @@ def _sync(status: dict[str, Any]) -> RenderableType:
     return Panel(table, title="cloud twin", border_style="dim")
 
 
-def _foot(scene: Scene) -> RenderableType:
-    parts = Text.assemble("portal ", (scene.portal, "bold underline"), f"  {scene.login}  ")
+def _fresh_advice(status: dict[str, Any]) -> dict[str, Any] | None:
+    advice: dict[str, Any] | None = status["advice"][-1] if status["advice"] else None
+    return advice if advice and advice["for_time_us"] > status["now_us"] - ADVICE_SHOWN_US else None
+
+
+def _foot(scene: Scene, width: int) -> Text:
+    """Portal, processes, hint: one line each, or the first two as one where they fit."""
+    portal = Text.assemble("portal ", (scene.portal, "bold underline"), f"  {scene.login}")
+    alive_ones = Text()
     for name, (alive, restarts) in scene.processes.items():
-        parts.append(f" {'●' if alive else '○'} {name}", "green" if alive else "red")
+        alive_ones.append(f"{'●' if alive else '○'}\u00a0{name}", "green" if alive else "red")
         if restarts:
-            parts.append(f"×{restarts + 1}", "yellow")
-    parts.append(f"\n{scene.hint}", "dim")
-    return Panel(parts, border_style="dim")
+            alive_ones.append(f"×{restarts + 1}", "yellow")
+        alive_ones.append("  ")
+    between = "   " if portal.cell_len + alive_ones.cell_len + 3 <= width else "\n"
+    return Text.assemble(portal, between, alive_ones, "Ctrl-C ends", f"\n{scene.hint}")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from cloud import decisions
+from cloud import decisions, queries, tries
 from cloud.advice_job import AdviceJob, JobResult, run_job
 from cloud.advice_worker import AdviceWorker
 from cloud.adviser import Adviser, patient_of, run_adviser
-from cloud.db import AdviceRow, AuditRow, ContributionRow, Database, HubRow, PriorRow
+from cloud.db import AdviceRow, AuditRow, ContributionRow, Database, HubRow, PriorRow, SampleRow
 from core.advice import Policy, Situation, advise
 from core.advice_types import policy_of
 from core.errors import ConfigError, InputError, RefusedError
@@ -251,6 +251,56 @@ async def test_a_fast_clock_does_not_turn_transport_into_old_data(setting: Setti
         session.query(AdviceRow).delete()
     await setting.adviser().look()
     assert setting.runner.jobs[0].now_us == setting.clock.time_us - 5_000_000
+
+
+async def test_on_a_fast_clock_the_adviser_begins_early_enough_to_compute_and_decide(
+    setting: Setting,
+) -> None:
+    setting.clock.time_us = NOON_US - US_PER_H  # an hour and a half before the usual lunch
+    with setting.db.write() as session:
+        session.query(SampleRow).filter(SampleRow.time_us > setting.clock.time_us).delete()
+    await setting.adviser().look()
+    assert setting.count(AdviceRow) == 0
+    setting.clock.speed = 300.0
+    await setting.adviser().look()
+    with setting.db.read() as session:
+        card = queries.advice_cards(session, HUB, grace_us=queries.grace_us(setting.clock))[0]
+    meal_us = card.advice.for_time_us
+    after_us = meal_us + 60 * 300 * 1_000_000  # a minute of real time
+    assert not card.lapsed(after_us)
+    assert card.lapsed(meal_us + 100 * 300 * 1_000_000)
+    choice = {"approve": True, "who": "Dr", "note": "", "now_us": after_us}
+    with setting.db.write() as session, pytest.raises(RefusedError, match="passed"):
+        decisions.decide(session, card.advice.advice_id, **choice)
+    with setting.db.write() as session:
+        decisions.decide(session, card.advice.advice_id, **choice, grace_us=queries.grace_us(setting.clock))
+
+
+async def test_a_young_record_is_a_rehearsal_and_the_portal_is_told_why_there_is_no_advice(
+    setting: Setting,
+) -> None:
+    with setting.db.write() as session:
+        session.query(SampleRow).filter(SampleRow.time_us < NOON_US - 5 * US_PER_H).delete()
+    adviser = setting.adviser()
+    for _ in range(2):
+        await adviser.look()
+        setting.clock.time_us += US_PER_MIN
+    assert len(setting.runner.jobs) == 1  # the kernels are compiled before a meal waits
+    assert setting.count(AdviceRow) == 0
+    assert "3 h of readings are there, a day is needed" in tries.of(HUB).now
+
+
+async def test_a_refused_try_says_when_and_why(setting: Setting) -> None:
+    setting.runner.situation = {"trend_mgdl_per_min": -3.0}
+    adviser = setting.adviser()
+    await adviser.look()
+    assert "12:00, was refused: glucose is falling faster" in tries.of(HUB).last
+    setting.clock.time_us -= 3 * US_PER_H
+    with setting.db.write() as session:
+        filled.add_samples(session, filled.readings(NOON_US, NOON_US + 5 * US_PER_MIN))
+    await adviser.look()
+    assert tries.of(HUB).now == tries.NO_MEAL
+    assert "was refused" in tries.of(HUB).last
 
 
 async def test_the_running_adviser_sends_a_decision_soon_and_ends_when_cancelled(setting: Setting) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -135,6 +136,41 @@ def test_alarms_are_seen_on_a_small_terminal(width: int, height: int) -> None:
     devices = {f"d{i}": {"profile": "cgm", "state": "live", "reason": "", "facts": {}} for i in range(5)}
     state = status(alarms={"active": [alarm], "recent": [alarm]}, devices=devices)
     assert "urgent low 50" in drawn(state, width, height)
+
+
+@pytest.mark.parametrize(("width", "height", "is_drawn"), [(80, 24, False), (100, 30, True), (120, 40, True)])
+def test_a_small_terminal_has_numbers_instead_of_a_misleading_picture(
+    width: int, height: int, is_drawn: bool
+) -> None:
+    devices = {f"d{i}": {"profile": "cgm", "state": "live", "reason": "", "facts": {}} for i in range(5)}
+    text = drawn(status(devices=devices, forecast=forecast(100.0)), width, height)
+    assert ("-6 h" in text) == is_drawn
+    assert "twin" in text
+    assert "60 min" in text
+    assert len(text.splitlines()) <= height
+
+
+def test_the_footer_keeps_each_mark_beside_its_process() -> None:
+    names = {n: (True, 0) for n in ("broker", "cloud", "air", "sensors", "engine", "hub")}
+    scene = dataclasses.replace(SCENE, login="name clinician, password abcdefghijkl", processes=names)
+    for width in (80, 100, 110, 120, 140):
+        console = Console(width=width, height=40, file=io.StringIO(), force_terminal=False)
+        console.print(render(status(), scene, width, 40))
+        lines = console.file.getvalue().splitlines()
+        assert not any(line.rstrip(" │").endswith("●") for line in lines)
+        assert any("Ctrl-C ends" in line for line in lines)
+
+
+def test_alarms_of_another_day_say_so_and_an_end_is_not_a_second_low() -> None:
+    alarm = {"number": 1, "name": "low", "level": 1, "delivered": False}
+    recent = [
+        {**alarm, "time_us": NOW_US - US_PER_DAY, "raised": True, "value": 69.0},
+        {**alarm, "number": 2, "time_us": NOW_US - 60 * US_PER_MIN, "raised": False, "value": 79.0},
+    ]
+    text = drawn(status(alarms={"active": [], "recent": recent}))
+    assert "Sun 08:00 low 69" in text
+    assert "07:00 low ended at 79" in text
+    assert "Mon 07:00" not in text
 
 
 def test_ages_are_told_in_the_unit_that_people_use() -> None:

@@ -41,8 +41,24 @@ def test_a_meal_in_words_becomes_a_record() -> None:
     assert sample.quality == Quality.BY_HAND
 
 
-def test_a_clock_time_that_is_still_to_come_means_yesterday() -> None:
-    assert NOW_US - parse_time("23:00", LONDON, NOW_US) == 15 * US_PER_H
+def test_a_clock_time_that_is_still_to_come_is_refused_but_last_evening_after_midnight_is_not() -> None:
+    with pytest.raises(InputError, match="still to come today") as caught:
+        parse_time("23:00", LONDON, NOW_US)
+    assert "T23:00" in caught.value.mend
+    assert NOW_US - parse_time(caught.value.mend.split()[-1], LONDON, NOW_US) == 15 * US_PER_H
+    night_us = NOW_US - 13 * US_PER_H  # one o'clock
+    assert night_us - parse_time("23:00", LONDON, night_us) == 2 * US_PER_H
+    with pytest.raises(InputError, match="still to come today"):
+        parse_time("18:30", LONDON, night_us)
+
+
+def test_a_name_is_enough_to_take_an_entry_back() -> None:
+    gone = made(words("", delete="hand:12"))
+    assert (gone.kind, gone.deleted, gone.amends) == (LUNCH.kind, True, LUNCH.key[::2])
+    with pytest.raises(InputError, match="no hand:99 stands"):
+        made(words("", delete="hand:99"))
+    with pytest.raises(InputError, match="say what"):
+        words("")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +118,7 @@ def test_an_entry_is_repeated_in_words_with_its_name() -> None:
         ("sugar", 3.0, {}, "unknown word"),
         ("carbs", None, {}, "value is missing"),
         ("carbs", 20.0, {"unit": "oz"}, "not given in"),
+        ("carbs", -5.0, {}, "must be positive"),
         ("bolus", 3.0, {"replace": "12"}, "cannot read the entry"),
         ("bolus", 3.0, {"replace": "hand:1", "delete": "hand:2"}, "exclude"),
     ],

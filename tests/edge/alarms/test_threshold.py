@@ -6,10 +6,12 @@ from itertools import count
 
 import pytest
 
+from core.clock import ScaledClock, SystemClock
 from core.messages import Alarm, Forecast, Quality, Sample
 from core.units import US_PER_MIN
 from edge.alarms.threshold import HIGH, MILD, ThresholdAlarms
 from edge.config import AlarmConfig
+from edge.steady import stretch_us
 
 T0_US = 1_700_000_000_000_000
 
@@ -82,6 +84,21 @@ def test_silence_is_an_alarm_and_keeps_the_low_standing(alarms: ThresholdAlarms)
 def test_silence_counts_from_the_start_when_no_reading_ever_came(alarms: ThresholdAlarms) -> None:
     assert alarms.on_time(T0_US) == []
     assert names(alarms.on_time(T0_US + 21 * US_PER_MIN)) == [("signal_loss", True)]
+
+
+def test_on_a_fast_clock_start_up_and_transport_are_no_silence() -> None:
+    fast = ScaledClock(lambda: 0, 300.0, 0, 0)
+    assert stretch_us(SystemClock(lambda: 0), 5.0) == 0
+    transport_us, start_up_us = stretch_us(fast, 5.0), stretch_us(fast, 20.0)
+    numbers = count(1)
+    hurried = ThresholdAlarms(
+        AlarmConfig(), lambda: next(numbers), transport_us=transport_us, start_up_us=start_up_us
+    )
+    assert hurried.on_time(T0_US) == []
+    assert hurried.on_time(T0_US + 60 * US_PER_MIN) == []  # 12 real seconds after the start
+    assert feed(hurried, 61, 100) == []
+    assert hurried.on_time(T0_US + 101 * US_PER_MIN) == []  # 8 real seconds of silence
+    assert names(hurried.on_time(T0_US + 110 * US_PER_MIN)) == [("signal_loss", True)]
 
 
 def test_a_predicted_low_needs_fresh_data_and_yields_to_a_real_one(alarms: ThresholdAlarms) -> None:
