@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from core.errors import ConfigError
+from core.models.bounds import MODELS
 from core.units import US_PER_S
 
 LONG_ACTING: Final = ("degludec", "glargine_u300", "glargine", "detemir")
@@ -81,6 +82,27 @@ class Patient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if not (math.isfinite(rate_uph) and 0 <= rate_uph <= 35):
                 raise ConfigError("rate must lie in 0..35 U/h", where="therapy.basal_profile")
             previous = minute
+        self._check_model()
+
+    def _check_model(self) -> None:
+        known = MODELS.get(self.model.name)
+        if known is None:
+            raise ConfigError(
+                f"unknown model {self.model.name[:40]!r}",
+                where="model.name",
+                mend="use one of " + " ".join(MODELS),
+            )
+        for name, value in self.model.overrides.items():
+            where = f"model.overrides.{name[:40]}"
+            if name not in known:
+                raise ConfigError(
+                    f"the model {self.model.name} has no such constant",
+                    where=where,
+                    mend="use one of " + " ".join(known),
+                )
+            low, high = known[name]
+            if not (math.isfinite(value) and low <= value <= high):
+                raise ConfigError(f"must lie in {low:g}..{high:g}", where=where, mend="check the unit")
 
     @classmethod
     def from_toml(cls, text: bytes | str) -> Patient:

@@ -88,14 +88,14 @@ class Twin:
     def __init__(
         self,
         patient: Patient | None = None,
-        model: str = "glucose",
+        model: str | None = None,  # the patient's own choice
         prior: Prior | None = None,
         seed: int = 0,
         population: Population | None = None,
     ) -> None:
         self.patient = patient if patient is not None else Patient()
-        self.model = registry.find(model)
-        self.model_name = model
+        self.model_name = model if model is not None else self.patient.model.name
+        self.model = registry.find(self.model_name)
         self.prior = prior
         self.seed = seed
         self.population = population if population is not None else POPULATION

@@ -39,7 +39,7 @@ def advise(
             where="--at",
             mend="ask later",
         )
-    twin = Twin(patient, model=patient.model.name)
+    twin = Twin(patient)
     twin.observe(known)
     return twin.advise(at_us, carbs_g, policy, question), zone, at_us
 

@@ -90,18 +90,25 @@ async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
 
 async def _answer(line: bytes, handler: Handler) -> dict[str, Any]:
     try:
-        request = json.loads(line)
-        if not isinstance(request, dict):
-            raise InputError("a request is one JSON object per line")
+        request = _read_request(line)
         return {"ok": True, **await handler(request)}
-    except (HometwinError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as err:
-        text = str(err) if isinstance(err, HometwinError) else "a request is one JSON object per line"
-        return {"ok": False, "error": text, "exit_code": getattr(err, "exit_code", 2)}
+    except HometwinError as err:
+        return {"ok": False, "error": str(err), "exit_code": err.exit_code}
     except Exception as err:
         # Whatever a request can provoke, the one who asked gets an answer and the hub goes on.
         log.error("control.failed", error=type(err).__name__)
         log.debug("control.failed", exc_info=True)
         return {"ok": False, "error": f"the hub failed on this request: {type(err).__name__}", "exit_code": 1}
+
+
+def _read_request(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8, or a number of thousands of digits
+        request = None
+    if not isinstance(request, dict):
+        raise InputError("a request is one JSON object per line")
+    return request
 
 
 def ask_hub(path: Path, request: dict[str, Any], timeout_s: float = CLIENT_TIMEOUT_S) -> dict[str, Any]:

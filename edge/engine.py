@@ -15,7 +15,7 @@ import structlog
 
 from core import privacy
 from core.advice_types import policy_of
-from core.errors import EngineError, HometwinError, InputError
+from core.errors import DecodeError, EngineError, HometwinError, InputError
 from core.messages import Contribution, Prior, Sample, encode
 from core.models.hovorka import PRIOR_SD
 from core.twin import Patient, Twin
@@ -31,6 +31,7 @@ from edge.engine_messages import (
     Hello,
     Observe,
     Ready,
+    Refused,
     SetPrior,
     Snapshot,
     ToEngine,
@@ -175,13 +176,29 @@ async def _ping_watchdog() -> None:
 
 async def _serve_hub(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     session = EngineSession()
-    decoder = msgspec.msgpack.Decoder(ToEngine)
     try:
         while (data := await read_frame(reader)) is not None:
-            question = decoder.decode(data)
-            await write_frame(writer, encode(session.answer(question)))
-    except (HometwinError, msgspec.MsgspecError, ConnectionError) as err:
+            question = _decode_question(data)
+            try:
+                answer = session.answer(question)
+            except HometwinError as err:
+                log.error("engine.refused", error=type(err).__name__, reason=str(err))
+                answer = Refused(str(err))
+            await write_frame(writer, encode(answer))
+    except (HometwinError, ConnectionError) as err:
         reason = err.what if isinstance(err, HometwinError) else type(err).__name__
         log.error("engine.session_failed", error=type(err).__name__, reason=reason)
+    except Exception as err:
+        # The hub starts anew from its record. The error's text may quote a reading, so only its type is told.
+        log.error("engine.session_failed", error=type(err).__name__)
+        log.debug("engine.session_failed", exc_info=True)
     finally:
         writer.close()
+
+
+def _decode_question(data: bytes) -> ToEngine:
+    try:
+        question: ToEngine = msgspec.msgpack.decode(data, type=ToEngine)
+        return question
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+        raise DecodeError(f"not a question: {type(err).__name__}") from None

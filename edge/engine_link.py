@@ -33,6 +33,7 @@ from edge.engine_messages import (
     Hello,
     Observe,
     Ready,
+    Refused,
     SetPrior,
     Snapshot,
     ToEngine,
@@ -43,11 +44,14 @@ from edge.store_thread import StoreThread
 
 log = structlog.get_logger()
 
-# Compiling the kernels on a Pi 4 takes up to a minute; an answer later than this means the engine is stuck.
+# Each kind of question has kernels of its own. Compiling them on a Pi 4 takes up to a minute; a first answer later
+# than this means that the engine is stuck.
 FIRST_ANSWER_TIMEOUT_S: Final = 180.0
 # Later answers take milliseconds, or seconds when late records rewind days.
 ANSWER_TIMEOUT_S: Final = 30.0
 RECONNECT_PAUSE_S: Final = 0.5
+# An engine that refuses this hub (one of another version) refuses it again until somebody mends that.
+REFUSED_PAUSE_S: Final = 30.0
 BATCH_ROWS: Final = 256
 ASK_EVERY_US: Final = 5 * US_PER_MIN  # the pace of a CGM
 # A snapshot saves replaying after a restart: an hour's readings take the engine milliseconds, and a snapshot
@@ -58,6 +62,10 @@ SNAPSHOT_EVERY_S: Final = 60.0
 SNAPSHOT_BLOB: Final = "engine"
 
 A = TypeVar("A", Ready, Done, Answer, Snapshot, Advised)
+
+
+class EngineRefusal(EngineError):
+    """The engine said why it cannot work for this hub."""
 
 
 class SavedTwin(msgspec.Struct, frozen=True):
@@ -102,6 +110,7 @@ class EngineLink:
         self.blur: Blur | None = None  # the noise that a contribution must carry
         self.up = False
         self.row = 0
+        self.problem = ""  # why the engine refuses to work for this hub
 
     async def advise(self, question: AskAdvice) -> Advised:
         """Ask for advice once everything stored has been fed; InputError while no engine is there to answer."""
@@ -127,13 +136,20 @@ class EngineLink:
     async def run(self) -> None:
         """Until cancelled: connect, feed, ask; on any failure start again from the store."""
         while True:
+            pause_s = RECONNECT_PAUSE_S
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=1 << 20)
             except OSError:
-                await asyncio.sleep(RECONNECT_PAUSE_S)
+                await asyncio.sleep(pause_s)
                 continue
             try:
                 await self._talk(reader, writer)
+            except EngineRefusal as err:
+                pause_s = REFUSED_PAUSE_S
+                if err.what != self.problem:
+                    self._counters["engine.refused"] += 1
+                    log.error("engine.refused", reason=err.what)
+                self.problem = err.what
             except (HometwinError, OSError, TimeoutError) as err:
                 self._counters["engine.lost"] += 1
                 log.warning("engine.lost", error=type(err).__name__, reason=str(err))
@@ -146,18 +162,24 @@ class EngineLink:
                             EnvironmentMissing("the engine stopped", mend="try again later")
                         )
                 self._questions.clear()
-            await asyncio.sleep(RECONNECT_PAUSE_S)
+            await asyncio.sleep(pause_s)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answered: set[type] = set()  # kinds of questions whose kernels are compiled
+
         async def ask(question: ToEngine, kind: type[A]) -> A:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S if self.up else FIRST_ANSWER_TIMEOUT_S):
+            is_first = type(question) not in answered
+            async with asyncio.timeout(FIRST_ANSWER_TIMEOUT_S if is_first else ANSWER_TIMEOUT_S):
                 await write_frame(writer, encode(question))
                 data = await read_frame(reader)
             if data is None:
                 raise EngineError("closed its socket")
             answer = _decode_answer(data)
+            if isinstance(answer, Refused):
+                raise EngineRefusal(answer.reason)
             if not isinstance(answer, kind):
                 raise EngineError(f"answered {type(answer).__name__}, expected {kind.__name__}")
+            answered.add(type(question))
             return answer
 
         saved = await self._load_snapshot()
@@ -165,7 +187,7 @@ class EngineLink:
             Hello(self._patient_toml, saved.data if saved else None, saved.row if saved else 0, self._prior),
             Ready,
         )
-        self.row = ready.row
+        self.row, self.problem = ready.row, ""
         self._saved_row, self._saved_s = ready.row, time.monotonic()
         log.info("engine.ready", row=ready.row, restored=ready.restored, note=ready.note)
         while True:
@@ -241,5 +263,5 @@ def _decode_answer(data: bytes) -> FromEngine:
     try:
         answer: FromEngine = msgspec.msgpack.decode(data, type=FromEngine)
         return answer
-    except (msgspec.MsgspecError, ValueError) as err:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise EngineError(f"sent an unreadable answer: {type(err).__name__}") from None

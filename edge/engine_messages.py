@@ -104,4 +104,10 @@ class Advised(msgspec.Struct, frozen=True, tag=True):
     note: str = ""
 
 
-FromEngine = Ready | Done | Answer | Snapshot | Advised
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The engine cannot answer this hub at all, and why: the text of an error, which never holds health data."""
+
+    reason: str
+
+
+FromEngine = Ready | Done | Answer | Snapshot | Advised | Refused

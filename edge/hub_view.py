@@ -101,7 +101,12 @@ class HubView:
             "trace": list(self.trace),
             "estimate": _builtins(self.answer.estimate) if self.answer else None,
             "forecast": _builtins(self.answer.forecast) if self.answer else None,
-            "engine": {"up": hub.engine.up, "row": hub.engine.row, "rows": hub.store.last_row},
+            "engine": {
+                "up": hub.engine.up,
+                "row": hub.engine.row,
+                "rows": hub.store.last_row,
+                "problem": hub.engine.problem or (self.answer.note if self.answer else ""),
+            },
             "alarms": {
                 "active": [_builtins(a) for a in self.active_alarms],
                 "recent": [_builtins(a) for a in self.recent_alarms],

@@ -29,7 +29,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
                 )
     engine = status["engine"]
     behind = engine["rows"] - engine["row"]
-    lines.append(f"engine    {'up' if engine['up'] else 'down'}, {behind} records behind")
+    problem = f"; {engine['problem']}" if engine["problem"] else ""
+    lines.append(f"engine    {'up' if engine['up'] else 'down'}, {behind} records behind{problem}")
     active = ", ".join(a["name"].replace("_", " ") for a in status["alarms"]["active"])
     lines.append(f"alarms    {active or 'none'}")
     lines += _store_lines(status)

@@ -249,7 +249,11 @@ def _same_origin(scope: Scope) -> bool:
     origin = headers.get(b"origin")
     if origin is None:  # not a browser, or one that saw no need to say
         return True
-    return urlsplit(origin.decode("latin-1")).netloc == headers.get(b"host", b"").decode("latin-1")
+    try:
+        netloc = urlsplit(origin.decode("latin-1")).netloc
+    except ValueError:  # no address at all, like "http://["
+        return False
+    return netloc == headers.get(b"host", b"").decode("latin-1")
 
 
 def _wants_page(scope: Scope) -> bool:

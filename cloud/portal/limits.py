@@ -7,6 +7,7 @@ are those of the connection; a header that anybody can write counts only from ``
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import time
 from collections import OrderedDict
@@ -72,6 +73,7 @@ class RateLimit:
         return [t for t in times if t > start_s]
 
 
+@functools.lru_cache(1024)
 def client_of(address: str) -> str:
     """The client behind an address. Pure."""
     try:

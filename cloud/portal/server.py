@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from cloud.config import CloudConfig
 from cloud.db import Database
 from cloud.portal import causes, overview, person, whatif
 from cloud.portal.accounts import FIRST_NAME, FIRST_PASSWORD_FILE, Accounts
+from cloud.portal.connections import BACKLOG, BoundedProtocol, limits_here
 from cloud.portal.context import Context, set_context
 from cloud.portal.guard import App, Guard, Sessions
 from cloud.portal.login import router
@@ -74,10 +76,14 @@ async def run_portal(db: Database, config: CloudConfig, clock: Clock) -> None:
     """Serve until cancelled. EnvironmentMissing when the port is taken."""
     context = make_context(db, config, clock)
     listener = _listen(config.web.host, config.web.port)
+    limits = limits_here(config.web.trusted_proxy)
     server = _Server(
         uvicorn.Config(
             make_app(context),
+            http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]  # called only
+            backlog=BACKLOG,
             log_config=None,
+            log_level="error",  # its warnings are of requests that are none, and anybody can send many
             access_log=False,  # paths name hubs
             server_header=False,
             # Without a proxy that we know, anybody could claim any address and any scheme.

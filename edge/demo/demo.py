@@ -239,17 +239,11 @@ class Demo:
             return False
 
     def _summary(self) -> None:
-        status = self.last_status
-        if status is None:
-            return
-        counters = status["counters"]
-        alarms = [a for a in status["alarms"]["recent"] if a["raised"]]
-        self.console.print(
-            f"played {age((self.end_us - self.start_us) / 1e6)}: {counters.get('samples.stored', 0)} records stored, "
-            f"{status['sync']['pending']} messages still to be sent, {len(alarms)} recent alarms, "
-            f"{counters.get('alarm.shown', 0)} shown on the watch",
-            highlight=False,
-        )
+        if self.last_status is not None:
+            restarts = self.group.children["hub"].restarts
+            self.console.print(
+                summary_line(self.last_status, self.end_us - self.start_us, restarts), highlight=False
+            )
 
     async def end(self) -> None:
         """End every process, last started first."""
@@ -349,3 +343,14 @@ def plain_line(status: dict[str, Any], timezone: str) -> str:
     sync = status["sync"]
     parts.append(f"cloud {'connected' if sync['connected'] else 'offline'}, {sync['pending']} waiting")
     return " · ".join(parts)
+
+
+def summary_line(status: dict[str, Any], played_us: int, hub_restarts: int) -> str:
+    """What came of it. The store counts records; alarms and rings are counted by the hub since it started."""
+    alarms = sum(a["raised"] for a in status["alarms"]["recent"])
+    since = " since the hub's last start" if hub_restarts else ""
+    return (
+        f"played {age(played_us / US_PER_S)}: {status['store']['rows']} records stored, "
+        f"{status['sync']['pending']} messages still to be sent, {alarms} recent alarms, "
+        f"{status['counters'].get('alarm.shown', 0)} shown on the watch{since}"
+    )

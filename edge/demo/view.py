@@ -193,9 +193,8 @@ def _ahead(status: dict[str, Any]) -> RenderableType:
         table.add_column(name)
     forecast = status["forecast"]
     if forecast is None:
-        return Panel(
-            Text("no forecast yet: the twin is warming up", "yellow"), title="forecast", border_style="dim"
-        )
+        why = status["engine"]["problem"] or "the twin is warming up"
+        return Panel(Text(f"no forecast yet: {why}", "yellow"), title="forecast", border_style="dim")
     note = f"{forecast['status'].replace('_', ' ')}, {data_age(status, forecast)}"
     for index, horizon in enumerate(forecast["horizons_min"][:5]):
         mean, low, high = (forecast[k][index] for k in ("mean", "p05", "p95"))
@@ -253,7 +252,7 @@ def _twin(status: dict[str, Any]) -> RenderableType:
     estimate, engine = status["estimate"], status["engine"]
     if not engine["up"]:
         return Panel(
-            Text("the engine is away; readings and threshold alarms go on", "yellow"),
+            Text(engine["problem"] or "the engine is away; readings and threshold alarms go on", "yellow"),
             title="twin",
             border_style="dim",
         )

@@ -30,7 +30,7 @@ def replay(events: Path, patient_file: Path | None, model: str | None, out: Path
     KeyboardInterrupt the files so far stay, named ``*.partial.*``, and the interrupt goes on.
     """
     patient = load_patient(patient_file)
-    twin = Twin(patient, model=model if model is not None else patient.model.name)
+    twin = Twin(patient, model=model)
     record = read_record(events, ZoneInfo(patient.timezone))
     samples, notes = usable(record.samples)
     trace = Trace(samples, notes=notes)

@@ -52,7 +52,7 @@ def whatif(
         raise InputError(
             "holds nothing before the window ends", where=events.name, mend="check --from and --to"
         )
-    twin = Twin(patient, model=patient.model.name, seed=seed)
+    twin = Twin(patient, seed=seed)
     twin.observe(used)
     answer = twin.whatif(parsed, start_us, end_us, draws=draws)
     texts = {

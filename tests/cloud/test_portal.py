@@ -102,6 +102,26 @@ def test_a_foreign_site_cannot_post(site: Site) -> None:
     assert httpx.post(f"{site.base}/logout", headers=headers).status_code == 403
 
 
+def test_an_origin_that_is_no_address_is_foreign(site: Site) -> None:
+    answer = httpx.post(f"{site.base}/login", headers={"Origin": "http://["})
+    assert (answer.status_code, answer.text) == (403, "cross-origin request refused\n")
+
+
+def test_half_requests_do_not_keep_anybody_from_the_portal(site: Site) -> None:
+    """More than it holds, from many clients; the limits by themselves: test_connections."""
+    url = httpx.URL(site.base)
+    with contextlib.ExitStack() as crowd:
+        for n in range(600):
+            one = crowd.enter_context(
+                socket.create_connection((url.host, url.port), 20, (f"127.0.1.{n % 200 + 1}", 0))
+            )
+            one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
+        assert site.get("/healthz").status_code == 200
+        log = (site.folder / "portal.log").read_text()
+    assert log.count("portal.crowded") == 1
+    assert "Traceback" not in log
+
+
 def test_causal_graph_page_says_what_records_cannot_answer(site: Site) -> None:
     page = site.get("/causes", site.login())
     assert page.status_code == 200

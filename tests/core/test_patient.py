@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from core.errors import ConfigError
+from core.models import bounds, hovorka, registry
 from core.nominal import Tuning, make_nominal
 from core.patient import LocalTime, Patient, Therapy
 from core.record import Entry
@@ -43,11 +44,26 @@ def test_profile_holds_until_the_next_entry_and_over_midnight() -> None:
         ("[therapy]\nlong_acting = 'beer'", "long_acting"),
         ("weight_kg = nan", "weight_kg"),
         ("not toml at all", "patient"),
+        ("[model]\nname = 'metoprolol'", "model.name: unknown model 'metoprolol' .*glucose"),
+        ("[model.overrides]\nzz = 1.0", "model.overrides.zz: .* no such constant .*ke"),
+        ("[model.overrides]\nke = nan", r"model.overrides.ke: must lie in 0.02..0.5"),
+        ("[model.overrides]\nke = 14", r"model.overrides.ke: must lie in 0.02..0.5"),
+        ("[model.overrides]\nbw = 'heavy'", "overrides"),
     ],
 )
 def test_mistakes_are_named(text: str, place: str) -> None:
     with pytest.raises(ConfigError, match=place):
         Patient.from_toml(text)
+
+
+def test_the_hubs_table_of_constants_is_the_models_own() -> None:
+    """The hub must not import the models, so their names stand twice."""
+    assert bounds.MODELS.keys() == registry.MODELS.keys()
+    names = {name: getattr(hovorka, name.upper()) for name in bounds.GLUCOSE}
+    assert set(names.values()) == hovorka.DEFAULTS.keys()
+    for name, (low, high) in bounds.GLUCOSE.items():
+        assert low <= hovorka.DEFAULTS[names[name]] <= high
+    assert bounds.GLUCOSE["k_long"][1] < bounds.GLUCOSE["k_site"][0]
 
 
 def test_local_hour_follows_daylight_saving() -> None:

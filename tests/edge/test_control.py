@@ -37,10 +37,13 @@ async def test_garbage_is_answered_with_an_error_and_the_next_request_still_work
     server = await serve_control(path, echo)
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
-        for garbage in (b"\xff\xfe\n", b"[1]\n", b"{\n", b"[" * 30000 + b"\n"):
+        long_number = b'{"do": ' + b"9" * 5000 + b"}\n"
+        for garbage in (b"\xff\xfe\n", b"[1]\n", b"{\n", b"[" * 30000 + b"\n", long_number):
             writer.write(garbage)
             answer = json.loads(await asyncio.wait_for(reader.readline(), 5))
             assert answer["ok"] is False
+            assert "one JSON object per line" in answer["error"]
+            assert answer["exit_code"] == 2
         writer.write(b'{"do": "status"}\n')
         assert json.loads(await asyncio.wait_for(reader.readline(), 5))["ok"] is True
         writer.close()

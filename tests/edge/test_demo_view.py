@@ -11,7 +11,7 @@ from rich.console import Console
 
 from core.errors import InputError
 from core.units import US_PER_DAY, US_PER_MIN
-from edge.demo.demo import parse_length, plain_line
+from edge.demo.demo import parse_length, plain_line, summary_line
 from edge.demo.plot import plot_glucose
 from edge.demo.view import Scene, age, render
 from edge.status_text import status_lines
@@ -32,11 +32,12 @@ def status(**more: Any) -> dict[str, Any]:
         "trace": [],
         "estimate": None,
         "forecast": None,
-        "engine": {"up": False, "row": 0, "rows": 0},
+        "engine": {"up": False, "row": 0, "rows": 0, "problem": ""},
         "alarms": {"active": [], "recent": []},
         "devices": {"cgm": {"profile": "cgm", "state": "absent", "reason": "", "facts": {}}},
         "sync": {"configured": True, "connected": False, "pending": 3, "sent_through_row": 0, "problem": ""},
         "store": {
+            "rows": 0,
             "repair": None,
             "tampered": False,
             "refilling": [],
@@ -182,3 +183,13 @@ def test_a_length_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_length(text)
     assert parse_length("1.5h") == 90 * US_PER_MIN
+
+
+def test_the_last_line_counts_what_is_stored_not_what_the_restarted_hub_remembers() -> None:
+    restarted = status(
+        store=status()["store"] | {"rows": 1113}, counters={"samples.stored": 529, "alarm.shown": 2}
+    )
+    line = summary_line(restarted, US_PER_DAY, hub_restarts=1)
+    assert "played 24.0 h: 1113 records stored" in line
+    assert line.endswith("2 shown on the watch since the hub's last start")
+    assert "since" not in summary_line(restarted, US_PER_DAY, hub_restarts=0)

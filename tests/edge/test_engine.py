@@ -8,12 +8,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from core.errors import EngineError
 from core.messages import Sample, decode, encode
 from core.units import US_PER_DAY, US_PER_MIN
 from edge.engine import EngineSession, serve_engine
-from edge.engine_messages import Answer, Ask, AskSnapshot, Done, FromEngine, Hello, Observe, Ready, Snapshot
+from edge.engine_messages import (
+    Answer,
+    Ask,
+    AskSnapshot,
+    Done,
+    FromEngine,
+    Hello,
+    Observe,
+    Ready,
+    Refused,
+    Snapshot,
+)
 from edge.frames import read_frame, write_frame
 
 T0_US = 1_767_600_000_000_000
@@ -100,6 +112,35 @@ def test_an_engine_asked_at_a_wrong_time_says_how_old_its_data_are_and_never_cal
 def test_a_question_before_hello_is_an_error() -> None:
     with pytest.raises(EngineError):
         EngineSession().answer(Ask(T0_US))
+
+
+async def test_a_hub_whose_patient_cannot_be_is_told_why_and_may_ask_again(socket: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    for patient, reason in (("[model.overrides]\nzz = 1.0\n", "model.overrides.zz"), ("][", "patient file")):
+        await write_frame(writer, encode(Hello(patient, None, 0)))
+        async with asyncio.timeout(60):
+            frame = await read_frame(reader)
+        assert frame is not None
+        refused = decode(frame, FromEngine)  # type: ignore[arg-type]
+        assert isinstance(refused, Refused)
+        assert reason in refused.reason
+    writer.close()
+
+
+async def test_a_question_nested_too_deep_is_one_line_in_the_log(socket: Path) -> None:
+    deep = b"\x81\xa1a" + b"\x91" * 100_000 + b"\xc0"
+    hello = b"\x82\xa4type\xa5Hello\xa1a" + b"\x91" * 100_000 + b"\xc0"
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    with capture_logs() as logs:
+        for frame in (deep, hello):
+            reader, writer = await asyncio.open_unix_connection(str(socket))
+            await write_frame(writer, frame)
+            async with asyncio.timeout(10):
+                assert await reader.read() == b""
+            writer.close()
+    assert [entry["event"] for entry in logs] == ["engine.session_failed"] * 2
+    assert not faults
 
 
 async def test_the_socket_is_private_and_garbage_ends_only_its_own_session(socket: Path) -> None:

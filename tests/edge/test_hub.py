@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 
 from core.clock import SystemClock
-from core.errors import StoreError
+from core.errors import ConfigError, StoreError
 from core.messages import Sample
 from core.units import US_PER_MIN
 from edge.config import DeviceConfig, HubConfig, RadioConfig
+from edge.engine_messages import Answer
 from edge.hub import Hub
+from edge.hub_main import read_patient
 from edge.status_text import status_lines
 from edge.store.journal import read_line
 from edge.store.repair import RepairReport
@@ -79,6 +82,25 @@ async def ring_until(hub: Hub, holds: Callable[[], bool]) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[model]\nname = 'x'\n", "model.name: unknown model 'x'"),
+        ("[model.overrides]\nzz = 1.0\n", "model.overrides.zz: the model glucose has no such constant"),
+        ("[model.overrides]\nke = nan\n", "model.overrides.ke: must lie in 0.02..0.5"),
+        ("weight_kg = inf\n", "weight_kg: must lie in 5..400"),
+    ],
+)
+def test_a_patient_file_that_the_engine_could_not_use_is_refused_at_the_hubs_start(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "patient.toml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)) as refused:
+        read_patient(HubConfig(hub_id="home", patient="patient.toml", base=str(tmp_path)))
+    assert str(refused.value).startswith(str(tmp_path / "patient.toml"))
+    assert "\n" not in str(refused.value)
 
 
 async def test_each_new_alarm_rings_even_at_the_same_level(tmp_path: Path) -> None:
@@ -255,6 +277,18 @@ async def test_a_clock_that_was_set_is_marked_in_the_audit_log(tmp_path: Path) -
     hub.store.append([Sample(clock.us, "cgm_mgdl", 101.0, "cgm", 1 << 40)])
     assert [s.value for _, s in hub.store.read(0, 9)] == [100.0, 101.0]  # the order of arrival stands
     hub.thread.close()
+    hub.store.close()
+
+
+async def test_why_the_engine_cannot_work_is_in_the_status(tmp_path: Path) -> None:
+    hub, _ = make_hub(tmp_path, HandClock())
+    hub.engine.problem = "patient file: of a newer version"
+    status = await hub.on_request({"do": "status"})
+    assert "engine    down, 0 records behind; patient file: of a newer version" in status_lines(status)
+    hub.engine.problem = ""
+    hub.view.on_answer(Answer(None, None, note="nothing can be said"))
+    status = await hub.on_request({"do": "status"})
+    assert any(line.endswith("; nothing can be said") for line in status_lines(status))
     hub.store.close()
 
 

@@ -91,6 +91,11 @@ def test_memory_reaches_neither_a_core_dump_nor_swap(unit: Path) -> None:
         assert service["LimitMEMLOCK"] == "infinity"
 
 
+def test_the_cloud_may_open_well_more_than_the_portal_takes() -> None:
+    """256 connections, and no more than a quarter (cloud/portal/connections.py)."""
+    assert int(settings("hometwin-cloud")["LimitNOFILE"]) >= 2 * 4 * 256
+
+
 def test_only_what_compiles_may_write_code() -> None:
     assert settings("hometwin-hub")["MemoryDenyWriteExecute"] == "yes"
     for name in ("hometwin-engine", "hometwin-cloud"):
