@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from cloud import decisions
+from cloud import audit, decisions
 from cloud.checks import problem_of, sample_problem
 from cloud.db import Database
 from cloud.tables import (
@@ -58,6 +58,7 @@ from core.messages import (
     encode,
 )
 from sync.cloud_link import Outcome, Received
+from sync.session import GENERATION
 
 log = structlog.get_logger()
 
@@ -234,6 +235,7 @@ def _add(
         case Alarm():
             asides = _add_alarm(session, hub_id, body, data, counters)
         case HubStatus():
+            _watch_store(session, hub_id, body, now_us, counters)
             session.execute(update(HubRow).where(HubRow.hub_id == hub_id).values(status=data))
         case Contribution():
             asides = _add_contribution(session, hub_id, body, data, counters)
@@ -245,6 +247,23 @@ def _add(
                 asides = _conflict("advice", hub_id, data, counters)
     counters[f"ingested.{type(body).__name__.lower()}"] += 1
     return asides
+
+
+def _watch_store(
+    session: Session, hub_id: str, status: HubStatus, now_us: int, counters: Counter[str]
+) -> None:
+    """Tell when a hub's store is not the one of before: no hub can see that all its files were put back as they were."""
+    old = session.scalar(select(HubRow.status).where(HubRow.hub_id == hub_id))
+    try:
+        before = decode(old, HubStatus).counters.get(GENERATION, 0) if old else 0
+    except DecodeError:
+        return  # of another version
+    now = status.counters.get(GENERATION, before)
+    if now < before:
+        counters["store.older"] += 1
+        log.warning("hub.store_is_older", hub=hub_id, before=before, now=now)
+        what = "its store is older than before, or another one"
+        audit.note(session, now_us, f"hub {hub_id}", what, f"generation {now} after {before}")
 
 
 def _add_samples(

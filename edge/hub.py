@@ -55,6 +55,7 @@ from edge.store.store import BATCH_SAMPLES, Store
 from edge.store_care import StoreCare
 from edge.store_thread import StoreThread
 from sync.hub_link import HubLink
+from sync.session import GENERATION
 
 log = structlog.get_logger()
 
@@ -535,7 +536,7 @@ class Hub:
             version=VERSION,
             engine_up=self.engine.up,
             devices=dict(self.supervisor.states),
-            counters=dict(self.counters),
+            counters={**self.counters, GENERATION: self.store.generation},
             outbox_pending=self.view.outbox_pending,
             person=self.desk.person,
         )

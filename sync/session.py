@@ -28,6 +28,8 @@ ACK_TIMEOUT_MAX_S: Final = 30.0
 # Empty acknowledgements come once per dropped message; one rewind answers them all. The pause doubles, up to
 # the longest time-out, as long as no acknowledgement shows that beginning again did any good.
 REWIND_PAUSE_S: Final = 0.5
+# A counter of each status: the generation of the hub's store. It falls only when that is another, or an older copy.
+GENERATION: Final = "store.generation"
 
 
 class State(Enum):

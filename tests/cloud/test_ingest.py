@@ -26,6 +26,7 @@ from cloud.db import (
     UplinkRow,
 )
 from cloud.ingest import Ingest, take_group
+from cloud.tables import AuditRow
 from core.clock import SystemClock
 from core.errors import StoreError
 from core.messages import (
@@ -41,6 +42,7 @@ from core.messages import (
     encode,
 )
 from sync.cloud_link import Outcome, Received
+from sync.session import GENERATION
 from tests.cloud.ingest_support import T0_US, Taker, open_database, received, sample, samples, stored_seqs
 
 TAKEN, REPEATED, REJECTED, OUT_OF_ORDER = (
@@ -150,6 +152,22 @@ def test_every_kind_of_message_reaches_its_table(db: Database, take: Taker) -> N
         assert decode(session.scalars(select(AlarmRow)).one().body, Alarm) == alarm
         assert decode(session.scalars(select(HubRow)).one().status or b"", HubStatus) == status
         assert decode(session.scalars(select(ContributionRow)).one().body, Contribution) == contribution
+
+
+def test_a_hub_whose_store_was_put_back_as_a_whole_is_told_of(db: Database, take: Taker) -> None:
+    def status(generation: int) -> HubStatus:
+        return HubStatus(T0_US, "1", True, {}, {GENERATION: generation}, 0)
+
+    for number, generation in enumerate((7, 9, 9, 8, 12), start=1):
+        assert take(received(number, status(generation), after=number - 1)) == [TAKEN]
+    assert take(received(6, HubStatus(T0_US, "0", True, {}, {}, 0), after=5)) == [
+        TAKEN
+    ]  # of an older version
+    assert take.counters["store.older"] == 1
+    with db.read() as session:
+        [line] = session.scalars(select(AuditRow))
+    assert (line.who, line.evidence) == ("hub hub-1", "generation 8 after 9")
+    assert "older" in line.what
 
 
 def test_an_alarm_told_again_after_a_wearable_confirmed_it_is_one_alarm(db: Database, take: Taker) -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from core.errors import TamperedError
+import pytest
+
+from core.errors import StoreError, TamperedError
 from core.messages import Sample
 from edge.store.store import Store
-from tests.edge.store.conftest import reading
+from tests.edge.store.conftest import KEY, open_store, reading
 
 EVERYTHING = 1 << 30
+WRONG_KEY = bytes(reversed(KEY))
 
 
 class Figures(Protocol):
@@ -185,6 +189,12 @@ class Ledger:
 def state(n: int) -> bytes:
     """A blob of several pages, as the engine's snapshot is, with its number all over."""
     return b"state %08d " % n * 1500
+
+
+def no_other_key_opens(path: Path) -> None:
+    """Whatever became of the store: to another key it is closed."""
+    with pytest.raises(StoreError):
+        open_store(path, WRONG_KEY).close()
 
 
 def facts(sample: Sample) -> tuple[object, ...]:

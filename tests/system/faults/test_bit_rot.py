@@ -14,7 +14,7 @@ import pytest
 
 from core.errors import HometwinError
 from tests.edge.store.conftest import open_store
-from tests.system.faults.ledger import Call, Figures, Ledger
+from tests.system.faults.ledger import Call, Figures, Ledger, no_other_key_opens
 from tests.system.faults.power_cut import get_files, put_files
 
 NAME = "replay.sqlite"
@@ -36,6 +36,8 @@ def flipped(data: bytes, at: int, bit: int) -> bytes:
 
 def outcome(folder: Path, files: dict[str, bytes], ledger: Ledger) -> str:
     """``same``, or the error that was told. AssertionError for anything else."""
+    put_files(folder, files)
+    no_other_key_opens(folder / NAME)
     put_files(folder, files)
     now = ledger.copy()
     try:

@@ -34,7 +34,7 @@ from tests.system.faults.disk import (
     Op,
     Short,
 )
-from tests.system.faults.ledger import Call, Figures, Ledger
+from tests.system.faults.ledger import Call, Figures, Ledger, no_other_key_opens
 from tests.system.faults.power_cut import get_files, put_files
 
 NAME = "replay.sqlite"
@@ -123,6 +123,7 @@ def live_through(path: Path, ledger: Ledger, plan: FailFrom, *, killed: bool = F
                 put_files(path.parent, files)
     with open_store(path) as store:
         ledger.check(store)
+    no_other_key_opens(path)
     return errors
 
 

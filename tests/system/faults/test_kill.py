@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import WrongKeyError
-from tests.edge.store.conftest import KEY, open_store
-from tests.system.faults.ledger import Call, Figures, Ledger
+from tests.edge.store.conftest import open_store
+from tests.system.faults.ledger import WRONG_KEY, Call, Figures, Ledger
 
 CUTS = int(os.environ.get("HOMETWIN_CUTS", "180"))
 SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
@@ -24,7 +24,6 @@ SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
 CUTS_PER_STORE = 15
 LONGEST_PAUSE_S = 0.04
 REPOSITORY = Path(__file__).parents[3]
-WRONG_KEY = bytes(reversed(KEY))
 
 
 # A quiet machine needs half a minute.

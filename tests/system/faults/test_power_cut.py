@@ -15,7 +15,7 @@ from core.errors import StoreError
 from edge.store.store import Store
 from tests.edge.store.conftest import open_store
 from tests.system.faults.disk import LIE, Disk, Op
-from tests.system.faults.ledger import Figures, Ledger, chosen
+from tests.system.faults.ledger import Figures, Ledger, chosen, no_other_key_opens
 from tests.system.faults.power_cut import Keep, PowerCut, put_files, record_names
 
 CUTS = int(os.environ.get("HOMETWIN_POWER_CUTS", "180"))
@@ -86,6 +86,7 @@ def checked(folder: Path, ledger: Ledger | None) -> Ledger:
         assert (folder / "replay.sqlite").exists(), "the store is gone"
     with open_store(folder / "replay.sqlite") as store:
         after.check(store)
+    no_other_key_opens(folder / "replay.sqlite")
     return after
 
 
