@@ -413,6 +413,21 @@ def audit(
 
 
 @app.command()
+def memory(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every night and every episode, each with why it is kept.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Show what the twin has learned: contexts of life, each parameter's prior and data, and what is kept and why."""
+    from edge.config import load_config
+    from edge.memory_command import memory_lines
+
+    _say(memory_lines(load_config(config), as_json=as_json, everything=everything))
+
+
+@app.command()
 def erase(
     confirm: Annotated[
         str, typer.Option(help="The hub's name, instead of typing it when asked.", metavar="HUB_ID")

@@ -21,6 +21,7 @@ BENCHES: Final = {
     "faults": "200 kills of hub and engine, power cuts, failing disks, bit rot: what survived",
     "forecast": "forecasts of real people beside persistence, ridge and boosting",
     "hypo": "warning of hypoglycaemia in real people beside a threshold with slope",
+    "learning": "a week of another sensitivity and back: adaptation, forgetting, contexts; closed loop; calibration",
     "mechanism": "what insulin and carbohydrate do: windows, what-if on bodies of another structure",
     "speed": "filter step, filterpy, a year's replay, on one core",
     "store": "the store beside plain SQLite and rows sealed one by one",

@@ -136,7 +136,7 @@ def situation(
         model=estimate.model,
         expected_mgdl=expected,
         record_us=None if first is None else t - first.time_us,
-        changing=change_words([i.z for i in innovations]),
+        changing=twin.changing or change_words([i.z for i in innovations]),
         basal_uph=twin.basal_uph(t),
         eaten_g=sum(e.value for e in meals),
         dosed_u=sum(dose_u for time_us, dose_u in boluses if time_us >= covered_us),

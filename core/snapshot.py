@@ -15,6 +15,7 @@ import numpy as np
 
 from core.correction import SIZE as LEARN_SIZE
 from core.errors import DecodeError, HometwinError
+from core.guidance import Guidance
 from core.messages import Prior
 from core.nominal import Nominal, Tuning
 from core.patient import Patient
@@ -50,6 +51,7 @@ class _Track(msgspec.Struct, frozen=True, array_like=True):
     nominal: int
     outliers: tuple[tuple[str, str, int], ...]
     calibrations: int
+    pull: tuple[float, ...] = ()
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -79,6 +81,8 @@ class _Snapshot(msgspec.Struct, frozen=True):
     floor_us: int | None
     ignored_old: int
     clocks: tuple[tuple[str, bool, int, tuple[tuple[int, float, int], ...]], ...] = ()
+    guidance: tuple[Guidance, ...] = ()
+    changing: str = ""
 
 
 _KINDS: Final = tuple(RANK)
@@ -108,6 +112,7 @@ def dump(twin: Twin) -> bytes:
             index,
             tuple(track.outliers),
             calibrations,
+            track.pull,
         )
 
     head = None if twin._track is None else pack(twin._track, twin._calibrations)
@@ -153,6 +158,8 @@ def dump(twin: Twin) -> bytes:
             (source, watch.prompt, watch.last_us, tuple(watch.hours))
             for source, watch in twin._clocks.watches.items()
         ),
+        guidance=tuple(twin._guidance),
+        changing=twin.changing,
     )
     packed = zlib.compress(_encoder.encode(body), 1)
     return MAGIC + hashlib.blake2b(packed, digest_size=32).digest() + packed
@@ -218,11 +225,16 @@ def _build(body: _Snapshot, make: type[Twin]) -> Twin:
             raise DecodeError("wrong size", where="snapshot")
         track.state[:] = state
         track.learn[:] = learn
+        if packed.pull and len(packed.pull) != twin.model.N_THETA:
+            raise DecodeError("wrong size", where="snapshot")
+        track.pull = packed.pull
         track.bind(track.nominal)
         track.seen_us = packed.seen_us
         track.outliers = list(packed.outliers)
         return track
 
+    twin._guidance = [each.checked(twin.model.N_THETA) for each in body.guidance]
+    twin.changing = body.changing
     twin._restore_tracks(
         None if body.head is None else (unpack(body.head), body.head.calibrations),
         [(unpack(point), point.calibrations) for point in body.checkpoints],

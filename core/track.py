@@ -39,6 +39,7 @@ from core.gate import (
     SC_Z1,
     SC_Z2,
 )
+from core.guidance import Guidance, unpacked
 from core.models import hovorka as model
 from core.nominal import Nominal, Tuning
 from core.patient import LocalTime, Patient
@@ -90,6 +91,9 @@ class Track:
         self.time_us = time_us  # where the state is
         self.seen_us = time_us - 1  # all events up to here are in it
         self.state = np.zeros(STATE_SIZE)
+        self.pull: tuple[
+            float, ...
+        ] = ()  # where parameters return to, when learning says so; else the nominal
         self.bind(nominal)
         self.scalars[SC_NIS] = math.nan
         self.scalars[SC_LAST_READING] = math.nan
@@ -105,6 +109,8 @@ class Track:
         self.population = population
         self.learn = corr.fresh(population)
         self.outliers: list[tuple[str, str, int]] = []
+        self.evidence = 0.0  # log-likelihood of CGM readings taken in by this object
+        self.teach = True  # False: only the filter moves, the correction learns nothing (trial runs)
         self.tape: Tape | None = None  # set while a smoother listens
 
     def bind(self, nominal: Nominal) -> None:
@@ -112,6 +118,8 @@ class Track:
         self.nominal = nominal
         self.blood_row = model.blood_row(nominal.consts)
         self.dynamics = nominal.dynamics.copy()
+        if self.pull:
+            self.dynamics[: model.N_THETA, 0] = self.pull
         state = self.state
         self.mean = state[:_N]
         self.factor = state[_AT_FACTOR:_AT_DRIVERS].reshape((_N, _N))
@@ -138,6 +146,7 @@ class Track:
         other.patient, other.local, other.tuning = self.patient, self.local, self.tuning
         other.time_us, other.seen_us = self.time_us, self.seen_us
         other.state = self.state.copy()
+        other.pull, other.evidence, other.teach = self.pull, 0.0, self.teach
         other.bind(self.nominal)
         other.population, other.learn = self.population, self.learn
         other.outliers = list(self.outliers[-64:])
@@ -154,7 +163,7 @@ class Track:
     def reset(self, glucose_mmoll: float) -> None:
         """State at rest with prior width; θ at its mean. Drivers, held inputs and scalars stay."""
         nominal = self.nominal
-        theta = nominal.dynamics[:, 0]
+        theta = self.dynamics[:, 0]
         self.mean[: model.N_LINEAR] = theta
         self.mean[model.N_LINEAR :] = model.steady_state(
             nominal.consts, nominal.basal_mupm, theta[model.LN_S], theta[model.LN_TI], glucose_mmoll
@@ -236,7 +245,7 @@ class Track:
         cov = (self.factor.T @ self.factor)[: model.N_THETA, : model.N_THETA]
         self.reset(self.nominal.fasting_mmoll)
         keep = np.exp(-left_min / self.nominal.dynamics[: model.N_THETA, 1])
-        mu = self.nominal.dynamics[: model.N_THETA, 0]
+        mu = self.dynamics[: model.N_THETA, 0]
         var0 = self.nominal.dynamics[: model.N_THETA, 2] ** 2
         self.mean[: model.N_THETA] = mu + keep * (theta - mu)
         cov = cov * np.outer(keep, keep) + np.diag(var0 * (1.0 - keep**2))
@@ -267,6 +276,49 @@ class Track:
             _COAST_WORK,
         )
         self.time_us += round(dt_min * US_PER_MIN) * out.size
+
+    def guided(self, guidance: Guidance) -> None:
+        """Take in what learning says of the parameters (core.guidance)."""
+        k, x = model.N_THETA, model.N_LINEAR
+        before = self.mean.copy()
+        done = None
+        if self.tape is not None:
+            done = self.tape.note(self.time_us, self.mean, self.factor, self.factor.T @ self.factor)
+        if guidance.kind == "open":
+            self.factor[:, :k] *= math.sqrt(guidance.factor)
+        elif guidance.kind == "pull":
+            self.pull = guidance.theta
+            white = np.linalg.inv(np.linalg.cholesky(unpacked(guidance.cov)))
+            for line in white:  # independent parts, one after the other
+                row = np.zeros(_N)
+                row[:k] = line
+                residual = float(line @ guidance.theta) - float(row @ self.mean)
+                srukf.update(self.mean, self.factor, row, residual, 1.0, _GAIN)
+            np.maximum(self.mean[x:], 0.0, out=self.mean[x:])
+        else:
+            theta = np.array(guidance.theta)
+            if guidance.kind == "shift":
+                self.pull = tuple((self.dynamics[:k, 0] + theta).tolist())
+                self.mean[:k] += theta
+            else:
+                self.pull = guidance.theta
+                self.mean[:k] = theta
+            # Insulin's actions are proportional to the sensitivity and follow it.
+            actions = x + np.array([model.X1, model.X2, model.X3])
+            self.mean[actions] *= math.exp(min(max(self.mean[model.LN_S] - before[model.LN_S], -3.0), 3.0))
+            if guidance.kind == "move":
+                cov = self.factor.T @ self.factor
+                cov[:k] = cov[:, :k] = 0.0
+                slope = np.zeros((_N, k))
+                slope[:k] = np.eye(k)
+                slope[actions, model.LN_S] = self.mean[actions]
+                cov += slope @ unpacked(guidance.cov) @ slope.T
+                root = np.sqrt(np.maximum(np.diag(cov), 1e-24))  # an empty stomach has no variance
+                scaled = cov / np.outer(root, root) + 1e-10 * np.eye(_N)
+                self.factor[:] = np.linalg.cholesky(scaled).T * root
+        self.bind(self.nominal)
+        if done is not None:
+            done(self.mean, self.factor)
 
     # ---- events -------------------------------------------------------------------------------------
 
@@ -359,6 +411,8 @@ class Track:
         residual = entry.value - predicted
         expected = srukf.output_variance(self.factor, row) + variance
         nis = residual * residual / expected
+        if not blood:
+            self.evidence -= 0.5 * (min(nis, GATE_NIS) + math.log(2.0 * math.pi * expected))
         wild = nis > GATE_NIS and gate.wild(scalars, entry.value, now_min)
         press = gate.Press.NONE
         if not blood:
@@ -397,7 +451,7 @@ class Track:
                 scalars[SC_WHITE_VAR] = min(max(white, self.tuning.white_mgdl**2), 400.0)
             if 0.5 <= gap <= 30.0:
                 scalars[SC_INTERVAL] += 0.1 * (gap - scalars[SC_INTERVAL])
-        if not blood and not wild and not pressed:
+        if self.teach and not blood and not wild and not pressed:
             self._learn(now_min, entry.value)
         if not blood and not pressed and CLOSE_MIN < now_min - scalars[SC_LAST_READING] <= 20.0:
             gate.restless(scalars, nis)

@@ -8,9 +8,11 @@ the result is the same to the last bit as if everything had come in order.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,7 @@ from core.correction_prior import POPULATION
 from core.errors import InputError
 from core.filters.smoother import Tape
 from core.gate import SC_HAS_BASAL, SC_LONG_AT, SC_READINGS, SC_Z1
+from core.guidance import Guidance
 from core.lows_prior import WEIGHTS
 from core.messages import Contribution, Estimate, Forecast, Prior, Sample
 from core.models import registry
@@ -31,7 +34,7 @@ from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, Futures, Outlook, 
 from core.record import RANK, Record
 from core.sensor_clock import ClockOffset, Clocks
 from core.track import Track
-from core.units import US_PER_DAY, US_PER_H, check_value
+from core.units import US_PER_DAY, US_PER_H, US_PER_S, check_value
 
 if TYPE_CHECKING:
     from core.causal.counterfactual import Counterfactual
@@ -100,6 +103,8 @@ class Twin:
         self.seed = seed
         self.population = population if population is not None else POPULATION
         self._prior_from_us = -1  # the prior counts for events after this time
+        self._guidance: list[Guidance] = []  # by time
+        self.changing = ""  # words of a change of context under way: then nothing is advised
         self.tuning = Tuning()
         self.local = LocalTime(self.patient.timezone)
         self.record = Record()
@@ -231,6 +236,7 @@ class Twin:
         found = []
         for entry in self.record.between(track.seen_us, end_us):
             seen = track.scalars[SC_READINGS]
+            self._guide(track, entry.time_us)
             track.apply(entry)
             if entry.kind == "cgm_mgdl" and entry.time_us > start_us and track.scalars[SC_READINGS] > seen:
                 sign = 1.0 if track.scalars[SC_Z1] >= 0.0 else -1.0
@@ -274,10 +280,12 @@ class Twin:
             raise InputError("nothing is known at the start", where="smooth", mend="begin later")
         track = point.track.copy()
         for entry in self.record.between(track.time_us, start_us):
+            self._guide(track, entry.time_us)
             track.apply(entry)
         track.advance(start_us)
         track.tape = tape = Tape()
         for entry in self.record.between(start_us, end_us):
+            self._guide(track, entry.time_us)
             track.apply(entry)
         track.advance(end_us)
         points = tape.smooth(end_us, track.mean, track.factor.T @ track.factor)
@@ -345,6 +353,34 @@ class Twin:
         # It counts from the newest event on, as if it were an event itself: a rewind meets it again.
         self._prior_from_us = self._head_us()
 
+    def guide(self, *guidance: Guidance) -> None:
+        """Let learning open, move or pull the parameters at its times (core.guidance), past ones included."""
+        for each in guidance:
+            whole = msgspec.structs.replace(each, time_us=each.time_us - each.time_us % US_PER_S)
+            insort(self._guidance, whole.checked(self.model.N_THETA), key=lambda g: g.time_us)
+            touched = whole.time_us + 1
+            self._dirty_us = touched if self._dirty_us is None else min(touched, self._dirty_us)
+
+    def track_at(self, t: int) -> Track | None:
+        """A copy of the filter at the newest checkpoint up to ``t``, to run on from; None when there is none."""
+        self._catch_up(t)
+        point = next((c for c in reversed(self._checkpoints) if c.track.seen_us <= t), None)
+        return None if point is None else point.track.copy()
+
+    def consts(self) -> NDArray[np.float64]:
+        """The model's constants that the filter takes for this person's."""
+        return (self._nominal_at_start() if self._track is None else self._track.nominal).consts
+
+    def run(self, track: Track, until_us: int, *, after_us: int = -1) -> None:
+        """Take the record after where ``track`` stands, up to ``until_us``, into ``track``.
+
+        Guidance up to ``after_us`` is left out: a track that was just moved is not moved back.
+        """
+        for entry in self.record.between(track.seen_us, until_us):
+            self._guide(track, entry.time_us, after_us)
+            track.apply(entry)
+        track.seen_us = max(track.seen_us, until_us)
+
     # ---- bytes --------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
@@ -396,6 +432,7 @@ class Twin:
                 return self._new_track(self._nominal_at_start(), t)
             base = start.track.copy()
             for entry in self.record.between(base.time_us, t):
+                self._guide(base, entry.time_us)
                 base.apply(entry)
         track = base.copy()
         track.advance(t)
@@ -441,6 +478,7 @@ class Twin:
         if due > self._calibrations:
             self._calibrations = due
             self._calibrate(self._start_us + CALIBRATE_US[due - 1])
+        self._guide(self._track, time_us)
 
     def _calibrate(self, until_us: int) -> None:
         """Nominal values from the record so far, and the filter run over it again from the start."""
@@ -452,9 +490,19 @@ class Twin:
         if self._track is not None:
             track.inherit(self._track)
         for entry in past:
+            self._guide(track, entry.time_us)
             track.apply(entry)
             track.seen_us = entry.time_us
         self._track = track
+
+    def _guide(self, track: Track, time_us: int, after_us: int = -1) -> None:
+        """Before an event at ``time_us``: the guidance that lies between it and what ``track`` has seen."""
+        if not self._guidance:
+            return
+        for guidance in self._guidance:
+            if track.seen_us <= guidance.time_us < time_us and guidance.time_us > after_us:
+                track.guided(guidance)
+        track.seen_us = max(track.seen_us, time_us - 1)
 
     def _rewind(self, time_us: int) -> None:
         """Go back to the last checkpoint before ``time_us``."""

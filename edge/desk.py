@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import msgspec
 
+from core import memory
 from core.clock import SystemClock
 from core.errors import EnvironmentMissing, InputError
-from core.messages import encode
+from core.messages import decode, encode
 from edge.config import HubConfig
 from edge.control import ask_hub
-from edge.engine_link import SNAPSHOT_BLOB
+from edge.engine_link import SNAPSHOT_BLOB, SavedTwin
 from edge.hub_state import DownState, load_state
 from edge.store.files import is_there
 from edge.store.keyring import ASIDE_SUFFIX
@@ -48,6 +49,7 @@ class StoreDesk:
             "export.samples": self._samples,
             "export.aggregates": self._aggregates,
             "export.archive": self._archive,
+            "memory": self._memory,
             "erase": self._erase,
         }
 
@@ -115,6 +117,16 @@ class StoreDesk:
             "items": [
                 {"number": n, "time_us": time_us, "content": readable(data)} for n, time_us, data in kept
             ]
+        }
+
+    def _memory(self, _request: dict[str, Any]) -> dict[str, Any]:
+        data = self._store.get_blob(SNAPSHOT_BLOB)
+        saved = decode(data, SavedTwin) if data is not None else None
+        known = memory.from_bytes(saved.memory) if saved is not None and saved.memory else memory.Memory()
+        return {
+            "now_us": self._store.now_us(),
+            "memory": jsonable(known),
+            "bytes": self._store.archive.sizes(),
         }
 
     def _erase(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
 import structlog
 
-from core import privacy
+from core import learning, memory, privacy
 from core.advice_types import policy_of
 from core.errors import DecodeError, EngineError, HometwinError, InputError
 from core.messages import Contribution, Prior, Sample, encode
 from core.models.hovorka import PRIOR_SD
 from core.twin import Patient, Twin
+from core.units import US_PER_H
 from edge.control import serve_private
 from edge.engine_messages import (
     Advised,
     Answer,
     Ask,
     AskAdvice,
+    AskNight,
     AskSnapshot,
     Done,
     FromEngine,
     Hello,
+    Night,
+    NightDone,
     Observe,
     Ready,
     Refused,
@@ -37,9 +42,13 @@ from edge.engine_messages import (
     ToEngine,
 )
 from edge.frames import read_frame, write_frame
+from edge.night_job import NightJob, NightQuestion
 from edge.notify import notify_systemd
 
 log = structlog.get_logger()
+
+NIGHT_RETRY_US: Final = US_PER_H  # after a night's work that came to nothing
+DRIFT: Final = ("drift_more", "drift_less", "drift_more_from_us", "drift_less_from_us")
 
 
 class EngineSession:
@@ -48,6 +57,15 @@ class EngineSession:
     def __init__(self) -> None:
         self._twin: Twin | None = None
         self._row = 0
+        self._memory = memory.Memory()
+        self._night: NightJob | None = None
+        self._night_not_before_us = 0
+
+    def close(self) -> None:
+        """The hub is gone: a night's work under way ends."""
+        if self._night is not None:
+            self._night.stop()
+            self._night = None
 
     def answer(self, question: ToEngine) -> FromEngine:
         """The answer to one question; EngineError when a question comes before Hello."""
@@ -66,11 +84,29 @@ class EngineSession:
         if isinstance(question, SetPrior):
             refused = bool(self._set_prior(self._twin, question.prior))
             return Done(self._row, refused=int(refused))
-        return Snapshot(self._row, self._twin.snapshot(), self._contribution(self._twin, question))
+        if isinstance(question, Night):
+            if self._night is None:
+                kept, known = question.kept, memory.to_bytes(self._memory)
+                self._night = NightJob(NightQuestion(question.now_us, self._twin.snapshot(), known, kept))
+            return Done(self._row)
+        if isinstance(question, AskNight):
+            return self._night_done(self._twin)
+        return Snapshot(
+            self._row,
+            self._twin.snapshot(),
+            self._contribution(self._twin, question),
+            memory.to_bytes(self._memory),
+        )
 
     def _hello(self, hello: Hello) -> Ready:
         patient = Patient.from_toml(hello.patient_toml)
         note = ""
+        if hello.memory:
+            try:
+                self._memory = memory.from_bytes(hello.memory)
+            except HometwinError as err:
+                note = f"memory not used: {err.what}"
+                log.warning("memory.refused", reason=err.what)
         if hello.snapshot is not None:
             try:
                 twin = Twin.restore(hello.snapshot)
@@ -113,14 +149,50 @@ class EngineSession:
                 log.warning("sample.refused", kind=sample.kind, reason=err.what)
         return refused
 
-    @staticmethod
-    def _ask(twin: Twin, question: Ask) -> Answer:
+    def _ask(self, twin: Twin, question: Ask) -> Answer:
+        now_us = question.now_us
         try:
-            estimate = twin.estimate(question.now_us)
-            forecast = twin.forecast(question.now_us, question.horizons_min).forecast
+            self._memory = learning.look(twin, self._memory, now_us)
+            estimate = twin.estimate(now_us)
+            forecast = twin.forecast(now_us, question.horizons_min).forecast
         except HometwinError as err:
             return Answer(None, None, note=err.what)
-        return Answer(estimate, forecast)
+        context = self._memory.context()
+        return Answer(
+            estimate,
+            forecast,
+            context=context.words if context is not None else "",
+            changing=self._memory.changing(now_us),
+            night_due=self._night is None
+            and now_us >= self._night_not_before_us
+            and estimate.status == "ok"
+            and learning.due(self._memory, twin.local.hour(now_us), now_us),
+        )
+
+    def _night_done(self, twin: Twin) -> NightDone:
+        """What the night's work came to; the twin is guided by it now."""
+        if self._night is None:
+            return NightDone(over=True, why="no night's work is under way")
+        answer = self._night.answer
+        if answer is None:
+            return NightDone(over=False)
+        now_us, self._night = self._night.now_us, None
+        if answer.why:
+            self._night_not_before_us = now_us + NIGHT_RETRY_US
+            return NightDone(over=True, why=answer.why)
+        found = memory.from_bytes(answer.memory)
+        if found.current != self._memory.current:
+            return NightDone(over=True, why="the context changed meanwhile")
+        if self._memory.look.looked_us > now_us:  # it was looked again while the night's work ran
+            drift = {name: getattr(found.look, name) for name in DRIFT}
+            found = msgspec.structs.replace(
+                found,
+                look=msgspec.structs.replace(self._memory.look, **drift),
+                contexts=memory.joined(found.contexts, self._memory.contexts),
+            )
+        self._memory = found
+        twin.guide(*answer.guidance)
+        return NightDone(True, answer.keep, answer.drop, answer.record)
 
     @staticmethod
     def _advise(twin: Twin, question: AskAdvice) -> Advised:
@@ -142,13 +214,16 @@ class EngineSession:
             answer.message(question.advice_id, question.now_us, allowed.approved_by, question.now_us)
         )
 
-    @staticmethod
-    def _contribution(twin: Twin, question: AskSnapshot) -> Contribution | None:
-        blur = question.blur
+    def _contribution(self, twin: Twin, question: AskSnapshot) -> Contribution | None:
+        blur, context = question.blur, self._memory.context()
         try:
             given = twin.contribution(question.now_us)
+            unusual = context is not None and context.number != memory.USUAL
             if blur is None:
-                return given
+                name = context.name if context is not None and unusual else ""
+                return msgspec.structs.replace(given, context=name)
+            if unusual:  # the name would tell what the noise is to hide
+                return None
             rng = np.random.default_rng()  # from the system's entropy: nobody can draw this noise again
             return privacy.blur(given, np.array(PRIOR_SD), blur.epsilon, blur.delta, rng, blur.releases)
         except HometwinError:
@@ -193,6 +268,7 @@ async def _serve_hub(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         log.error("engine.session_failed", error=type(err).__name__)
         log.debug("engine.session_failed", exc_info=True)
     finally:
+        session.close()
         writer.close()
 
 

@@ -26,11 +26,14 @@ from edge.engine_messages import (
     Answer,
     Ask,
     AskAdvice,
+    AskNight,
     AskSnapshot,
     Blur,
     Done,
     FromEngine,
     Hello,
+    Night,
+    NightDone,
     Observe,
     Ready,
     Refused,
@@ -61,7 +64,13 @@ SNAPSHOT_EVERY_US: Final = US_PER_H
 SNAPSHOT_EVERY_S: Final = 60.0
 SNAPSHOT_BLOB: Final = "engine"
 
-A = TypeVar("A", Ready, Done, Answer, Snapshot, Advised)
+# Areas of the store's archive: episodes that learning plays again, and what each night decided.
+REPLAY_AREA: Final = "replay"
+NIGHTS_AREA: Final = "nights"
+REPLAY_BYTES: Final = 256 << 10  # the engine keeps the episodes themselves within 192 KiB
+NIGHTS_BYTES: Final = 1 << 20  # a record is 1 kB: some three years
+
+A = TypeVar("A", Ready, Done, Answer, Snapshot, Advised, NightDone)
 
 
 class EngineRefusal(EngineError):
@@ -73,6 +82,7 @@ class SavedTwin(msgspec.Struct, frozen=True):
 
     row: int
     data: bytes
+    memory: bytes = b""  # of core.memory, as of the same moment
 
 
 class EngineLink:
@@ -111,6 +121,7 @@ class EngineLink:
         self.up = False
         self.row = 0
         self.problem = ""  # why the engine refuses to work for this hub
+        self.at_night = False  # the night's work is under way
 
     async def advise(self, question: AskAdvice) -> Advised:
         """Ask for advice once everything stored has been fed; InputError while no engine is there to answer."""
@@ -184,9 +195,16 @@ class EngineLink:
 
         saved = await self._load_snapshot()
         ready = await ask(
-            Hello(self._patient_toml, saved.data if saved else None, saved.row if saved else 0, self._prior),
+            Hello(
+                self._patient_toml,
+                saved.data if saved else None,
+                saved.row if saved else 0,
+                self._prior,
+                saved.memory if saved else b"",
+            ),
             Ready,
         )
+        self.at_night = False
         self.row, self.problem = ready.row, ""
         self._saved_row, self._saved_s = ready.row, time.monotonic()
         log.info("engine.ready", row=ready.row, restored=ready.restored, note=ready.note)
@@ -209,7 +227,9 @@ class EngineLink:
             # Before the last question: the clock was set back, and that answer is of a time still to come.
             if self._news_since_ask or not 0 <= now_us - self._asked_us < ASK_EVERY_US:
                 self._asked_us, self._news_since_ask = now_us, False
-                await self._on_answer(await ask(Ask(now_us), Answer))
+                answer = await ask(Ask(now_us), Answer)
+                await self._on_answer(answer)
+                await self._attend_night(ask, answer, now_us)
             every_s = max(SNAPSHOT_EVERY_S, self._clock.wait_s(SNAPSHOT_EVERY_US))
             if self.row > self._saved_row and time.monotonic() - self._saved_s >= every_s:
                 await self._save(await ask(AskSnapshot(now_us, self.blur), Snapshot))
@@ -234,6 +254,31 @@ class EngineLink:
         self._news_since_ask = True
         return len(rows) == BATCH_ROWS
 
+    async def _attend_night(self, ask: Callable[..., Awaitable[Any]], answer: Answer, now_us: int) -> None:
+        """Start the night's work when it is due; take what it brings when it is over."""
+        if self.at_night:
+            done = await ask(AskNight(), NightDone)
+            if not done.over:
+                return
+            self.at_night = False
+            if done.why:
+                self._counters["night.without"] += 1
+                log.info("night.without", reason=done.why)
+                return
+            archive = self._store.archive
+            await self._thread(archive.drop, REPLAY_AREA, done.drop)
+            for episode in done.keep:
+                await self._thread(archive.keep, REPLAY_AREA, episode, REPLAY_BYTES)
+            await self._thread(archive.keep, NIGHTS_AREA, done.record, NIGHTS_BYTES)
+            # What was let go and what is remembered belong together.
+            await self._save(await ask(AskSnapshot(now_us, self.blur), Snapshot))
+            self._counters["night.done"] += 1
+            log.info("night.done", kept=len(done.keep), dropped=len(done.drop))
+        elif answer.night_due:
+            kept = await self._thread(self._store.archive.read, REPLAY_AREA, 0, 1 << 20)
+            await ask(Night(now_us, tuple((item.number, item.data) for item in kept)), Done)
+            self.at_night = True
+
     async def _load_snapshot(self) -> SavedTwin | None:
         data = await self._thread(self._store.get_blob, SNAPSHOT_BLOB)
         if data is None:
@@ -246,7 +291,7 @@ class EngineLink:
         return saved if saved.row <= self._store.last_row else None
 
     async def _save(self, snapshot: Snapshot) -> None:
-        saved = encode(SavedTwin(snapshot.row, snapshot.data))
+        saved = encode(SavedTwin(snapshot.row, snapshot.data, snapshot.memory))
         await self._thread(self._store.put_blob, SNAPSHOT_BLOB, saved)
         self._saved_row, self._saved_s = snapshot.row, time.monotonic()
         if snapshot.contribution is not None:

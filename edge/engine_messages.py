@@ -16,6 +16,7 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     snapshot: bytes | None
     row: int  # last store row inside the snapshot
     prior: Prior | None = None
+    memory: bytes = b""  # of core.memory; empty: none yet
 
 
 class Observe(msgspec.Struct, frozen=True, tag=True):
@@ -63,7 +64,18 @@ class AskAdvice(msgspec.Struct, frozen=True, tag=True):
     advice_id: str
 
 
-ToEngine = Hello | Observe | Ask | SetPrior | AskSnapshot | AskAdvice
+class Night(msgspec.Struct, frozen=True, tag=True):
+    """Begin the night's work, with the replay memory as the store holds it: (number, episode)."""
+
+    now_us: int
+    kept: tuple[tuple[int, bytes], ...] = ()
+
+
+class AskNight(msgspec.Struct, frozen=True, tag=True):
+    """Is the night's work over?"""
+
+
+ToEngine = Hello | Observe | Ask | SetPrior | AskSnapshot | AskAdvice | Night | AskNight
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -87,6 +99,9 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
     estimate: Estimate | None
     forecast: Forecast | None
     note: str = ""
+    context: str = ""  # what is going on in this person's life, in words
+    changing: str = ""  # a change of context in progress: nothing is advised
+    night_due: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
@@ -95,6 +110,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag=True):
     row: int
     data: bytes
     contribution: Contribution | None
+    memory: bytes = b""
 
 
 class Advised(msgspec.Struct, frozen=True, tag=True):
@@ -110,4 +126,14 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-FromEngine = Ready | Done | Answer | Snapshot | Advised | Refused
+class NightDone(msgspec.Struct, frozen=True, tag=True):
+    """Answer to AskNight: ``over`` with what the store must keep and let go, or why there is nothing."""
+
+    over: bool
+    keep: tuple[bytes, ...] = ()  # episodes
+    drop: tuple[int, ...] = ()
+    record: bytes = b""  # core.memory.NightRecord
+    why: str = ""
+
+
+FromEngine = Ready | Done | Answer | Snapshot | Advised | NightDone | Refused

@@ -101,6 +101,8 @@ class HubView:
             "trace": list(self.trace),
             "estimate": _builtins(self.answer.estimate) if self.answer else None,
             "forecast": _builtins(self.answer.forecast) if self.answer else None,
+            "context": self.answer.context if self.answer else "",
+            "changing": self.answer.changing if self.answer else "",
             "engine": {
                 "up": hub.engine.up,
                 "row": hub.engine.row,

@@ -31,6 +31,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     behind = engine["rows"] - engine["row"]
     problem = f"; {engine['problem']}" if engine["problem"] else ""
     lines.append(f"engine    {'up' if engine['up'] else 'down'}, {behind} records behind{problem}")
+    if status.get("changing"):
+        lines.append(f"life      {status['changing']}")
+    elif status.get("context"):
+        lines.append(f"life      {status['context']}")
     active = ", ".join(a["name"].replace("_", " ") for a in status["alarms"]["active"])
     lines.append(f"alarms    {active or 'none'}")
     lines += _store_lines(status)

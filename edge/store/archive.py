@@ -1,11 +1,13 @@
 """What is kept for its history, each area with a budget of bytes: the oldest goes when the newest needs its room.
 
-Areas are names: alarms, posterior (one a day), and replay, the memory that learning plays again.
+Areas are names: alarms, posterior (one a day), replay, the memory that learning plays again, and nights, what each
+night's learning decided.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -65,10 +67,7 @@ class Archive:
             sealed = store._sealer.seal(Table.ARCHIVE, row_ident(number), plain)
 
             def write(head: Head) -> None:
-                for old in doomed:
-                    was = store._sealed("SELECT sealed FROM archive WHERE number = ?", old, f"archive {old}")
-                    head.remove(Table.ARCHIVE, row_ident(old), marks(was))
-                    store._db.execute("DELETE FROM archive WHERE number = ?", (old,))
+                self._remove(head, doomed)
                 store._insert(head, Table.ARCHIVE, [(number, sealed)])
                 head.archive_last = number
 
@@ -80,6 +79,29 @@ class Archive:
 
             store._change(write, remember)
             return number
+
+    def drop(self, area: str, numbers: Iterable[int]) -> int:
+        """Let items of an area go; durable on return. Numbers that it does not hold are left. Returns how many went."""
+        store = self._store
+        with store._mutex:
+            items = self._items.get(area, deque())
+            wanted = set(numbers)
+            doomed = [number for number, _ in items if number in wanted]
+            if not doomed:
+                return 0
+
+            def remember() -> None:
+                self._items[area] = deque(item for item in items if item[0] not in wanted)
+
+            store._change(lambda head: self._remove(head, doomed), remember)
+            return len(doomed)
+
+    def _remove(self, head: Head, numbers: Iterable[int]) -> None:
+        store = self._store
+        for old in numbers:
+            was = store._sealed("SELECT sealed FROM archive WHERE number = ?", old, f"archive {old}")
+            head.remove(Table.ARCHIVE, row_ident(old), marks(was))
+            store._db.execute("DELETE FROM archive WHERE number = ?", (old,))
 
     def read(self, area: str, after: int, limit: int) -> list[Kept]:
         """At most ``limit`` items of an area with numbers above ``after``, oldest first."""

@@ -33,10 +33,12 @@ def live(
     meal_error: float = 0.2,
     dose_factor: float = 1.0,
     from_day: float = 0.0,
+    steps: tuple[tuple[float, float], ...] = (),
 ) -> Life:
     """A person of 75 kg with steady habits and an unsteady body.
 
     The same seed gives the same meals, disturbance and sensor; ``dose_factor`` changes the boluses from a day on.
+    steps: (day, factor of sensitivity) that nobody tells of.
     """
     rng = np.random.default_rng(seed)
     consts = model.make_consts()
@@ -77,6 +79,9 @@ def live(
         keep = points[model.LN_S, 0]
         points[: model.N_LINEAR, 0] = phi @ points[: model.N_LINEAR, 0] + shock
         points[model.LN_S] = keep
+        for day, factor in steps:
+            if step == round(day * 288):
+                points[model.LN_S] += np.log(factor)
         truth.append(points[model.N_LINEAR + model.Q1, 0] / consts[model.VG] * 18.0156)
         interstitial.append(points[model.N_LINEAR + model.C, 0] * 18.0156)
         reading = float(np.clip(model.observe(points, 0), 40.0, 400.0))
