@@ -56,7 +56,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             assert len(err.splitlines()) == 1, err
         return code, out, err
 
+    ends = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
     yield call
+    for number, handler in ends.items():
+        signal.signal(number, handler)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -177,6 +180,21 @@ def test_an_output_that_is_full_is_one_line(hub_toml: Path, tmp_path: Path) -> N
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "hometwin: standard output cannot be written: No space left on device\n"
+
+
+ENDED_WHILE_EXPORTING = """
+import os, signal, sys, edge.export, hometwin
+edge.export._Writer.write = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+hometwin.main()
+"""
+
+
+def test_an_export_that_is_ended_leaves_nothing_in_clear(hub_toml: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    process = started(tmp_path, "-c", ENDED_WHILE_EXPORTING, "export", place / "mine", "-c", hub_toml)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert list(place.iterdir()) == []
 
 
 def test_a_closed_output_gets_nothing_and_its_number_no_other_file(hub_toml: Path, tmp_path: Path) -> None:
