@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +19,9 @@ import pytest
 import structlog
 
 import hometwin
+from core.errors import EnvironmentMissing
 from edge.config import HubConfig, load_config
+from edge.control import serve_control
 from edge.store.keys import create_key
 from edge.store.store import Store
 from tests.edge.store.conftest import FixedClock
@@ -143,6 +147,18 @@ def test_without_access_each_command_names_the_place_and_the_cure(
         assert (code, "closed/store.key" in err, "sudo" in err) == (2, True, True)
     finally:
         closed.chmod(0o700)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_socket_that_another_user_may_serve_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(path))
+        theirs.listen()
+        path.chmod(0)
+        with pytest.raises(EnvironmentMissing, match="another process serves"):
+            asyncio.run(serve_control(path, lambda _: asyncio.sleep(0, {})))
+    assert path.is_socket()
 
 
 def test_names_too_long_for_the_disk_are_told(hub_toml: Path, run: Run) -> None:
