@@ -583,7 +583,15 @@ def _run() -> None:
     from edge.logs import configure_logs
 
     configure_logs("command", "warning")  # to stderr: what a command prints is its answer and nothing else
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     app()
+
+
+def _end(number: int, _frame: object) -> None:
+    """Like Ctrl-C: what a command had begun (an export in clear) it removes."""
+    raise SystemExit(128 + number)
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

@@ -69,6 +69,8 @@ def _remove_stale_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
+        except PermissionError:
+            pass  # of another user, who may well serve it
         except OSError:
             path.unlink(missing_ok=True)
             return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +19,9 @@ import pytest
 import structlog
 
 import hometwin
+from core.errors import EnvironmentMissing
 from edge.config import HubConfig, load_config
+from edge.control import serve_control
 from edge.store.keys import create_key
 from edge.store.store import Store
 from tests.edge.store.conftest import FixedClock
@@ -56,7 +60,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             assert len(err.splitlines()) == 1, err
         return code, out, err
 
+    ends = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
     yield call
+    for number, handler in ends.items():
+        signal.signal(number, handler)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -142,6 +149,18 @@ def test_without_access_each_command_names_the_place_and_the_cure(
         closed.chmod(0o700)
 
 
+@pytest.mark.usefixtures("nobody")
+def test_a_socket_that_another_user_may_serve_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(path))
+        theirs.listen()
+        path.chmod(0)
+        with pytest.raises(EnvironmentMissing, match="another process serves"):
+            asyncio.run(serve_control(path, lambda _: asyncio.sleep(0, {})))
+    assert path.is_socket()
+
+
 def test_names_too_long_for_the_disk_are_told(hub_toml: Path, run: Run) -> None:
     long = "x" * 300
     code, _, err = run("export", hub_toml.parent / long, "-c", hub_toml)
@@ -177,6 +196,21 @@ def test_an_output_that_is_full_is_one_line(hub_toml: Path, tmp_path: Path) -> N
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "hometwin: standard output cannot be written: No space left on device\n"
+
+
+ENDED_WHILE_EXPORTING = """
+import os, signal, sys, edge.export, hometwin
+edge.export._Writer.write = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+hometwin.main()
+"""
+
+
+def test_an_export_that_is_ended_leaves_nothing_in_clear(hub_toml: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    process = started(tmp_path, "-c", ENDED_WHILE_EXPORTING, "export", place / "mine", "-c", hub_toml)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert list(place.iterdir()) == []
 
 
 def test_a_closed_output_gets_nothing_and_its_number_no_other_file(hub_toml: Path, tmp_path: Path) -> None:

@@ -109,14 +109,14 @@ def create_key(path: Path) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write_whole(path, key)
-        sync_folder(
-            path.parent
-        )  # the name must survive a power cut as well: without the key the store is lost
-    except FileExistsError:
-        raise InputError(
-            "a key exists already and is kept", where=str(path), mend="move it away to make a new one"
-        ) from None
+        try:
+            _write_whole(path, key)
+        except FileExistsError:
+            raise InputError(
+                "a key exists already and is kept", where=str(path), mend="move it away to make a new one"
+            ) from None
+        # The name must survive a power cut as well: without the key the store is lost.
+        sync_folder(path.parent)
     except OSError as err:
         raise InputError(f"key cannot be written: {err.strerror}", where=str(path)) from None
     return key

@@ -35,6 +35,8 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is kept"):
         create_key(path)
     assert path.read_bytes() == KEY
+    with pytest.raises(InputError, match="cannot be written"):
+        create_key(path / "a file is no folder")
 
 
 def test_a_full_disk_leaves_no_half_made_key(tmp_path: Path) -> None:
