@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from core.units import US_PER_MIN, mmoll_from_mgdl
+from core.units import US_PER_MIN, US_PER_S, mmoll_from_mgdl, percent_text
+from edge.alarms.threshold import LOW_CHANCE
 from edge.demo.plot import plot_glucose
 
 STALE_S: Final = 660.0
@@ -72,7 +73,22 @@ def data_age(status: dict[str, Any], made: dict[str, Any]) -> str:
     """How old the newest reading behind a forecast is now, not when the forecast was made."""
     if made["data_age_s"] is None:
         return "without any reading"
-    return f"from data {age(made['data_age_s'] + (status['now_us'] - made['made_at_us']) / 1e6)} old"
+    return f"from data {_reading_age(status, made)} old"
+
+
+def _reading_age(status: dict[str, Any], made: dict[str, Any]) -> str:
+    return age(made["data_age_s"] + (status["now_us"] - made["made_at_us"]) / US_PER_S)
+
+
+def low_chance(status: dict[str, Any]) -> str:
+    """The chance of a low soon and how old the reading behind it is; empty when nobody says, or said it long ago."""
+    made = status["forecast"]
+    if not made or made.get("low_chance") is None or made["data_age_s"] is None:
+        return ""
+    if status["now_us"] - made["made_at_us"] > STALE_S * US_PER_S:
+        return ""
+    said = percent_text(made["low_chance"])
+    return f"chance of a low (< 70) within 30 min: {said}, from a reading {_reading_age(status, made)} old"
 
 
 def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int) -> RenderableType:
@@ -100,7 +116,7 @@ def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int)
         max(4, plot_height - 2),
     )
     layout["plot"].update(Panel(plot, title="last 6 h and next 2 h, mg/dL (band: 90 %)", border_style="dim"))
-    layout["ahead"].update(_ahead(status))
+    layout["ahead"].update(_ahead(status, int(width * 0.6) - 4))
     layout["right"].split_column(
         Layout(_devices(status), name="devices", size=len(status["devices"]) + 2),
         Layout(_alarms(status), name="alarms", minimum_size=5),
@@ -169,7 +185,7 @@ def _arrow(trace: list[list[float]]) -> str:
     return "↓"
 
 
-def _ahead(status: dict[str, Any]) -> RenderableType:
+def _ahead(status: dict[str, Any], width: int) -> RenderableType:
     table = Table(expand=True, box=None, header_style="dim")
     for name in ("in", "expected", "90 % between", "state of the forecast"):
         table.add_column(name)
@@ -189,7 +205,11 @@ def _ahead(status: dict[str, Any]) -> RenderableType:
             Text(f"{low:.0f} – {high:.0f}", colour),
             Text(note, "dim"),
         )
-    return Panel(table, title="forecast", border_style="dim")
+    chance = low_chance(status)
+    if len(chance) > width:
+        chance = chance.removeprefix("chance of a ")  # so that the number is seen before the line is cut
+    said = Text(chance, "bold red" if forecast["low_chance"] >= LOW_CHANCE else "") if chance else None
+    return Panel(table, title="forecast", subtitle=said, border_style="dim")
 
 
 def trouble(device: dict[str, Any]) -> str:
