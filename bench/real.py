@@ -100,7 +100,8 @@ def follow(samples: Sequence[Sample], times_min: np.ndarray, population: Populat
             upto += 1
         twin.observe(samples[position:upto])
         position = upto
-        forecast, _, _, low_chance[k] = twin.forecast(t_us, ALL_MIN)
+        forecast = twin.forecast(t_us, ALL_MIN).forecast
+        low_chance[k] = forecast.low_chance
         out[:, k] = forecast.mean, forecast.p05, forecast.p95
     seconds = time.process_time() - begin
     near, scored = out[:, :, : len(NEAR_MIN)], out[:, :, _SCORED]

@@ -104,6 +104,8 @@ def _forecast_problem(f: Forecast) -> str:
         return "impossible horizon"
     if not _is_age(f.data_age_s):
         return "not a number"
+    if not (math.isnan(f.low_chance) or 0 <= f.low_chance <= 1):
+        return "impossible chance"
     return "" if _are_names((f.model, f.status)) else "unusable name"
 
 

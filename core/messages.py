@@ -7,6 +7,7 @@ Records are never edited: a correction or deletion is a new record that ``amends
 
 from __future__ import annotations
 
+import math
 from enum import IntFlag
 from typing import Final, TypeVar
 
@@ -83,6 +84,8 @@ class Forecast(msgspec.Struct, frozen=True, tag=True):
     p95: tuple[float, ...]
     data_age_s: float
     status: str = "ok"
+    # Of a CGM reading below 70 mg/dL within 30 min of made_at_us, or now (core.lows); nan: not told.
+    low_chance: float = math.nan
 
 
 class Alarm(msgspec.Struct, frozen=True, tag=True):

@@ -58,7 +58,6 @@ class ForecastResult(NamedTuple):
     forecast: Forecast
     paths: NDArray[np.float64] | None = None  # float64[n_draws, n_steps] mg/dL
     step_min: float = STEP_MIN  # time of column k is made_at + (k + 1)·step_min
-    low_chance: float = math.nan  # of a CGM reading below 70 mg/dL within 30 min, or now
 
 
 class Smoothed(NamedTuple):
@@ -197,6 +196,7 @@ class Twin:
         low = np.clip(view.mean - view.low, LOWEST_MGDL, HIGHEST_MGDL)
         high = np.clip(view.mean + view.high, LOWEST_MGDL, HIGHEST_MGDL)
         sd = (view.low + view.high) / (2.0 * Z90)
+        near = Outlook(*(part[len(horizons) :] for part in everything))
         message = Forecast(
             made_at_us=t,
             model=self.model.NAME,
@@ -208,9 +208,9 @@ class Twin:
             p95=tuple(high.tolist()),
             data_age_s=track.age_s(t),
             status=track.status(t),
+            low_chance=_low_chance(track, near),
         )
-        near = Outlook(*(part[len(horizons) :] for part in everything))
-        return ForecastResult(message, drawn, low_chance=_low_chance(track, near))
+        return ForecastResult(message, drawn)
 
     def advise(self, t: int, carbs_g: float, policy: Policy, question: str | None = None) -> Advice:
         """What to do at ``t`` about a meal of ``carbs_g``, a correction, the basal rate, or in general.

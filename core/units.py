@@ -63,6 +63,13 @@ def check_value(kind: str, value: float, where: str = "") -> float:
     return value
 
 
+def percent_text(chance: float) -> str:
+    """A chance in 0..1 as whole percent, whose ends are never rounded to certainty."""
+    if chance < 0.01:
+        return "under 1 %"
+    return "over 99 %" if chance > 0.99 else f"{100.0 * chance:.0f} %"
+
+
 def mgdl_from_mmoll(glucose_mmoll: float) -> float:
     """Glucose in mg/dL from mmol/L."""
     return glucose_mmoll * MGDL_PER_MMOLL

@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from edge.advice_text import advice_line
-from edge.demo.view import age, data_age, trouble
+from edge.demo.view import age, data_age, low_chance, trouble
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
@@ -27,6 +27,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
                     f"(90 % between {forecast['p05'][i]:.0f} and {forecast['p95'][i]:.0f}; {forecast['status'].replace('_', ' ')}, "
                     f"{data_age(status, forecast)})"
                 )
+    if chance := low_chance(status):
+        lines.append(chance)
     engine = status["engine"]
     behind = engine["rows"] - engine["row"]
     problem = f"; {engine['problem']}" if engine["problem"] else ""

@@ -16,13 +16,14 @@ from cloud.portal import words
 from cloud.queries import PersonLine, PersonView, Reading
 from core.dosing import insulin_on_board
 from core.hierarchy import data_share
-from core.messages import Alarm, Estimate, HubStatus, Prior, Quality, Sample
+from core.messages import Alarm, Estimate, Forecast, HubStatus, Prior, Quality, Sample
 from core.metrics import CgmMetrics, missed_targets
-from core.units import US_PER_MIN, US_PER_S
+from core.units import US_PER_MIN, US_PER_S, percent_text
 
 STALE_US: Final = 15 * US_PER_MIN  # three missed readings
 FUTURE_US: Final = 90 * US_PER_S
 SILENT_US: Final = 30 * US_PER_MIN  # a hub sends at least every few minutes
+AGES_S: Final = 1e9  # an age beyond it is told as this one
 Z90: Final = 1.6448536269514722
 DISCLAIMER: Final = (
     "Hometwin is not a medical device. Forecasts and advice come from a model and can be wrong;"
@@ -144,6 +145,7 @@ def key_figures(view: PersonView, metrics: CgmMetrics, window_words: str, now_us
         _card("Glucose", _glucose_figure(reading, now_us), detail),
         _card("In 30 minutes", *_forecast_at(view, 30.0, now_us)),
         _card("In 60 minutes", *_forecast_at(view, 60.0, now_us)),
+        _card("Chance of a low", *_low_chance(view, now_us)),
         _card("Insulin on board", f"<b>{iob_u:.1f}</b><small>U</small>", "from boluses, still to act"),
         _card(
             "Time in range",
@@ -164,7 +166,7 @@ def _forecast_at(view: PersonView, horizon_min: float, now_us: int) -> tuple[str
     forecast = view.forecast
     if forecast is None or horizon_min not in forecast.horizons_min:
         return "<b>–</b>", "no forecast"
-    if now_us - forecast.made_at_us > STALE_US or forecast.status not in ("ok", "warming_up"):
+    if _is_history(forecast, now_us):
         return "<b>–</b>", f"last forecast {words.ago_words(forecast.made_at_us, now_us)}"
     i = forecast.horizons_min.index(horizon_min)
     zone, _ = words.glucose_zone(forecast.p50[i])
@@ -173,6 +175,24 @@ def _forecast_at(view: PersonView, horizon_min: float, now_us: int) -> tuple[str
         f'<span class="figure {zone}"><b>{words.glucose(forecast.p50[i])}</b><small>mg/dL</small></span>',
         band,
     )
+
+
+def _low_chance(view: PersonView, now_us: int) -> tuple[str, str]:
+    forecast = view.forecast
+    if forecast is None or math.isnan(forecast.low_chance) or not math.isfinite(forecast.data_age_s):
+        return "<b>–</b>", "not told by the twin"
+    if _is_history(forecast, now_us):
+        return "<b>–</b>", f"last forecast {words.ago_words(forecast.made_at_us, now_us)}"
+    age_us = now_us - forecast.made_at_us + round(min(forecast.data_age_s, AGES_S) * US_PER_S)
+    figure = percent_text(forecast.low_chance).removesuffix(" %")
+    return (
+        f"<b>{figure}</b><small>%</small>",
+        f"&lt; 70 mg/dL within 30 min, from a reading {words.span_words(age_us)} old",
+    )
+
+
+def _is_history(forecast: Forecast, now_us: int) -> bool:
+    return now_us - forecast.made_at_us > STALE_US or forecast.status not in ("ok", "warming_up")
 
 
 def range_bar(metrics: CgmMetrics, window_words: str) -> str:

@@ -38,6 +38,11 @@ MAX_READING_AGE_MIN: Final = 11.0
 # Cleared only this far on the safe side, so that noise of about 3 mg/dL at a threshold rings once.
 HYSTERESIS_MGDL: Final = 5.0
 PREDICTED_LOW_HORIZON_MIN: Final = 30.0
+# The twin's chance of a reading below 70 mg/dL within half an hour rings from here on: earlier than the median alone,
+# which lies below 70 only when the chance is about one half. It is over well below that, so that it rings once.
+LOW_CHANCE: Final = 0.35
+LOW_CHANCE_OVER: Final = 0.15
+CHANCE_OF_MGDL: Final = 70.0  # core.lows.LOW_MGDL, which the hub cannot import
 # A reading that claims to lie further ahead than this says something about a clock, not about glucose.
 MAX_AHEAD_US: Final = 5 * US_PER_MIN
 # An engine that restarts or compiles is away for a minute or two.
@@ -109,15 +114,19 @@ class ThresholdAlarms:
         return changes
 
     def on_forecast(self, forecast: Forecast, now_us: int) -> list[Alarm]:
-        """A low that is coming, when none is there yet: the median 30 min ahead lies below the threshold."""
+        """A low that is coming, when none is there yet: the median 30 min ahead, or the chance of one, says so."""
         if not self.config.predicted_low or PREDICTED_LOW_HORIZON_MIN not in forecast.horizons_min:
             return []
         self.forecast_us = forecast.made_at_us
         p50_mgdl = forecast.p50[forecast.horizons_min.index(PREDICTED_LOW_HORIZON_MIN)]
         fresh = forecast.data_age_s <= MAX_READING_AGE_MIN * 60 and forecast.status == "ok"
         already = "low" in self.active or "urgent_low" in self.active
-        coming = fresh and not already and p50_mgdl < self.config.low_mgdl
-        over = already or not fresh or p50_mgdl >= self.config.low_mgdl + HYSTERESIS_MGDL
+        # Who wants to be warned only further down is not warned of 70; a chance that is not told (nan) says nothing.
+        counts = self.config.low_mgdl >= CHANCE_OF_MGDL
+        likely = counts and forecast.low_chance >= LOW_CHANCE and self._is_above(CHANCE_OF_MGDL)
+        still = counts and forecast.low_chance >= LOW_CHANCE_OVER
+        coming = fresh and not already and (likely or p50_mgdl < self.config.low_mgdl)
+        over = already or not fresh or (p50_mgdl >= self.config.low_mgdl + HYSTERESIS_MGDL and not still)
         return self._judge("predicted_low", coming, over, p50_mgdl, now_us)
 
     def on_health(
@@ -150,6 +159,9 @@ class ThresholdAlarms:
     def level(self) -> int:
         """The strongest active alarm's level: what a wearable should show now."""
         return max((a.level for a in self.active.values()), default=NONE)
+
+    def _is_above(self, limit_mgdl: float) -> bool:
+        return self.newest is not None and self.newest.value >= limit_mgdl
 
     def _signal(self, now_us: int, steady_us: int) -> list[Alarm]:
         assert self.heard_steady_us is not None

@@ -28,7 +28,7 @@ from edge.config import find_zone
 from edge.control import ask_hub
 from edge.demo.layout import DemoLayout, make_layout, require_free
 from edge.demo.processes import Group, child_environ, this_command
-from edge.demo.view import Scene, age, render
+from edge.demo.view import Scene, age, low_chance, render
 from sync.broker import find_mosquitto
 
 # Where a virtual person's demo begins: a Monday at midnight.
@@ -335,6 +335,8 @@ def plain_line(status: dict[str, Any], timezone: str) -> str:
     )
     if forecast and None not in forecast["mean"]:
         parts.append(f"30 min {forecast['mean'][0]:.0f} ({forecast['p05'][0]:.0f}–{forecast['p95'][0]:.0f})")
+    if chance := low_chance(status):
+        parts.append(chance.partition(",")[0])
     active = [a["name"].replace("_", " ") for a in status["alarms"]["active"]]
     parts.append("alarms: " + (", ".join(active) or "none"))
     parts.append(

@@ -17,7 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from core.units import US_PER_MIN, mmoll_from_mgdl
+from core.units import US_PER_MIN, US_PER_S, mmoll_from_mgdl, percent_text
+from edge.alarms.threshold import LOW_CHANCE
 from edge.demo.plot import plot_glucose
 
 FRAMED_FROM: Final = 36  # lines of a terminal
@@ -77,7 +78,22 @@ def data_age(status: dict[str, Any], made: dict[str, Any]) -> str:
     """How old the newest reading behind a forecast is now, not when the forecast was made."""
     if made["data_age_s"] is None:
         return "without any reading"
-    return f"from data {age(made['data_age_s'] + (status['now_us'] - made['made_at_us']) / 1e6)} old"
+    return f"from data {_reading_age(status, made)} old"
+
+
+def _reading_age(status: dict[str, Any], made: dict[str, Any]) -> str:
+    return age(made["data_age_s"] + (status["now_us"] - made["made_at_us"]) / US_PER_S)
+
+
+def low_chance(status: dict[str, Any]) -> str:
+    """The chance of a low soon and how old the reading behind it is; empty when nobody says, or said it long ago."""
+    made = status["forecast"]
+    if not made or made.get("low_chance") is None or made["data_age_s"] is None:
+        return ""
+    if status["now_us"] - made["made_at_us"] > STALE_S * US_PER_S:
+        return ""
+    said = percent_text(made["low_chance"])
+    return f"chance of a low (< 70) within 30 min: {said}, from a reading {_reading_age(status, made)} old"
 
 
 def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int) -> RenderableType:
@@ -100,12 +116,13 @@ def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int)
     twin = Layout(_twin(status), name="twin", size=TWIN_HEIGHT)
     sync = Layout(_sync(status), name="sync", size=7 if _fresh_advice(status) else 5)
     now = Layout(_now(status), name="now", size=5)
+    ahead = _ahead(status, int(width * 0.6) - 4)
     ahead_size = 9 if height >= FRAMED_FROM else 6
     plot_height = body_height - 5 - ahead_size
     beside_it = len(status["devices"]) + 2 + ALARMS_HEIGHT + TWIN_HEIGHT + (sync.size or 0)
     if plot_height - 2 < MIN_PLOT_ROWS or beside_it > body_height:
         # A picture of few rows misleads: numbers have its room.
-        layout["left"].split_column(now, Layout(_ahead(status), name="ahead", minimum_size=7), twin)
+        layout["left"].split_column(now, Layout(ahead, name="ahead", minimum_size=7), twin)
         layout["right"].split_column(devices, alarms, sync)
         return layout
     plot = plot_glucose(
@@ -118,7 +135,9 @@ def render(status: dict[str, Any] | None, scene: Scene, width: int, height: int)
     )
     picture = Panel(plot, title="last 6 h and next 2 h, mg/dL (band: 90 %)", border_style="dim")
     layout["left"].split_column(
-        now, Layout(picture, name="plot"), Layout(_ahead(status), name="ahead", size=ahead_size)
+        now,
+        Layout(picture, name="plot"),
+        Layout(ahead, name="ahead", size=ahead_size),
     )
     layout["right"].split_column(devices, alarms, twin, sync)
     return layout
@@ -187,7 +206,7 @@ def _arrow(trace: list[list[float]]) -> str:
     return "↓"
 
 
-def _ahead(status: dict[str, Any]) -> RenderableType:
+def _ahead(status: dict[str, Any], width: int) -> RenderableType:
     table = Table(expand=True, box=None, header_style="dim")
     for name in ("in", "expected", "90 % between"):
         table.add_column(name)
@@ -206,7 +225,11 @@ def _ahead(status: dict[str, Any]) -> RenderableType:
             f"{mean:.0f} mg/dL",
             Text(f"{low:.0f} – {high:.0f}", colour),
         )
-    return Panel(table, title=f"forecast ({note})", border_style="dim")
+    chance = low_chance(status)
+    if len(chance) > width:
+        chance = chance.removeprefix("chance of a ")  # so that the number is seen before the line is cut
+    said = Text(chance, "bold red" if forecast["low_chance"] >= LOW_CHANCE else "") if chance else None
+    return Panel(table, title=f"forecast ({note})", subtitle=said, border_style="dim")
 
 
 def trouble(device: dict[str, Any]) -> str:

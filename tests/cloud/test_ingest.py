@@ -140,7 +140,8 @@ def test_hubs_do_not_disturb_one_another(db: Database, take: Taker) -> None:
 
 def test_every_kind_of_message_reaches_its_table(db: Database, take: Taker) -> None:
     estimate = Estimate(T0_US + 1, "glucose/1", ("g",), ("mg/dL",), (1.0,), (1.0,), 120.0, 9.0, 1.0, 60.0)
-    forecast = Forecast(T0_US + 2, "glucose/1", (30.0,), (1.0,), (1.0,), (1.0,), (1.0,), (1.0,), 60.0)
+    one = (1.0,)
+    forecast = Forecast(T0_US + 2, "glucose/1", (30.0,), one, one, one, one, one, 60.0, low_chance=0.2)
     alarm = Alarm(1, T0_US + 3, "low", 1, True, 65.0, 10.0)
     status = HubStatus(4, "0.1", True, {"cgm": "live"}, {"x": 1}, 0)
     contribution = Contribution(T0_US + 5, "glucose/1", 1, ("si",), (1.0,), (2.0,))
@@ -334,6 +335,7 @@ STATUS = HubStatus(T0_US, "1", True, {"cgm": "live"}, {"a": 1}, 0)
             {"p05": ()}, {"mean": (1.0, 2.0)}, {"p50": (NAN,)}, {"p95": (INF,)}, {"sd": (-1.0,)},
             {"horizons_min": (NAN,)}, {"horizons_min": (1e300,)}, {"horizons_min": (-1.0,)},
             {"made_at_us": FAR}, {"made_at_us": -FAR}, {"data_age_s": NAN}, {"status": ""},
+            {"low_chance": 1.01}, {"low_chance": -0.01}, {"low_chance": INF},
             {"horizons_min": (), "mean": (), "sd": (), "p05": (), "p50": (), "p95": ()},
         )),
         *(alarm(**c) for c in (

@@ -186,7 +186,8 @@ def test_pages_are_drawn_from_the_extremes_that_ingest_lets_in(
         made_us, EVIL, names, ("",) * 5, means, covariance, means[0], spread, spread, float("inf")
     )
     band = (means[:2], (spread, spread), means[1:3], means[2:4], means[3:5])
-    forecast = Forecast(made_us, EVIL, (horizon / 2, horizon), *band, float("inf"))
+    age_s = float("inf") if horizon > 60 else horizon * 1e300
+    forecast = Forecast(made_us, EVIL, (horizon / 2, horizon), *band, age_s, low_chance=horizon % 1.0)
     with db.read() as session:
         add_hub(session, encode(HubStatus(0, EVIL, False, {EVIL: EVIL}, {EVIL: 2**63}, 2**63)))
         session.add(EstimateRow(hub_id="hub-1", time_us=made_us, body=encode(estimate)))

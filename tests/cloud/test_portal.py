@@ -190,6 +190,8 @@ def test_person_page_shows_everything_and_escapes_names(site: Site) -> None:
         "Hometwin is not a medical device",
         "type-1 adult",
         "Forecast 5–95 %",
+        "Chance of a low",
+        "70 mg/dL within 30 min, from a reading 4 min old",
     ):
         assert words in text, words
     assert "Person &amp;lt;One&amp;gt; &amp;amp; Co" in text

@@ -75,20 +75,20 @@ def falling_twin() -> tuple[Twin, int]:
 
 def test_the_twin_warns_of_a_fall_says_one_when_low_and_still_answers_when_stale() -> None:
     twin, end = falling_twin()
-    calm = twin.forecast(end - 60 * MIN_US, (30.0,)).low_chance
-    falling = twin.forecast(end, (30.0,)).low_chance  # 84 mg/dL, falling
+    calm = twin.forecast(end - 60 * MIN_US, (30.0,)).forecast.low_chance
+    falling = twin.forecast(end, (30.0,)).forecast.low_chance  # 84 mg/dL, falling
     assert calm < 0.05 < 0.3 < falling
-    stale = twin.forecast(end + 60 * MIN_US, (30.0,)).low_chance
+    stale = twin.forecast(end + 60 * MIN_US, (30.0,)).forecast.low_chance
     assert 0.0 < stale < 1.0
     twin.observe(
         Sample(end + 5 * MIN_US * n, "cgm_mgdl", 84.0 - 6.0 * n, "cgm", 1000 + n) for n in range(1, 4)
     )
-    assert twin.forecast(end + 15 * MIN_US, (30.0,)).low_chance == 1.0
-    assert math.isfinite(Twin().forecast(end, (30.0,)).low_chance)
+    assert twin.forecast(end + 15 * MIN_US, (30.0,)).forecast.low_chance == 1.0
+    assert math.isfinite(Twin().forecast(end, (30.0,)).forecast.low_chance)
 
 
 def test_asking_for_more_horizons_changes_no_answer() -> None:
     twin, end = falling_twin()
     one, two = twin.forecast(end, (30.0,)), twin.forecast(end, (10.0, 30.0, 360.0))
-    assert one.low_chance == two.low_chance
+    assert one.forecast.low_chance == two.forecast.low_chance
     assert one.forecast.mean[0] == two.forecast.mean[1]

@@ -66,6 +66,30 @@ def forecast(value: float | None) -> dict[str, Any]:
     }
 
 
+def likely_low(chance: float | None, made_min_ago: int = 1) -> dict[str, Any]:
+    made_us = NOW_US - made_min_ago * US_PER_MIN
+    return forecast(85.0) | {"low_chance": chance, "data_age_s": 180.0, "made_at_us": made_us}
+
+
+@pytest.mark.parametrize(
+    ("chance", "said"), [(0.12, "12 %"), (0.004, "under 1 %"), (0.998, "over 99 %"), (1.0, "over 99 %")]
+)
+def test_the_chance_of_a_low_is_told_with_the_age_of_its_reading(chance: float, said: str) -> None:
+    state = status(forecast=likely_low(chance))
+    line = f"chance of a low (< 70) within 30 min: {said}, from a reading 4 min old"
+    assert line in status_lines(state)
+    assert line in drawn(state, 140)
+    assert said in drawn(state, 80, 24)
+    assert f"within 30 min: {said}" in plain_line(state, "Europe/London")
+
+
+@pytest.mark.parametrize("made", [None, forecast(85.0), likely_low(None), likely_low(0.3, made_min_ago=12)])
+def test_a_chance_that_nobody_told_or_long_ago_is_not_shown(made: dict[str, Any] | None) -> None:
+    state = status(forecast=made)
+    for text in (drawn(state, 140), plain_line(state, "Europe/London"), *status_lines(state)):
+        assert "chance of a low" not in text
+
+
 def drawn(state: dict[str, Any] | None, width: int = 120, height: int = 40) -> str:
     console = Console(width=width, height=height, file=io.StringIO(), force_terminal=False)
     console.print(render(state, SCENE, width, height))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import msgspec
@@ -19,6 +20,7 @@ from core.messages import (
     Sample,
     SampleBatch,
     Uplink,
+    decode,
     encode,
 )
 from sync.envelope import (
@@ -120,6 +122,19 @@ def test_authentic_bytes_that_are_no_message_we_know_are_a_decode_error() -> Non
     data = seal_up_encoded(KEY, "hub-1", 7, 99, msgspec.msgpack.encode({"type": "FromTheFuture"}))
     with pytest.raises(DecodeError):
         open_up(keys, "hub-1", data)
+
+
+def test_a_forecast_of_a_hub_that_tells_no_chance_of_a_low_still_opens_and_the_other_way_round() -> None:
+    """``low_chance`` came later: its absence is nan, and who does not know it reads the rest."""
+    new = Forecast(1, "m", (30.0,), (99.0,), (1.0,), (97.0,), (99.0,), (101.0,), 60.0, low_chance=0.25)
+    fields = msgspec.msgpack.decode(encode(new))
+    assert fields.pop("low_chance") == 0.25
+    old = decode(msgspec.msgpack.encode(fields), Forecast)
+    assert math.isnan(old.low_chance)
+    assert msgspec.structs.replace(old, low_chance=0.25) == new
+    known = [(f.name, f.type) for f in msgspec.structs.fields(Forecast) if f.name != "low_chance"]
+    before = msgspec.defstruct("Forecast", known, tag=True)
+    assert decode(encode(new), before).p50 == (99.0,)  # type: ignore[attr-defined]
 
 
 def test_errors_never_quote_content() -> None:

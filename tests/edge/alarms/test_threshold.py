@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from itertools import count
 
 import pytest
 
+from core import lows
 from core.clock import ScaledClock, SystemClock
 from core.messages import Alarm, Forecast, Quality, Sample
 from core.units import US_PER_MIN
-from edge.alarms.threshold import HIGH, MILD, ThresholdAlarms
+from edge.alarms.threshold import (
+    CHANCE_OF_MGDL,
+    HIGH,
+    MILD,
+    PREDICTED_LOW_HORIZON_MIN,
+    ThresholdAlarms,
+)
 from edge.config import AlarmConfig
 from edge.steady import stretch_us
 
@@ -38,9 +46,11 @@ def names(changes: list[Alarm]) -> list[tuple[str, bool]]:
     return [(a.name, a.raised) for a in changes]
 
 
-def forecast(p50_mgdl: float, age_s: float = 60.0, status: str = "ok") -> Forecast:
+def forecast(
+    p50_mgdl: float, age_s: float = 60.0, status: str = "ok", low_chance: float = math.nan
+) -> Forecast:
     one = (p50_mgdl,)
-    return Forecast(T0_US, "glucose/1", (30.0,), one, (9.0,), one, one, one, age_s, status)
+    return Forecast(T0_US, "glucose/1", (30.0,), one, (9.0,), one, one, one, age_s, status, low_chance)
 
 
 def test_a_low_rings_once_and_clears_only_on_the_safe_side(alarms: ThresholdAlarms) -> None:
@@ -107,6 +117,52 @@ def test_a_predicted_low_needs_fresh_data_and_yields_to_a_real_one(alarms: Thres
     assert names(alarms.on_forecast(forecast(65), T0_US)) == [("predicted_low", True)]
     feed(alarms, 0, 69)
     assert names(alarms.on_forecast(forecast(60), T0_US)) == [("predicted_low", False)]
+
+
+def test_a_likely_low_rings_before_its_median_and_once(alarms: ThresholdAlarms) -> None:
+    def hear(chance: float, p50_mgdl: float = 85.0) -> list[tuple[str, bool]]:
+        return names(alarms.on_forecast(forecast(p50_mgdl, low_chance=chance), T0_US))
+
+    assert hear(0.9) == []  # nothing read yet: it cannot be told from a low that is there
+    feed(alarms, 0, 90)
+    assert hear(0.34) == []
+    assert hear(0.35) == [("predicted_low", True)]
+    assert hear(0.15) == []
+    assert hear(math.nan, 74.9) == []  # not over by the median either
+    assert hear(0.149) == [("predicted_low", False)]
+    assert hear(0.1, 69.0) == [("predicted_low", True)]  # the median alone still rings …
+    assert hear(0.1, 72.0) == []
+    assert hear(math.nan, 75.0) == [("predicted_low", False)]  # … and without a chance all is as it was
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(900.0, "ok"), (60.0, "warming_up"), (60.0, "stale")])
+def test_a_chance_from_old_data_or_an_unready_twin_rings_nothing(
+    alarms: ThresholdAlarms, age_s: float, status: str
+) -> None:
+    feed(alarms, 0, 90)
+    assert alarms.on_forecast(forecast(85, age_s, status, 0.9), T0_US) == []
+
+
+def test_a_chance_is_no_news_when_the_low_is_there(alarms: ThresholdAlarms) -> None:
+    feed(alarms, 0, 90)
+    alarms.on_forecast(forecast(85, low_chance=0.6), T0_US)
+    assert feed(alarms, 5, 68) == [("low", True)]
+    assert names(alarms.on_forecast(forecast(66, low_chance=1.0), T0_US)) == [("predicted_low", False)]
+    assert alarms.on_forecast(forecast(66, low_chance=1.0), T0_US) == []
+
+
+def test_who_asked_to_be_warned_further_down_is_not_rung_for_70() -> None:
+    numbers = count(1)
+    alarms = ThresholdAlarms(AlarmConfig(low_mgdl=60.0), lambda: next(numbers))
+    feed(alarms, 0, 75)
+    assert alarms.on_forecast(forecast(66, low_chance=0.9), T0_US) == []
+    assert names(alarms.on_forecast(forecast(59, low_chance=0.9), T0_US)) == [("predicted_low", True)]
+    assert names(alarms.on_forecast(forecast(66, low_chance=0.9), T0_US)) == [("predicted_low", False)]
+
+
+def test_the_alarms_speak_of_the_same_low_as_the_twin() -> None:
+    assert CHANCE_OF_MGDL == lows.LOW_MGDL
+    assert PREDICTED_LOW_HORIZON_MIN == lows.WITHIN_MIN
 
 
 def test_an_amended_or_deleted_reading_rings_nothing(alarms: ThresholdAlarms) -> None:
