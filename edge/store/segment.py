@@ -341,21 +341,21 @@ def _planned_arrivals(
     """
     arrived_us = [s.received_us for s in samples]
     unit_us = math.gcd(*arrived_us, *(s.steady_us for s in samples)) or 1
-    as_they_are = plan_column([t // unit_us for t in arrived_us])
-    plain = _Arrivals(unit_us, _BY_ARRIVAL, [as_they_are], plan_column(places))
-    if not as_they_are.bits:
-        return plain
-    late = [plan_column([s.received_us // unit_us - s.time_us // unit_us for s in part]) for part in series]
-    if sum(column.bits for column in late) >= as_they_are.bits:
-        return plain
-    by_series = _Arrivals(unit_us, _BY_SERIES, late, plain.places)
-    if arrived_us != sorted(arrived_us):  # the wall clock was set back meanwhile
-        return by_series
-    _, together = _as_arrived([[s.received_us for s in part] for part in series])
-    told = plan_column([places[at] for group in together for at in group])
-    if told.bits >= plain.places.bits:
-        return by_series
-    return _Arrivals(unit_us, _BY_SERIES, [*late, told], plan_column([_AS_ARRIVED] * len(samples)))
+    as_they_are = plan_column([t // unit_us for t in arrived_us], grid=False)
+    late = []
+    if as_they_are.bits:
+        late = [
+            plan_column([s.received_us // unit_us - s.time_us // unit_us for s in part]) for part in series
+        ]
+    if not late or sum(column.bits for column in late) >= as_they_are.bits:
+        return _Arrivals(unit_us, _BY_ARRIVAL, [as_they_are], plan_column(places))
+    if arrived_us == sorted(arrived_us):  # else the wall clock was set back meanwhile
+        _, together = _as_arrived([[s.received_us for s in part] for part in series])
+        told = [places[at] for group in together for at in group]
+        if 2 * len(told) <= len(places):
+            as_arrived = plan_column([_AS_ARRIVED] * len(places))
+            return _Arrivals(unit_us, _BY_SERIES, [*late, plan_column(told)], as_arrived)
+    return _Arrivals(unit_us, _BY_SERIES, late, plan_column(places))
 
 
 def _as_arrived(arrivals: Sequence[Sequence[int]]) -> tuple[list[int], list[range]]:
