@@ -34,7 +34,15 @@ def run(quick: bool = False) -> Section:
     with tempfile.TemporaryDirectory(prefix="hometwin-faults-") as folder:
         report = Path(folder) / "report.xml"
         subprocess.run(
-            [sys.executable, "-m", "pytest", "tests/system/faults", f"--junitxml={report}"],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "tests/system/faults",
+                f"--junitxml={report}",
+                "-o",
+                "junit_family=xunit1",  # the one that keeps figures
+            ],
             cwd=_ROOT,
             env={**os.environ, "HOMETWIN_PROCESS_KILLS": str(kills)},
             check=False,

@@ -80,12 +80,15 @@ def pack_column(values: Sequence[int]) -> bytes:
     return plan_column(values).pack()
 
 
-def plan_column(values: Sequence[int]) -> Plan:
-    """The packing of ``values``, so that one form of a column can be weighed against another."""
-    return _plan(list(values)) if values else Plan(0, bytes)
+def plan_column(values: Sequence[int], *, grid: bool = True) -> Plan:
+    """The packing of ``values``, so that one form of a column can be weighed against another.
+
+    ``grid``: a steady pace is looked for, which takes as long as all the rest.
+    """
+    return _plan(list(values), grid) if values else Plan(0, bytes)
 
 
-def _plan(values: list[int], *, within_grid: bool = False) -> Plan:
+def _plan(values: list[int], grid: bool) -> Plan:
     count = len(values)
     if values.count(values[0]) == count:
         return Plan(0, partial(_pack_constant, values[:1]))
@@ -93,7 +96,7 @@ def _plan(values: list[int], *, within_grid: bool = False) -> Plan:
     if steps.count(steps[0]) == count - 1:
         return Plan(0, partial(_pack_constant, [values[0], steps[0]]))
     plans = [_plan_rice(values, steps)]
-    if plans[0].bits > _NOISE_BITS * count and not within_grid:
+    if grid and plans[0].bits > _NOISE_BITS * count:
         plans += _plan_grid(values, steps)
     if len(set(values)) * _REPEATS <= count and plans[0].bits > _FEW_BITS:
         # Deflate finds what repeats, which differences would hide: try the plain numbers.
@@ -149,7 +152,7 @@ def _plan_grid(values: list[int], steps: list[int]) -> list[Plan]:
         plans.append((max(rest) - min(rest), step, beats, rest))
     _, step, beats, rest = min(plans)
     head = bytes((Packing.GRID,)) + varints((step,))
-    parts = _plan(beats, within_grid=True), _plan(rest, within_grid=True)
+    parts = _plan(beats, grid=False), _plan(rest, grid=False)
     bits = 8 * len(head) + sum(part.bits for part in parts)
     return [Plan(bits, lambda: head + b"".join(part.pack() for part in parts))]
 
@@ -197,7 +200,10 @@ class ColumnWriter:
 
     def number(self, value: int) -> None:
         """One signed integer."""
-        self._out += varints((value,))
+        if 0 <= value < 64:
+            self._out.append(value << 1)
+        else:
+            self._out += varints((value,))
 
     def text(self, value: str) -> None:
         """Length and UTF-8."""

@@ -40,6 +40,7 @@ _MAX_ZEROS: Final = 18
 _HAS_AMENDS, _IS_DELETED = 1, 2
 # How arrivals are told: as they are, or after the sample's own time, in one column (no longer written) or one a series.
 _BY_ARRIVAL, _BY_LATENESS, _BY_SERIES = range(3)
+_AS_ARRIVED: Final = -1  # in place of every series' number: the order is that of the arrivals
 
 
 class SeriesSpan(NamedTuple):
@@ -95,8 +96,9 @@ def encode_segment(samples: Sequence[Sample]) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=_DICTIONARY)
     packed_head = packer.compress(bytes(head)) + packer.flush()
     steady = any(s.steady_us for s in samples)
+    arrivals = _planned_arrivals(samples, series, places)
     out = ColumnWriter()
-    out.column(places)
+    out.planned(arrivals.places)
     for members, (_, planned) in zip(series, seqs, strict=True):
         times_us = [s.time_us for s in members]
         first_us = min(times_us)
@@ -106,7 +108,13 @@ def encode_segment(samples: Sequence[Sample]) -> bytes:
         out.planned(planned)
         out.column([s.quality for s in members])
         _write_values(out, [s.value for s in members])
-    _write_received(out, samples, series, steady)
+    _write_unit(out, arrivals.unit_us, steady)
+    out.number(arrivals.way)
+    for planned in arrivals.columns:
+        out.planned(planned)
+    if steady:
+        near = min(s.time_us for s in series[0]) // arrivals.unit_us
+        out.column([(s.received_us - s.steady_us) // arrivals.unit_us - near for s in samples])
     return bytes((STEADY_FORMAT if steady else PLAIN_FORMAT,)) + packed_head + bytes(out)
 
 
@@ -118,13 +126,10 @@ def read_summary(data: bytes) -> Summary:
 def decode_segment(data: bytes) -> list[Sample]:
     """The samples, in the order in which they were stored; DecodeError for any other bytes."""
     summary, marks, modes, reader = _read_head(data)
-    places = reader.column(summary.size)
-    counts = [0] * len(summary.spans)
-    for place in places:
-        if not 0 <= place < len(counts):
-            raise DecodeError("segment names a series that it does not hold")
-        counts[place] += 1
-    if counts != [span.size for span in summary.spans]:
+    column, sizes = reader.column(summary.size), [span.size for span in summary.spans]
+    places = None if column and column.count(_AS_ARRIVED) == len(column) else column
+    counts = sizes if places is None else [places.count(place) for place in range(len(sizes))]
+    if sum(counts) != summary.size or counts != sizes:
         raise DecodeError("segment contradicts its own head")
     steady, columns = data[0] == STEADY_FORMAT, []
     for span, mode in zip(summary.spans, modes, strict=True):
@@ -134,7 +139,7 @@ def decode_segment(data: bytes) -> list[Sample]:
         seqs = [r + _predicted(mode, t, span.seq_min) for r, t in zip(residuals, times_us, strict=True)]
         qualities = reader.column(span.size)
         columns.append((times_us, _read_values(reader, span.size), seqs, qualities))
-    arrivals = _read_received(reader, places, [column[0] for column in columns], steady)
+    places, arrivals = _read_received(reader, places, [column[0] for column in columns], steady)
     reader.end()
     mark_at = {mark.position: mark for mark in marks}
     cursor = [0] * len(columns)
@@ -318,54 +323,85 @@ def _read_unit(reader: ColumnReader, short: bool) -> int:
     return int(reader.number() * 10**zeros)
 
 
-def _write_received(
-    out: ColumnWriter, samples: Sequence[Sample], series: Sequence[Sequence[Sample]], steady: bool
-) -> None:
+class _Arrivals(NamedTuple):
+    unit_us: int
+    way: int
+    columns: list[Plan]
+    places: Plan  # which series is next: or only that arrivals tell it
+
+
+def _planned_arrivals(
+    samples: Sequence[Sample], series: Sequence[Sequence[Sample]], places: Sequence[int]
+) -> _Arrivals:
     """Live samples come shortly after their time, each sensor in its own way; a backfill comes all at once. The way
     that packs better wins.
 
     Wall time less steady time stays the same until the clock is set. Its distance to the first time is short: how
     long the machine had been up.
     """
-    received_us, steady_us = [s.received_us for s in samples], [s.steady_us for s in samples]
-    unit_us = math.gcd(*received_us, *(steady_us if steady else ())) or 1
-    _write_unit(out, unit_us, steady)
-    arrivals, late = plan_column([t // unit_us for t in received_us]), []
-    if arrivals.bits:
+    arrived_us = [s.received_us for s in samples]
+    unit_us = math.gcd(*arrived_us, *(s.steady_us for s in samples)) or 1
+    as_they_are = plan_column([t // unit_us for t in arrived_us], grid=False)
+    late = []
+    if as_they_are.bits:
         late = [
-            plan_column([s.received_us // unit_us - s.time_us // unit_us for s in members])
-            for members in series
+            plan_column([s.received_us // unit_us - s.time_us // unit_us for s in part]) for part in series
         ]
-    by_series = late and sum(column.bits for column in late) < arrivals.bits
-    out.number(_BY_SERIES if by_series else _BY_ARRIVAL)
-    for column in late if by_series else [arrivals]:
-        out.planned(column)
-    if steady:
-        near = min(s.time_us for s in series[0]) // unit_us
-        out.column([(r - s) // unit_us - near for r, s in zip(received_us, steady_us, strict=True)])
+    if not late or sum(column.bits for column in late) >= as_they_are.bits:
+        return _Arrivals(unit_us, _BY_ARRIVAL, [as_they_are], plan_column(places))
+    if arrived_us == sorted(arrived_us):  # else the wall clock was set back meanwhile
+        _, together = _as_arrived([[s.received_us for s in part] for part in series])
+        told = [places[at] for group in together for at in group]
+        if 2 * len(told) <= len(places):
+            as_arrived = plan_column([_AS_ARRIVED] * len(places))
+            return _Arrivals(unit_us, _BY_SERIES, [*late, plan_column(told)], as_arrived)
+    return _Arrivals(unit_us, _BY_SERIES, late, plan_column(places))
+
+
+def _as_arrived(arrivals: Sequence[Sequence[int]]) -> tuple[list[int], list[range]]:
+    """Series in the order of their arrivals, and the places where several came at once: there it is not known."""
+    merged = sorted((arrival, place) for place, part in enumerate(arrivals) for arrival in part)
+    order, together, begin = [place for _, place in merged], [], 0
+    for end in range(1, len(merged) + 1):
+        if end == len(merged) or merged[end][0] != merged[begin][0]:
+            if order[begin] != order[end - 1]:
+                together.append(range(begin, end))
+            begin = end
+    return order, together
 
 
 def _read_received(
-    reader: ColumnReader, places: Sequence[int], times_us: Sequence[list[int]], steady: bool
-) -> list[tuple[int, int]]:
-    """Wall and steady time of each sample's arrival, in store order."""
-    unit_us = _read_unit(reader, steady)
+    reader: ColumnReader, places: list[int] | None, times_us: Sequence[list[int]], steady: bool
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Series number, and wall and steady time of arrival, of each sample in store order."""
+    unit_us, count = _read_unit(reader, steady), sum(map(len, times_us))
     if unit_us < 1:
         raise DecodeError("segment names an unknown packing")
     way = reader.size(_BY_SERIES)
+    if places is None and way != _BY_SERIES:
+        raise DecodeError("segment names an unknown packing")
     if way == _BY_ARRIVAL:
-        column = reader.column(len(places))
+        column = reader.column(count)
     else:
-        joined = iter(reader.column(len(places)) if way == _BY_LATENESS else ())
-        by_series = []
-        for series_us in times_us:
-            late = (
-                reader.column(len(series_us)) if way == _BY_SERIES else list(islice(joined, len(series_us)))
-            )
-            by_series.append(iter([more + t // unit_us for more, t in zip(late, series_us, strict=True)]))
+        joined = iter(reader.column(count) if way == _BY_LATENESS else ())
+        arrivals = []
+        for part_us in times_us:
+            late = reader.column(len(part_us)) if way == _BY_SERIES else list(islice(joined, len(part_us)))
+            arrivals.append([more + t // unit_us for more, t in zip(late, part_us, strict=True)])
+        if places is None:
+            places, together = _as_arrived(arrivals)
+            told = iter(reader.column(sum(map(len, together))))
+            for group in together:
+                begin, end = group.start, group.stop
+                ours = list(islice(told, len(group)))
+                if sorted(ours) != places[begin:end]:
+                    raise DecodeError("segment contradicts its own arrivals")
+                places[begin:end] = ours
+        by_series = [iter(part) for part in arrivals]
         column = [next(by_series[place]) for place in places]
+    places = places or []
     if not steady:
-        return [(unit_us * arrival, 0) for arrival in column]
+        return places, [(unit_us * arrival, 0) for arrival in column]
     near = min(times_us[0]) // unit_us if times_us and times_us[0] else 0
-    offsets = reader.column(len(places))
-    return [(unit_us * a, unit_us * (a - o - near)) for a, o in zip(column, offsets, strict=True)]
+    offsets = reader.column(count)
+    return places, [(unit_us * a, unit_us * (a - o - near)) for a, o in zip(column, offsets, strict=True)]

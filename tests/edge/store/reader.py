@@ -214,6 +214,20 @@ def predicted(mode: int, time_us: int, other: int) -> int:
     return (other, time_us, time_us // 60_000_000)[mode]
 
 
+def merged(arrivals: list[list[int]], body: Bytes) -> tuple[list[int], list[Any]]:
+    """The order that follows from the arrivals, where two series came at once from the column that is next."""
+    series_at: dict[int, list[int]] = {}
+    for place, part in enumerate(arrivals):
+        for arrival in part:
+            series_at.setdefault(arrival, []).append(place)
+    shared = {arrival for arrival, places in series_at.items() if len(set(places)) > 1}
+    told = iter(body.column(sum(len(series_at[arrival]) for arrival in shared)))
+    order = []
+    for arrival in sorted(series_at):
+        order += [next(told) if arrival in shared else place for place in series_at[arrival]]
+    return order, [iter(part) for part in arrivals]
+
+
 def segment(data: bytes) -> list[list[Any]]:
     """The samples of a segment, as lists of their ten fields."""
     assert data[0] in (1, 2)
@@ -236,6 +250,7 @@ def segment(data: bytes) -> list[list[Any]]:
         marks[position] = ([head.text(), head.varint()] if flags & 1 else None, bool(flags & 2))
     assert len(head.column(marked)) == marked
     order = body.column(count)
+    by_arrival = count > 0 and set(order) == {-1}
     columns = []
     for _, _, size, first_us, _, mode, low, _ in series:
         unit = body.unit(data[0])
@@ -257,6 +272,8 @@ def segment(data: bytes) -> list[list[Any]]:
             iter([unit * (next(more) + t // unit) for t in times])
             for (times, *_), more in zip(columns, each, strict=True)
         ]
+        if by_arrival:
+            order, late = merged([list(part) for part in late], body)
         received = [next(late[place]) for place in order]
     else:
         received = [unit * arrival for arrival in arrivals]

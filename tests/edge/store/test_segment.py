@@ -52,6 +52,43 @@ def test_any_samples_come_back_to_the_bit(samples: list[Sample]) -> None:
     assert [exact(s) for s in decode_segment(data)] == [exact(s) for s in samples]
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 40)), min_size=1, max_size=80))
+def test_live_samples_come_back_in_the_order_of_their_arrival_ties_included(
+    arrivals: list[tuple[int, int, int]],
+) -> None:
+    samples, received = [], START_US // 100_000
+    for n, (device, pause, lateness) in enumerate(arrivals):
+        received += pause
+        time_us = received * 100_000 - lateness * 70_001
+        samples.append(
+            Sample(time_us, "cgm_mgdl", 1.0, f"sensor-{device}", n, 0, received * 100_000, None, False, n + 1)
+        )
+    data = encode_segment(samples)
+    assert decode_segment(data) == samples
+
+
+def test_that_order_costs_next_to_nothing() -> None:
+    """Two sensors that measure together and whose readings come in any order, or always in the same one."""
+
+    def size(later: int) -> int:
+        rng = random.Random(7)
+        live = [
+            reading(
+                n,
+                source=f"sensor-{device}",
+                received_us=START_US + n * 300_000_000 + (rng.randrange(100) + later * device) * 100_000,
+            )
+            for n in range(256)
+            for device in range(2)
+        ]
+        live.sort(key=lambda sample: sample.received_us)
+        data = encode_segment(live)
+        assert decode_segment(data) == live
+        return len(data)
+
+    assert size(later=0) < size(later=100) + 20
+
+
 @given(st.lists(SAMPLES, min_size=1, max_size=40))
 def test_the_summary_spans_exactly_what_is_inside(samples: list[Sample]) -> None:
     summary = read_summary(encode_segment(samples))

@@ -7,6 +7,7 @@ in the middle of a call, that one call may have taken effect or not, but only as
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,16 @@ from tests.edge.store.conftest import KEY, open_store, reading
 
 EVERYTHING = 1 << 30
 WRONG_KEY = bytes(reversed(KEY))
+
+
+_asked: dict[str, int] = {}
+
+
+def asked(name: str, default: int) -> int:
+    """The environment's ``HOMETWIN_<name>``. It is taken out: a hub refuses settings that it does not know."""
+    if name not in _asked:
+        _asked[name] = int(os.environ.pop(f"HOMETWIN_{name}", default))
+    return _asked[name]
 
 
 class Figures(Protocol):

@@ -5,7 +5,6 @@ After each: the same content, or a typed error; never other content, and nothing
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from core.errors import HometwinError
 from tests.edge.store.conftest import open_store
-from tests.system.faults.ledger import Call, Figures, Ledger, no_other_key_opens
+from tests.system.faults.ledger import Call, Figures, Ledger, asked, no_other_key_opens
 from tests.system.faults.power_cut import get_files, put_files
 
 NAME = "replay.sqlite"
@@ -22,8 +21,8 @@ LOG = NAME + "-wal"
 PAGE = 4096
 FRAME = PAGE + 24
 LOG_HEADER = 32
-FLIPS = int(os.environ.get("HOMETWIN_FLIPS", "1"))  # of each page and frame
-SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
+FLIPS = asked("FLIPS", 1)  # of each page and frame
+SEED = asked("FAULT_SEED", 20260101)
 
 pytestmark = pytest.mark.timeout(600)
 

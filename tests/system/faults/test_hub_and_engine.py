@@ -8,7 +8,6 @@ acknowledged is there, in the same rows as before, and nothing else is.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 from dataclasses import dataclass, field
@@ -22,12 +21,12 @@ from core.messages import Sample
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from edge.demo.layout import HUB_ID
 from edge.store.store import Store
-from tests.system.faults.ledger import EVERYTHING, Figures, facts
+from tests.system.faults.ledger import EVERYTHING, Figures, asked, facts
 from tests.system.stack import Stack, recorded, running_stack, sfloat_step
 
 pytestmark = pytest.mark.system
-KILLS = int(os.environ.get("HOMETWIN_PROCESS_KILLS", "20"))
-SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
+KILLS = asked("PROCESS_KILLS", 20)
+SEED = asked("FAULT_SEED", 20260101)
 SPEED = 1200.0
 LENGTH = f"{8 + KILLS // 5}d"  # more than the kills need; the test ends with them
 START = "2023-11-06T00:00"

@@ -16,10 +16,10 @@ import pytest
 
 from core.errors import WrongKeyError
 from tests.edge.store.conftest import open_store
-from tests.system.faults.ledger import WRONG_KEY, Call, Figures, Ledger
+from tests.system.faults.ledger import WRONG_KEY, Call, Figures, Ledger, asked
 
-CUTS = int(os.environ.get("HOMETWIN_CUTS", "180"))
-SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
+CUTS = asked("CUTS", 180)
+SEED = asked("FAULT_SEED", 20260101)
 # Each store is cut this often, then a new one begins: making a store is cut too.
 CUTS_PER_STORE = 15
 LONGEST_PAUSE_S = 0.04

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from bisect import bisect_right
 from collections.abc import Callable
@@ -15,11 +14,11 @@ from core.errors import StoreError
 from edge.store.store import Store
 from tests.edge.store.conftest import open_store
 from tests.system.faults.disk import LIE, Disk, Op
-from tests.system.faults.ledger import Figures, Ledger, chosen, no_other_key_opens
+from tests.system.faults.ledger import Figures, Ledger, asked, chosen, no_other_key_opens
 from tests.system.faults.power_cut import Keep, PowerCut, put_files, record_names
 
-CUTS = int(os.environ.get("HOMETWIN_POWER_CUTS", "180"))
-SEED = int(os.environ.get("HOMETWIN_FAULT_SEED", "20260101"))
+CUTS = asked("POWER_CUTS", 180)
+SEED = asked("FAULT_SEED", 20260101)
 CALLS = 240
 # The log is copied into the file when it has this many pages (1,000 in a hub): several times in these calls.
 CHECKPOINT_PAGES = 150
