@@ -34,8 +34,8 @@ from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, check_value
 
 if TYPE_CHECKING:
+    from core.causal.change import Do
     from core.causal.counterfactual import Counterfactual
-    from core.causal.do import Do
 
 Event = Sample
 __all__ = ["Advice", "Event", "ForecastResult", "Innovation", "Patient", "Policy", "Smoothed", "Twin"]
