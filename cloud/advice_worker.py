@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -17,6 +18,7 @@ log = structlog.get_logger()
 # Compiling all kernels takes about half a minute on a Pi class machine; a fortnight's record some seconds.
 JOB_TIMEOUT_S: Final = 180.0
 END_TIMEOUT_S: Final = 2.0
+DROPPED: Final = "nobody waits for this answer any more"
 FAILED: Final = "the calculating process failed"
 
 
@@ -27,12 +29,25 @@ class Worker:
         self._module, self._timeout_s = module, timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._asked: set[asyncio.Task[bytes | str]] = set()
 
-    async def ask(self, question: bytes) -> bytes | str:
-        """The answer, or why there is none in words: a process that dies or hangs is replaced at the next question."""
+    async def ask(self, question: bytes, is_wanted: Callable[[], bool] = lambda: True) -> bytes | str:
+        """The answer, or why there is none in words: a process that dies or hangs is replaced at the next question.
+
+        Not asked at all when nobody wants it any more (``is_wanted``) by the time its turn comes.
+        """
         if len(question) > MAX_FRAME_BYTES:
             return "this is more than can be calculated at once"
+        # An asker that is cancelled (a page was closed) leaves the process alone, with what it has learned.
+        task = asyncio.create_task(self._ask_in_turn(question, is_wanted))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+        return await asyncio.shield(task)
+
+    async def _ask_in_turn(self, question: bytes, is_wanted: Callable[[], bool]) -> bytes | str:
         async with self._turn:
+            if not is_wanted():
+                return DROPPED
             try:
                 async with asyncio.timeout(self._timeout_s):
                     return await self._ask(question)
@@ -40,7 +55,8 @@ class Worker:
                 await self.close()
                 return f"the calculation took longer than {self._timeout_s:.0f} s"
             except (OSError, asyncio.IncompleteReadError) as err:
-                log.error("worker.failed", module=self._module, error=type(err).__name__)
+                if self._process is not None:  # not closed by us
+                    log.error("worker.failed", module=self._module, error=type(err).__name__)
                 await self.close()
                 return FAILED
             except asyncio.CancelledError:

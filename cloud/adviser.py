@@ -222,6 +222,7 @@ class Adviser:
         made = await self._db.run(decisions.propose, hub_id, advice, now_us)
         if not made:
             return
+        tries.tell(hub_id, "", "")
         log.info("advice.proposed", hub=hub_id, refused=advice.refused is not None, draws=advice.draws)
         if self._config.advice.approval == "demo":
             await self._db.run(

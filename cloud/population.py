@@ -31,7 +31,9 @@ NAMES: Final = ("ln_s", "ln_egp0", "ln_tg", "ln_ag", "ln_ti")
 # logged meals shows up differs more between people than how much of a known meal does.
 # EGP0 is held tighter than published: with CGM alone it cannot be told from sensitivity (condition 1.3e4).
 PUBLISHED_SD: Final = (1.0, 0.05, 0.25, 0.35, 0.20)
-PUBLISHED: Final = "Wilinska 2010 means (type 1, adults); log-SDs of MODELS A"
+PUBLISHED: Final = (
+    "published means of adults with type 1 (Wilinska 2010), spreads widened where people differ more"
+)
 OTHER_AGES_WIDENING: Final = 1.5  # the published table is of adults: for others it is known less well
 
 LIFETIME_US: Final = 90 * US_PER_DAY  # a hub that hears nothing for a quarter falls back to published values

@@ -18,7 +18,9 @@ def calculator_reasons(
         reasons.append(f"{carbs_g:.0f} g of carbohydrate need {carbs_g / carb_ratio:.1f} U.")
     above = situation.dosing_mgdl - policy.target_mgdl
     what = "Glucose is" if situation.dosing_mgdl == situation.glucose_mgdl else "Glucose will then be about"
-    if above > 0 and situation.iob_u > 0.05:
+    if abs(above) < 1.0:
+        pass  # "0 mg/dL above target" tells nobody anything
+    elif above > 0 and situation.iob_u > 0.05:
         reasons.append(
             f"{what} {above:.0f} mg/dL above target; {situation.iob_u:.1f} U still acting count against"
             " the correction."

@@ -65,4 +65,6 @@ def refusal(situation: Situation) -> Refusal | None:
 
 def _minutes(age_s: float) -> str:
     minutes = age_s / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / (24 * 60):.0f} days"

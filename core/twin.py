@@ -37,8 +37,8 @@ from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, US_PER_S, check_value
 
 if TYPE_CHECKING:
+    from core.causal.change import Do
     from core.causal.counterfactual import Counterfactual
-    from core.causal.do import Do
 
 Event = Sample
 __all__ = ["Advice", "Event", "ForecastResult", "Innovation", "Patient", "Policy", "Smoothed", "Twin"]

@@ -72,9 +72,17 @@ def advice_lines(answer: Advice, zone: ZoneInfo, at_us: int) -> list[str]:
     lines += ["What would change this:", *(f"- {text}" for text in answer.changes)] if answer.changes else []
     lines += ["Limits and assumptions:", *(f"- {text}" for text in (*answer.limits, *answer.assumptions))]
     lines.append(
-        f"data {answer.data_age_s / 60:.0f} min old, model {answer.model}, {answer.draws} simulated courses"
+        f"newest reading {_moment(at_us - round(answer.data_age_s * US_PER_S), zone)}, {_age(answer.data_age_s)}"
+        f" before; model {answer.model}, {answer.draws} simulated courses"
     )
     return lines
+
+
+def _age(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours < 2:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def headline(answer: Advice) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloud.config import load_config as load_cloud
+from cloud.trials.plan import read_plan
 from core.patient import Patient
 from edge.config import load_config
 
@@ -34,6 +35,11 @@ def test_every_documented_configuration_is_read(tmp_path: Path) -> None:
             Patient.from_toml(block)
             patients += 1
     assert (hubs, clouds, patients) == (2, 1, 1)
+
+
+def test_the_example_trial_is_a_plan() -> None:
+    plan, _ = read_plan(ROOT / "docs" / "examples" / "TRIAL.toml")
+    assert len(plan.arms) == 2
 
 
 def test_every_command_that_the_readme_names_exists() -> None:

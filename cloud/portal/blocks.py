@@ -62,7 +62,7 @@ def _person_card(line: PersonLine, now_us: int) -> str:
     return (
         f'<li><a class="card person" href="/person/{escape(line.hub_id, quote=True)}">'
         f'<span class="who"><span class="name">{escape(line.person)}</span>'
-        f'<span class="hub">{escape(line.hub_id)}</span></span>'
+        f"{_hub_beside(line)}</span>"
         f"{_glucose_figure(line.reading, now_us)}"
         f'<span class="facts"><span>{_reading_age(line.reading, now_us)}</span>'
         f'<span class="{"warn" if silent else ""}">Synchronised {words.ago_words(line.last_seen_us, now_us)}</span>'
@@ -100,7 +100,12 @@ def _reading_age(reading: Reading | None, now_us: int) -> str:
 
 def person_title(line: PersonLine) -> str:
     """Name and hub."""
-    return f'{escape(line.person)} <span class="hub">{escape(line.hub_id)}</span>'
+    return escape(line.person) + _hub_beside(line)
+
+
+def _hub_beside(line: PersonLine) -> str:
+    """The hub's name, where the person has another one."""
+    return "" if line.hub_id == line.person else f' <span class="hub">{escape(line.hub_id)}</span>'
 
 
 def alarm_banner(view: PersonView, now_us: int) -> str:
@@ -152,7 +157,7 @@ def key_figures(view: PersonView, metrics: CgmMetrics, window_words: str, now_us
             f"<b>{words.percent(metrics.in_range_pct).removesuffix(' %')}</b><small>%</small>"
             if metrics.readings
             else "<b>–</b>",
-            f"70–180 mg/dL, {window_words}",
+            f"70–180 mg/dL, {window_words}, sensor worn {words.percent(metrics.wear_pct)} of it",
         ),
     ]
     return f'<dl class="figures">{"".join(cards)}</dl>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
 from typing import Final
 
@@ -10,18 +11,20 @@ from nicegui import ui
 
 from cloud import queries
 from cloud.adviser import TWIN_KINDS, patient_of
-from cloud.portal import blocks, chart, whatif_view
+from cloud.portal import blocks, chart, whatif_view, words
 from cloud.portal.context import Context, context
 from cloud.portal.frame import Block, frame, is_dark, token
 from cloud.portal.whatif_view import SLIDERS, SPANS
 from cloud.whatif_job import Answer, Question, Window
-from core.errors import HometwinError
+from core.causal.change import parse_all
+from core.errors import HometwinError, InputError
 from core.messages import Sample
 from core.units import US_PER_DAY
 
 LEARN_US: Final = (
     5 * US_PER_DAY
 )  # of the record before now: two days before the earliest window, and the filter's start
+LEARNING: Final = "Learning this window from the record (some five seconds; longer on a busy machine) …"
 FIRST: Final = "Last 24 h"
 MAX_OTHER: Final = 400  # characters of typed changes
 
@@ -47,6 +50,7 @@ class WhatifPage:
 
     def __init__(self, portal: Context, hub_id: str, session: str | None, dark: bool) -> None:
         self._portal, self._hub_id, self._session, self._dark = portal, hub_id, session, dark
+        self._name = FIRST
         self._span = SPANS[FIRST]
         self._values = {s.name: s.neutral for s in SLIDERS}
         self._other = ""
@@ -54,6 +58,9 @@ class WhatifPage:
         self._samples: list[Sample] = []
         self._answer: Answer | None = None
         self._is_busy = self._is_stale = False
+        self._is_learned = False
+        self._began_s = 0.0
+        self._client = ui.context.client
 
     def build(self, title: str) -> None:
         """Create the elements."""
@@ -61,6 +68,7 @@ class WhatifPage:
             f'<p class="crumb"><a href="/person/{escape(self._hub_id, quote=True)}">← Person</a></p><h1>What if: {title}</h1>',
             sanitize=False,
         )
+        self._times = Block("quiet")
         self._state = Block("subtitle")
         self._cautions = Block("full")
         with ui.element("div").classes("columns"):
@@ -73,6 +81,7 @@ class WhatifPage:
             with ui.element("div").classes("narrow"):
                 with ui.element("section").classes("card second"):
                     ui.html("<h2>Changes</h2>", sanitize=False)
+                    self._sliders: list[ui.slider] = []
                     self._rows = {s.name: self._slider(s) for s in SLIDERS}
                     typed = ui.input("Other change", placeholder="carbs_g@2026-01-02T12:30=0")
                     typed.props(f'maxlength="{MAX_OTHER}"').classes("full")
@@ -82,21 +91,23 @@ class WhatifPage:
                     ui.html("<h2>Effect</h2>", sanitize=False)
                     self._figures = Block("full")
         self._show_sliders()
-        self._state.show("<p>Learning this window from the record …</p>")
+        self._wait()
+        ui.timer(1.0, self._tell_wait)
 
     def _slider(self, slider: whatif_view.Slider) -> ui.element:
         with ui.element("div").classes("full") as row:
-            words = ui.label(_words(slider, slider.neutral))
+            label = ui.label(_words(slider, slider.neutral))
 
             async def moved(event: object) -> None:
                 value = float(getattr(event, "value", slider.neutral) or 0.0)
                 self._values[slider.name] = min(max(value, slider.low), slider.high)
-                words.set_text(_words(slider, self._values[slider.name]))
+                label.set_text(_words(slider, self._values[slider.name]))
                 await self._ask()
 
-            ui.slider(
+            made = ui.slider(
                 min=slider.low, max=slider.high, step=slider.step, value=slider.neutral, on_change=moved
             ).props(f'aria-label="{slider.label}"')
+            self._sliders.append(made)
         return row
 
     def _show_sliders(self) -> None:
@@ -109,24 +120,47 @@ class WhatifPage:
             return
         now_us = self._portal.clock.now_us()
         start_us, end_us = whatif_view.window_us(self._span, now_us)
-        self._samples = await self._portal.db.query(
-            queries.samples, self._hub_id, now_us - LEARN_US, TWIN_KINDS
-        )
+        samples = await self._portal.db.query(queries.samples, self._hub_id, now_us - LEARN_US, TWIN_KINDS)
         try:
             patient_toml = patient_of(self._portal.config, self._hub_id)[1]
         except HometwinError as err:
             self._say(err.what)
             return
-        newest_us = self._samples[-1].time_us if self._samples else 0
-        key = f"{self._hub_id}/{start_us}/{end_us}/{newest_us}/{len(self._samples)}"
-        self._window = Window(key, tuple(self._samples), patient_toml, start_us, end_us)
-        self._say("Learning this window from the record …")
-        reply = await self._portal.questions.reply(self._window)
+        newest_us = samples[-1].time_us if samples else 0
+        key = f"{self._hub_id}/{start_us}/{end_us}/{newest_us}/{len(samples)}"
+        fresh = Window(key, tuple(samples), patient_toml, start_us, end_us)
+        window = self._window = self._portal.questions.recent((self._hub_id, self._name), fresh)
+        self._samples = list(window.samples)
+        ends = " to ".join(
+            words.moment(t, now_us, self._portal.zone) for t in (window.start_us, window.end_us)
+        )
+        self._times.show(f"<p>{escape(ends)}</p>")
+        self._wait()
+        reply = await self._portal.questions.reply(
+            window, lambda: self._window is window and not self._client.is_deleted
+        )
+        if self._window is not window or self._client.is_deleted:
+            return  # another window was chosen since, or nobody looks any more
         if reply.problem is not None:
-            self._say(f"No answer: {reply.problem}")
             self._window = None
+            self._say(f"No answer: {reply.problem}")
             return
+        self._is_learned = True
+        for slider in self._sliders:
+            slider.enable()
         await self._ask()
+
+    def _wait(self) -> None:
+        """Learning has begun: nothing can be asked until it is done, and the page says so."""
+        self._is_learned, self._began_s = False, time.monotonic()
+        for slider in self._sliders:
+            slider.disable()
+        self._say(LEARNING)
+
+    def _tell_wait(self) -> None:
+        if self._window is not None and not self._is_learned:
+            typed = f" Then it answers {self._other}." if self._other else ""
+            self._say(f"{LEARNING} {time.monotonic() - self._began_s:.0f} s.{typed}")
 
     async def _ask(self) -> None:
         """Answer for where the sliders stand now."""
@@ -145,7 +179,7 @@ class WhatifPage:
 
     async def _ask_once(self) -> None:
         window = self._window
-        if window is None or self._has_ended():
+        if window is None or not self._is_learned or self._has_ended():
             return
         changes = whatif_view.changes_of(self._values, self._span, window.start_us, self._other)
         reply = await self._portal.questions.reply(Question(window.key, changes))
@@ -176,12 +210,19 @@ class WhatifPage:
         chosen = str(getattr(event, "value", FIRST))
         if self._has_ended() or chosen not in SPANS:
             return
-        self._span, self._window = SPANS[chosen], None
+        self._name, self._span, self._window = chosen, SPANS[chosen], None
         self._show_sliders()
         await self.learn()
 
     async def _type(self, text: str) -> None:
-        self._other = text[:MAX_OTHER]
+        text = text[:MAX_OTHER]
+        try:
+            parse_all(whatif_view.typed_changes(text), self._portal.zone)
+        except InputError as err:  # said at once: learning may take a while
+            self._say(f"No answer: {err}")
+            return
+        self._other = text.strip()
+        self._tell_wait()
         await self._ask()
 
     def _say(self, text: str) -> None:

@@ -79,8 +79,12 @@ def changes_of(values: Mapping[str, float], span: Span, start_us: int, other: st
         value = values.get(slider.name, slider.neutral)
         if slider.name in span.sliders and value != slider.neutral:
             found.append(slider.form.format(value / 100.0 if slider.is_percent else value, at=at))
-    found += [part.strip() for part in other.split(";") if part.strip()]
-    return tuple(found)
+    return (*found, *typed_changes(other))
+
+
+def typed_changes(text: str) -> tuple[str, ...]:
+    """What was typed, as expressions."""
+    return tuple(part.strip() for part in text.split(";") if part.strip())
 
 
 def summary(answer: Answer) -> str:

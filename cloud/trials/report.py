@@ -209,7 +209,8 @@ def _design(plan: Plan, outcome: Outcome) -> str:
         f"<section><h2>Design</h2><p>{design} {plan.warmup_days} day(s) were lived before measuring began.</p>"
         f"<p>Size: {escape(outcome.sizing)}.</p><p>People: {escape(source)}. Settings are found from each body, then "
         f"given errors. Primary outcome: {escape(_words(plan.primary))}.</p>"
-        f'<table class="left"><tr><th>arm</th><th>what differs from each person\'s own settings</th></tr>{arms}</table>'
+        '<div class="scroll"><table class="left"><tr><th>arm</th><th>what differs from each person\'s own settings</th>'
+        f"</tr>{arms}</table></div>"
         f"{advised}"
         f'<details><summary>Habits and unsteadiness</summary><p class="quiet">{escape(habits)}</p></details></section>'
     )
@@ -247,7 +248,7 @@ def _provenance(plan: Plan, origin: Provenance, digest: str) -> str:
     cells = "".join(f"<tr><td>{escape(a)}</td><td><code>{escape(b)}</code></td></tr>" for a, b in rows)
     return (
         '<section><h2>Provenance</h2><p class="quiet">The same key gives the same last line: run it again to see.</p>'
-        f'<table class="left">{cells}</table></section>'
+        f'<div class="scroll"><table class="left">{cells}</table></div></section>'
     )
 
 

@@ -22,7 +22,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from core.causal.do import DOSES, PULSE, RATE, Changed, Do, apply, parse_all
+from core.causal.change import DOSES, PULSE, RATE, Do, parse_all
+from core.causal.do import Changed, apply
 from core.causal.domain import Caution, Question, judge
 from core.courses import (
     FULL_LANES,

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.causal.do import DOSES, PARAMETERS, PULSE, RATE, Changed, Do
+from core.causal.change import DOSES, PARAMETERS, PULSE, RATE, Do
+from core.causal.do import Changed
 from core.courses import Act
 from core.refine import Fit, Reading
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN

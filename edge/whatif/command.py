@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from core.causal.change import parse_all
 from core.causal.counterfactual import Counterfactual
-from core.causal.do import parse_all
 from core.errors import InputError
 from core.events import parse_event_time
 from core.twin import HISTORY_US, Twin

@@ -28,6 +28,7 @@ SOURCE_WORDS: Final = {
     "behaviour": "what was really eaten, and how it was absorbed",
     "structure": "the model's structure, which is not that of a body",
 }
+CHARACTER_PX: Final = 6.0  # of the smallest words, generously
 QUESTION_WORDS: Final = {
     "counterfactual": "Counterfactual: the readings of these hours are known, and kept in mind.",
     "interventional": "Interventional: these hours have no readings yet; an average over what may come.",
@@ -160,18 +161,19 @@ def _courses(answer: Counterfactual, samples: Sequence[Sample], zone: ZoneInfo, 
     )
     plot = Plot(
         width,
-        330,
+        352,
         (0.0, hours[-1]),
-        (40.0, min(top + 10, 450.0)),
+        (30.0, min(top + 10, 450.0)),
         "Glucose with and without the change",
-        bottom=66,
+        bottom=76,
     )
     plot.box(0, hours[-1], 70, 180, "target")
-    plot.grid_y((70, 120, 180, 250, 300, 350, 400))
+    plot.grid_y((54, 70, 120, 180, 250, 300, 350, 400))
     plot.ticks_x(_ticks(answer, zone, width))
     plot.dots(dots, "reading", 1.6)
     _draw(plot, hours, answer.factual, "forecast", "band")
     _draw(plot, hours, answer.counterfactual, "cf", "cf-band")
+    ends = dict.fromkeys((40, 48, 60, 68), 0.0)  # where the last word ends, per line
     for s in here:  # acts as they were logged
         if s.kind in ("carbs_g", "bolus_u", "long_acting_u") and s.value > 0:
             css = {"carbs_g": "carbs", "bolus_u": "bolus", "long_acting_u": "long"}[s.kind]
@@ -181,8 +183,10 @@ def _courses(answer: Counterfactual, samples: Sequence[Sample], zone: ZoneInfo, 
             plot.parts.append(
                 f'<path class="{css}" d="M{x:.1f} {y}v-14"><title>{words} as logged</title></path>'
             )
-            if width > NARROW:
-                plot.text(x + 5, y - 3, words, "tiny", anchor="start")
+            line = next((line for line in (lane, lane + 8) if ends[line] <= x), None)
+            if width > NARROW and line is not None:  # words that would lie on others stay in the title
+                plot.text(x + 5, plot.bottom + line - 3, words, "tiny", anchor="start")
+                ends[line] = x + 5 + CHARACTER_PX * len(words)
     return plot.svg()
 
 
@@ -208,7 +212,7 @@ def _split(answer: Counterfactual) -> str:
     return (
         "<section><h2>Where the effect's uncertainty comes from</h2>"
         '<p class="quiet">Each source varied alone, the rest at its most likely value; shares of variance.</p>'
-        f"<table><tr><th>source</th><th>share</th></tr>{rows}</table></section>"
+        f'<div class="scroll"><table><tr><th>source</th><th>share</th></tr>{rows}</table></div></section>'
     )
 
 

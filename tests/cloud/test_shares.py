@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
+from cloud import queries
 from cloud.portal import blocks
 from tests.cloud import filled
 from tests.cloud.filled import NOW_US
@@ -29,3 +32,9 @@ def test_each_parameter_tells_how_much_of_it_is_data() -> None:
 def test_without_a_prior_no_share_is_told() -> None:
     page = blocks.estimate_table(filled.estimate(), None, NOW_US)
     assert page.count('<td class="number">–</td></tr>') == 5
+
+
+def test_a_hub_that_bears_its_persons_name_is_named_once() -> None:
+    line = queries.PersonLine("demo", "demo", 0, None, (), 0, None)
+    assert blocks.person_title(line) == "demo"
+    assert "hub-1" in blocks.person_title(msgspec.structs.replace(line, hub_id="hub-1"))

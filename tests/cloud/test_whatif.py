@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import httpx
+import msgspec
 import pytest
 
+from cloud import whatif_job
+from cloud.advice_worker import DROPPED
 from cloud.portal.causes import answer_html
 from cloud.portal.chart import DARK
 from cloud.portal.whatif_view import SLIDERS, SPANS, cautions, changes_of, options, summary, window_us
 from cloud.whatif_job import KEPT, Effect, Question, Record, Reply, WhatifWorker, Window, Windows
-from core.causal.do import parse
+from core.causal.change import PARAMETERS, parse
+from core.models import hovorka
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from tests.cloud import filled
 from tests.cloud.portal_process import browser, portal
@@ -138,6 +145,52 @@ async def test_the_worker_process_answers_and_is_replaced_when_it_dies() -> None
         await worker.close()
 
 
+async def test_what_nobody_waits_for_is_not_learned_and_a_closed_page_leaves_the_process_alone() -> None:
+    worker = WhatifWorker()
+    try:
+        await worker.reply(Question("one", ()))
+        process = worker._process
+        dropped = await worker.reply(window("closed"), lambda: False)
+        assert dropped.problem == DROPPED
+        leaving = asyncio.create_task(worker.reply(Question("one", ())))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert not (await worker.reply(Question("two", ()))).is_known  # the frames are still in step
+        assert worker._process is process
+        assert not (await worker.reply(Question("closed", ()))).is_known
+    finally:
+        await worker.close()
+
+
+def test_a_window_of_a_moment_ago_is_used_again_unless_a_dose_or_the_file_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(whatif_job.time, "monotonic", lambda: now_s[0])
+    worker, name, first = WhatifWorker(), ("hub-1", "Last 12 h"), window("first")
+    more = filled.readings(NOW, NOW + US_PER_H)
+    later = msgspec.structs.replace(first, key="later", samples=(*first.samples, *more))
+    assert worker.recent(name, first) is first
+    assert worker.recent(name, later) is first
+    assert worker.recent(("hub-2", "Last 12 h"), later) is later
+    meal = next(s for s in later.samples if s.kind == "carbs_g")
+    mended = tuple(msgspec.structs.replace(s, value=5.0) if s == meal else s for s in later.samples)
+    corrected = msgspec.structs.replace(later, key="corrected", samples=mended)
+    assert worker.recent(name, corrected) is corrected
+    told = msgspec.structs.replace(corrected, key="told", patient_toml=b"weight_kg = 80.0")
+    assert worker.recent(name, told) is told
+    now_s[0] += whatif_job.REUSE_S
+    assert worker.recent(name, first) is first
+
+
+def test_the_pages_know_the_models_parameters_without_loading_it() -> None:
+    assert [f"ln_{name}" for name in PARAMETERS] == list(hovorka.NAMES[: hovorka.N_THETA])
+    code = "import sys, cloud.portal.whatif; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder: Path = tmp_path_factory.mktemp("portal")
@@ -153,6 +206,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 async def test_the_page_answers_what_is_typed(site: Site) -> None:
     assert site.get("/whatif/hub-1").status_code == 303  # not without login
     async with browser(site.base, site.login(), "/whatif/hub-1") as tab:
+        await tab.type("Other change", "banana*=2")
+        await tab.click("Ask")
+        await tab.until(lambda t: "unknown target" in t.text())  # while the window is still being learned
         await tab.until(
             lambda t: "Nothing is changed yet" in t.text(), limit_s=200
         )  # kernels may have to be compiled

@@ -21,8 +21,10 @@ from core.advice import (
     insulin_on_board,
     iob_fraction,
 )
+from core.advice_words import calculator_reasons
 from core.chance import expected_risk, risk
 from core.errors import InputError
+from core.refusal import refusal
 from core.units import US_PER_MIN
 
 NOW_US = 1_767_225_600_000_000
@@ -361,6 +363,15 @@ def test_the_basal_rate_moves_within_what_the_clinician_allows() -> None:
     ).basal_uph == (pytest.approx(1.1))
     pen = advise(FakePerson(), 0.0, POLICY, situation(), "basal")
     assert "no pump" in (pen.refused or "")
+
+
+def test_what_is_told_is_worth_telling() -> None:
+    at_target = Situation(NOW_US, Policy().target_mgdl - 0.4, 0.0, NOW_US)
+    assert not any("target" in text for text in calculator_reasons(40.0, at_target, Policy(), 10.0, 4.0))
+    old = Situation(NOW_US, 120.0, 0.0, NOW_US - 788 * 86_400_000_000)
+    refused = refusal(old)
+    assert refused is not None
+    assert "788 days old" in refused.text
 
 
 def test_a_question_that_makes_no_sense_is_an_input_error() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.causal.do import TARGETS, Do, apply, parse, parse_all
+from core.causal.change import TARGETS, Do, parse, parse_all
+from core.causal.do import apply
 from core.courses import UNKNOWN_MEAL, Act
 from core.errors import InputError
 

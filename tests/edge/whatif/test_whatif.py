@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -87,6 +88,18 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(out: Path) -> None:
     assert "bolus_u*=0.5" in page
     assert "Outside the domain" in page
     assert "nan" not in page.lower().split("<body>")[1]
+    assert page.count("<table") == page.count('<div class="scroll"><table')  # else a phone shows half of it
+
+
+def test_words_of_nearby_doses_do_not_lie_on_each_other(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    words = [
+        (float(y), float(x), text)
+        for x, y, text in re.findall(r'<text[^>]*x="([\d.]+)" y="([\d.]+)"[^>]*>([\d.]+ [gU])</text>', page)
+    ]
+    assert words
+    for (y0, x0, text), (y1, x1, _) in itertools.pairwise(sorted(words)):
+        assert y0 != y1 or x1 - x0 >= 5 * len(text)
 
 
 def test_the_wrong_word_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path) -> None:
