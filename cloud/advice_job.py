@@ -33,6 +33,7 @@ class AdviceJob(msgspec.Struct, frozen=True):
     now_us: int
     for_time_us: int  # when the meal is eaten and the dose taken; not before now
     carbs_g: float
+    changing: str = ""  # the hub says that a change of context is in progress: then nothing is advised
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -57,6 +58,7 @@ def _advise(job: AdviceJob) -> Advice:
     known = [s for s in job.samples if s.time_us <= job.now_us]
     twin = Twin(Patient.from_toml(job.patient_toml))
     twin.observe(known)
+    twin.changing = job.changing
     answer = advise(twin, job.now_us, job.carbs_g, job.policy, "meal", job.for_time_us)
     if answer.refused is not None:
         return answer

@@ -27,6 +27,7 @@ from core import evidence
 from core.advice_types import Advice, policy_of
 from core.clock import Clock, span_us
 from core.errors import ConfigError, HometwinError
+from core.memory import IN_PROGRESS
 from core.messages import DoseAdvice, Down, Prior, decode, encode
 from core.patient import Patient
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
@@ -235,6 +236,8 @@ class Adviser:
         record = await self._db.query(queries.samples, hub_id, now_us - RECORD_US, TWIN_KINDS)
         newest_us = max((s.time_us for s in record if s.kind == "cgm_mgdl"), default=now_us)
         as_of_us = now_us - min(max(0, now_us - newest_us), span_us(self._clock, TRANSPORT_S))
+        life = await self._db.query(queries.life_context, hub_id)
+        told = life[0] if life is not None else ""
         return AdviceJob(
             samples=tuple(s for s in record if s.time_us <= as_of_us),
             patient_toml=patient_toml,
@@ -242,6 +245,7 @@ class Adviser:
             now_us=as_of_us,
             for_time_us=meal.time_us,
             carbs_g=meal.carbs_g,
+            changing=told if told.startswith(IN_PROGRESS) else "",
         )
 
     def _message(self, hub_id: str, meal: habits.Meal, computed: Advice) -> DoseAdvice:

@@ -117,6 +117,9 @@ class PersonView(msgspec.Struct, frozen=True):
     advice: tuple[AdviceCard, ...]  # newest first
     scorecard: Scorecard | None = None
     policies: tuple[StandingPolicy, ...] = ()  # those that still hold
+    context: tuple[str, int] | None = (
+        None  # what the hub says of the person's life, and when; None: usual life
+    )
     set_aside: int = 0  # messages, whole or in part, that could not be used within the window
 
 
@@ -153,6 +156,7 @@ def person(
         advice=tuple(advice_cards(session, hub_id, grace_us=grace_us)),
         scorecard=scorecard(session, hub_id),
         policies=tuple(policies(session, hub_id, now_us)),
+        context=life_context(session, hub_id),
         set_aside=_set_aside(session, hub_id, start_us),
     )
 
@@ -292,6 +296,18 @@ def person_mark(session: Session, hub_id: str) -> str:
     hub = session.get(HubRow, hub_id)
     status = _usable(hub.status, HubStatus) if hub is not None and hub.status else None
     return status.person if status is not None else ""
+
+
+def life_context(session: Session, hub_id: str) -> tuple[str, int] | None:
+    """(words, time) of the newest contribution, when it was made out of the person's usual life; else None."""
+    body = session.scalar(
+        select(ContributionRow.body)
+        .where(ContributionRow.hub_id == hub_id)
+        .order_by(ContributionRow.time_us.desc())
+        .limit(1)
+    )
+    newest = None if body is None else _usable(body, Contribution)
+    return (newest.context, newest.time_us) if newest is not None and newest.context else None
 
 
 def contributions(session: Session) -> Fitted | dict[str, Contribution]:

@@ -255,7 +255,7 @@ def _change(twin: Twin, memory: Memory, sign: float, onset_us: int, now_us: int)
         total = current.ln_shift + shift
         words, names = describe(twin, total, current.from_us, now_us, usual_days, today)
         changed = msgspec.structs.replace(
-            current, ln_shift=total, words=words, candidates=names, name=names[0]
+            current, ln_shift=total, words=words, candidates=names, name=_name(names, total)
         )
         memory = _opened(memory.with_context(changed), now_us, words)
         return Looked(memory, (Guidance(onset_us, "open", factor=OPEN_FACTOR_AGAIN),))
@@ -271,7 +271,7 @@ def _change(twin: Twin, memory: Memory, sign: float, onset_us: int, now_us: int)
         fresh = merged(fresh, night)
     number = 1 + max((c.number for c in memory.contexts), default=USUAL)
     words, names = describe(twin, shift, onset_us, now_us, usual_days, today)
-    context = Context(number, names[0], words, names, onset_us, ln_shift=shift)
+    context = Context(number, _name(names, shift), words, names, onset_us, ln_shift=shift)
     memory = memory.with_anchor(USUAL, kept).with_context(context).with_anchor(number, fresh)
     memory = msgspec.structs.replace(_opened(memory, now_us, words), current=number)
     theta, cov = posterior(fresh, twin.patient.therapy, twin.consts()).theta()
@@ -367,6 +367,11 @@ def candidates(ln_shift: float, days: float, usual: Sequence[Day], now: Day) -> 
     if abs(carbs) >= HOLIDAY_CARBS:
         add("holiday", 1.0, f"{abs(100 * carbs):.0f} % {'more' if carbs > 0 else 'less'} carbohydrate")
     return {name: (counts[name], ", ".join(whys[name])) for name in NAMES}
+
+
+def _name(names: Sequence[str], ln_shift: float) -> str:
+    """Short: the cause when there is one candidate, else only what is known."""
+    return names[0] if len(names) == 1 else f"{'more' if ln_shift < 0.0 else 'less'} insulin needed"
 
 
 def _with(name: str) -> str:

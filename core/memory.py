@@ -7,7 +7,6 @@ values, then the filter's log-parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -27,8 +26,10 @@ PLAIN: Final = {
     "ln_egp0": "glucose made by the liver", "ln_tg": "time of absorption of meals",
     "ln_ag": "share of logged meals that shows", "ln_ti": "time of absorption of insulin",
 }  # fmt: skip
+IN_PROGRESS: Final = "a change of context is in progress"  # how words begin that forbid advice
 USUAL: Final = 0  # the number of the usual life's context
 KEPT_CONTEXTS: Final = 12
+MAX_TOLD: Final = 390  # characters; the cloud takes 400
 KEPT_DAYS: Final = 28
 
 
@@ -156,16 +157,18 @@ class Memory(msgspec.Struct, frozen=True):
             anchors=tuple((n, a) for n, a in self.anchors if n in numbers),
         )
 
+    def told(self, now_us: int) -> str:
+        """What goes with a contribution: a change in progress, the unusual context's words, or nothing."""
+        context = self.context()
+        usual = context is None or context.number == USUAL
+        words = self.changing(now_us) or ("" if usual or context is None else context.words)
+        return words[:MAX_TOLD]
+
     def changing(self, now_us: int) -> str:
         """Words while a change of context is in progress, else empty."""
         if now_us >= self.look.open_until_us or not self.look.opened_for:
             return ""
-        return f"a change of context is in progress: {self.look.opened_for}"
-
-
-def joined(older: Sequence[Context], newer: Sequence[Context]) -> tuple[Context, ...]:
-    """All contexts of both by number; what ``newer`` says of one goes first."""
-    return tuple(sorted({c.number: c for c in (*older, *newer)}.values(), key=lambda c: c.number))
+        return f"{IN_PROGRESS}: {self.look.opened_for}"
 
 
 def _first(pair: tuple[int, Anchor]) -> int:

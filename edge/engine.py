@@ -185,11 +185,9 @@ class EngineSession:
             return NightDone(over=True, why="the context changed meanwhile")
         if self._memory.look.looked_us > now_us:  # it was looked again while the night's work ran
             drift = {name: getattr(found.look, name) for name in DRIFT}
-            found = msgspec.structs.replace(
-                found,
-                look=msgspec.structs.replace(self._memory.look, **drift),
-                contexts=memory.joined(found.contexts, self._memory.contexts),
-            )
+            found = msgspec.structs.replace(found, look=msgspec.structs.replace(self._memory.look, **drift))
+            for context in self._memory.contexts:
+                found = found.with_context(context)
         self._memory = found
         twin.guide(*answer.guidance)
         return NightDone(True, answer.keep, answer.drop, answer.record)
@@ -215,14 +213,12 @@ class EngineSession:
         )
 
     def _contribution(self, twin: Twin, question: AskSnapshot) -> Contribution | None:
-        blur, context = question.blur, self._memory.context()
+        blur, told = question.blur, self._memory.told(question.now_us)
         try:
             given = twin.contribution(question.now_us)
-            unusual = context is not None and context.number != memory.USUAL
             if blur is None:
-                name = context.name if context is not None and unusual else ""
-                return msgspec.structs.replace(given, context=name)
-            if unusual:  # the name would tell what the noise is to hide
+                return msgspec.structs.replace(given, context=told)
+            if told:  # the words would tell what the noise is to hide
                 return None
             rng = np.random.default_rng()  # from the system's entropy: nobody can draw this noise again
             return privacy.blur(given, np.array(PRIOR_SD), blur.epsilon, blur.delta, rng, blur.releases)

@@ -120,6 +120,17 @@ def alarm_banner(view: PersonView, now_us: int) -> str:
     return f'<div class="banner" role="alert"><ul>{items}</ul></div>'
 
 
+def context_line(view: PersonView, now_us: int) -> str:
+    """What is going on in this person's life, as their hub says; empty in usual life."""
+    if view.context is None:
+        return ""
+    told, time_us = view.context
+    return (
+        f'<p><span class="warn">Out of the usual:</span> {escape(told)}'
+        f" <small>(told {words.ago_words(time_us, now_us)})</small></p>"
+    )
+
+
 def status_line(view: PersonView, now_us: int) -> str:
     """Data age and sync age in words."""
     line = view.line

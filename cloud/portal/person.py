@@ -141,7 +141,9 @@ class PersonPage:
         self._alarms.show(
             blocks.alarms_table([a for a in view.alarms if a.time_us >= start_us], now_us, zone)
         )
-        self._estimate.show(blocks.estimate_table(view.estimate, view.prior, now_us))
+        self._estimate.show(
+            blocks.context_line(view, now_us) + blocks.estimate_table(view.estimate, view.prior, now_us)
+        )
         self._states.show(blocks.states_table(view.estimate))
         self._prior.show(blocks.prior_block(view.prior, now_us, zone))
         self._devices.show(blocks.devices_block(view.line.status, now_us))

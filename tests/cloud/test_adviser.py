@@ -386,6 +386,15 @@ def test_the_real_twin_answers_a_job() -> None:
     assert result.advice.refused is not None or result.advice.draws == 400
 
 
+def test_nothing_is_advised_while_the_hub_says_that_a_context_changes() -> None:
+    pytest.importorskip("core.twin")
+    result = run_job(_job(changing="a change of context is in progress: needs more insulin"))
+    assert result.advice is not None
+    assert result.advice.refused is not None
+    assert "a change of context is in progress" in result.advice.refused
+    assert result.advice.dose_u == 0.0
+
+
 async def test_the_worker_process_answers_and_ends() -> None:
     worker = AdviceWorker()
     try:

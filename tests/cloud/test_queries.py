@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
+from sqlalchemy.orm import Session
 
 from cloud import habits, queries
-from cloud.db import AlarmRow, Database, HubRow
+from cloud.db import AlarmRow, ContributionRow, Database, HubRow
 from cloud.portal import blocks, chart, words
 from core.messages import Alarm, Sample, encode
 from core.metrics import cgm_metrics
@@ -42,6 +44,36 @@ def test_a_person_view_holds_everything_the_page_shows(db: Database) -> None:
     assert view.line.undecided == 1
     assert [c.state for c in view.advice] == ["proposed"]
     assert [s.time_us for s in view.samples] == sorted(s.time_us for s in view.samples)
+
+
+def test_a_life_out_of_the_usual_is_on_the_page_until_the_hub_says_otherwise(db: Database) -> None:
+    told = "needs about 60 % more insulin <b>than usual</b> since Tuesday"
+
+    def tell(session: Session, minute: int, context: str) -> None:
+        time_us = NOW_US + minute * US_PER_MIN
+        given = msgspec.structs.replace(filled.contribution(0.1, time_us=time_us), context=context)
+        row = ContributionRow(
+            hub_id=HUB, time_us=time_us, model=given.model, prior_version=1, body=encode(given)
+        )
+        session.add(row)
+
+    with db.write() as session:
+        tell(session, 1, "")
+        tell(session, 2, told)
+    with db.read() as session:
+        view = queries.person(session, HUB, NOW_US - US_PER_DAY, NOW_US)
+        assert queries.newest_contributions(session)[HUB][1].context == ""  # an illness is not the person
+    assert view is not None
+    assert view.context == (told, NOW_US + 2 * US_PER_MIN)
+    line = blocks.context_line(view, NOW_US + 12 * US_PER_MIN)
+    assert "60 % more insulin &lt;b&gt;than usual" in line
+    assert "10 min ago" in line
+    with db.write() as session:
+        tell(session, 3, "")
+    with db.read() as session:
+        view = queries.person(session, HUB, NOW_US - US_PER_DAY, NOW_US)
+    assert view is not None
+    assert blocks.context_line(view, NOW_US) == ""
 
 
 def test_amended_and_deleted_records_are_not_shown(db: Database) -> None:

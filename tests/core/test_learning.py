@@ -21,7 +21,7 @@ from core.consolidate import (
 )
 from core.errors import DecodeError
 from core.guidance import packed
-from core.memory import NAMES, USUAL, Context, Day, Memory, NightInfo, from_bytes, joined, to_bytes
+from core.memory import NAMES, USUAL, Context, Day, Memory, NightInfo, from_bytes, to_bytes
 from core.models import hovorka as model
 from core.patient import Therapy
 from core.twin import Patient, Twin
@@ -254,11 +254,3 @@ def test_bytes_that_are_no_memory_raise_our_error_and_no_other() -> None:
 
 def test_every_constant_and_parameter_has_its_name() -> None:
     assert len(NAMES) == N_NAMES == len(CONTEXT_SD)
-
-
-def test_contexts_of_the_day_and_of_the_night_are_joined_and_the_day_goes_first() -> None:
-    usual = Context(USUAL, "usual life", "the usual life", ("usual life",), START_US)
-    begun = Context(1, "more insulin", "needs more insulin", ("illness",), START_US)
-    ended = Context(1, "more insulin", "needed more insulin", ("illness",), START_US, to_us=START_US + 1)
-    assert joined((usual, begun), (ended,)) == (usual, ended)
-    assert joined((usual,), ()) == (usual,)

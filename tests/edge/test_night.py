@@ -7,26 +7,30 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from core.memory import Memory, NightRecord, from_bytes, to_bytes
-from core.messages import Sample, decode
+from core.memory import Context, Look, Memory, NightRecord, from_bytes, to_bytes
+from core.messages import Sample, StandingPolicy, decode
 from edge.config import HubConfig, RadioConfig
 from edge.engine import EngineSession, serve_engine
 from edge.engine_link import NIGHTS_AREA, REPLAY_AREA, SNAPSHOT_BLOB, EngineLink, SavedTwin
 from edge.engine_messages import (
+    Advised,
     Answer,
     Ask,
+    AskAdvice,
     AskNight,
     AskSnapshot,
+    Blur,
     Hello,
     Night,
     NightDone,
     Observe,
     Snapshot,
 )
-from edge.night_job import NightQuestion, work
+from edge.night_job import NightAnswer, NightQuestion, work
 from edge.store.keys import create_key
 from edge.store.store import Store
 from edge.store_thread import StoreThread
@@ -37,6 +41,9 @@ from tests.edge.store.conftest import HUB, KEY, FixedClock
 PATIENT = "weight_kg = 75.0\n"
 NIGHT_US = START_US + DAY_US + 3 * 3_600_000_000  # three in the morning
 DEADLINE_S = 240.0
+POLICY = StandingPolicy(
+    "p-1", "", ("meal",), 20.0, 20.0, 9, 110.0, 10.0, 40.0, NIGHT_US + DAY_US, "dr", START_US
+)
 
 
 def samples() -> list[Sample]:
@@ -90,6 +97,31 @@ def test_the_engine_answers_while_the_night_works_and_learns_from_it() -> None:
     assert again.answer(Ask(NIGHT_US)) == after
 
 
+def test_what_was_seen_while_the_night_worked_and_what_the_night_found_both_stay() -> None:
+    session = session_at_night()
+    usual = Context(0, "usual life", "the usual life", ("usual life",), START_US)
+    found = Memory(look=Look(looked_us=NIGHT_US - 9, drift_more=1.5), nights=1).with_context(usual)
+
+    class Over:
+        now_us = NIGHT_US
+        answer = NightAnswer(to_bytes(found))
+
+    session._memory = Memory(look=Look(looked_us=NIGHT_US + 1, more=2.0))
+    session._night = Over()  # type: ignore[assignment]
+    done = session.answer(AskNight())
+    assert isinstance(done, NightDone)
+    assert (done.over, done.why) == (True, "")
+    assert session._memory.contexts == (usual,)
+    assert (session._memory.look.more, session._memory.look.drift_more) == (2.0, 1.5)
+    # In another context than the one that it was for, the night's work counts for nothing.
+    session._memory = msgspec.structs.replace(session._memory, current=1)
+    session._night = Over()  # type: ignore[assignment]
+    again = session.answer(AskNight())
+    assert isinstance(again, NightDone)
+    assert "context changed" in again.why
+    assert session._memory.current == 1
+
+
 def test_a_night_that_is_killed_costs_nothing_but_its_work() -> None:
     session = session_at_night()
     session.answer(Night(NIGHT_US))
@@ -105,6 +137,36 @@ def test_a_night_that_is_killed_costs_nothing_but_its_work() -> None:
     process = session._night._process
     session.close()  # the hub is gone: so is the job
     assert process.wait(10) != 0
+
+
+def test_a_change_in_progress_is_told_and_nothing_is_advised() -> None:
+    session = session_at_night()
+    session.answer(Ask(NIGHT_US))
+    saved = session.answer(AskSnapshot(NIGHT_US))
+    assert isinstance(saved, Snapshot)
+    assert saved.contribution is not None
+    assert saved.contribution.context == ""
+    look = Look(looked_us=NIGHT_US, open_until_us=NIGHT_US + DAY_US, opened_for="needs more insulin")
+    context = Context(1, "illness", "needs more insulin, as with an illness", ("illness",), START_US)
+    memory = msgspec.structs.replace(Memory().with_context(context), look=look, current=1)
+    again = EngineSession()
+    again.answer(Hello(PATIENT, saved.data, saved.row, None, to_bytes(memory)))
+    answer = again.answer(Ask(NIGHT_US))
+    assert isinstance(answer, Answer)
+    assert answer.changing == "a change of context is in progress: needs more insulin"
+    assert answer.context == context.words
+    advised = again.answer(AskAdvice(NIGHT_US, 40.0, "meal", POLICY, "a-1"))
+    assert isinstance(advised, Advised)
+    assert advised.advice is not None
+    assert advised.advice.dose_u == 0.0
+    assert advised.advice.refused is not None
+    told = again.answer(AskSnapshot(NIGHT_US))
+    assert isinstance(told, Snapshot)
+    assert told.contribution is not None
+    assert told.contribution.context == answer.changing
+    hidden = again.answer(AskSnapshot(NIGHT_US, Blur(1.0, 1e-6, 1)))
+    assert isinstance(hidden, Snapshot)
+    assert hidden.contribution is None  # the words would tell what the noise is to hide
 
 
 def test_what_cannot_be_read_is_said_and_broken_episodes_are_let_go() -> None:
@@ -141,9 +203,9 @@ async def test_hub_and_engine_keep_the_night_in_the_store_and_the_command_shows_
         async with asyncio.timeout(DEADLINE_S):
             while not counters["night.done"]:
                 assert not counters["night.without"]
-                clock.us += 60_000_000  # five minutes make a new question
+                clock.us += 300_000_000  # five minutes make a new question
                 link.wake()
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(1.0 if link.at_night else 0.2)
         for running in (task, engine):
             running.cancel()
         await asyncio.gather(task, engine, return_exceptions=True)
