@@ -2,14 +2,19 @@
 
 How much is run is said in the section; HOMETWIN_ADVICE="PEOPLE,DAYS,SEEDS,DAYS" sets it (people of each group of
 simglucose and their days; virtual people of each scenario and theirs; and of each group how many under basal
-modulation too). The issue asks for 10,7 of simglucose. HOMETWIN_ADVICE_STATES: how many random states (0: none).
+modulation too). The issue asks for 10,7 of simglucose. HOMETWIN_ADVICE_STATES: how many random states
+(0: none). HOMETWIN_ADVICE_JOBS: in how many processes.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -34,6 +39,8 @@ from bench.report import Figure, Section, Table
 from core.advice_types import Policy
 from core.chance import MIN_DRAWS, binomial_cdf
 
+T = TypeVar("T")
+
 SEED: Final = 1
 GROUPS: Final = ("adult", "adolescent")
 FIRST_VIRTUAL: Final = 301  # not used for any choice in the twin or the adviser
@@ -48,13 +55,20 @@ def run(quick: bool) -> Section:
     text = "1,1,1,1,0" if quick else os.environ.get("HOMETWIN_ADVICE", "10,7,4,7,0")
     people, days, virtual, virtual_days, modulated = (int(part) for part in f"{text},0".split(",")[:5])
     states = 300 if quick else int(os.environ.get("HOMETWIN_ADVICE_STATES", "100000"))
-    padova = [outcome for group in GROUPS for outcome in _padova(group, people, days, modulated)]
-    lives = [
-        life(FIRST_VIRTUAL + k, scenario, virtual_days, advised=advised)
-        for scenario in SCENARIOS
-        for k in range(virtual)
-        for advised in (False, True)
+    jobs = [
+        partial(_padova, group, number, days, number <= modulated)
+        for group in GROUPS
+        for number in range(1, people + 1)
     ]
+    padova = [outcome for outcomes in _each(jobs) for outcome in outcomes]
+    lives = _each(
+        [
+            partial(life, FIRST_VIRTUAL + k, scenario, virtual_days, advised=advised)
+            for scenario in SCENARIOS
+            for k in range(virtual)
+            for advised in (False, True)
+        ]
+    )
     figures = [*_targets(padova), *_safety(padova, "simglucose "), *_safety(lives, "")]
     if states:
         seen = search(states)
@@ -96,14 +110,22 @@ def run(quick: bool) -> Section:
     return Section("advice", "dosing by the twin's advice in closed loop", tables, notes, tuple(figures))
 
 
-def _padova(group: str, people: int, days: int, modulated: int) -> list[Outcome]:
+def _each(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Every job's answer, in order; in HOMETWIN_ADVICE_JOBS processes (1: in this one)."""
+    workers = int(os.environ.get("HOMETWIN_ADVICE_JOBS", "1"))
+    if workers <= 1:
+        return [job() for job in jobs]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(operator.call, jobs))
+
+
+def _padova(group: str, number: int, days: int, modulated: bool) -> list[Outcome]:
+    """One person of simglucose under every controller."""
     world = simulator()
     outcomes = []
-    for number in range(1, people + 1):
-        makers = [_basal_bolus, _calculator, _adviser, *([_modulating] if number <= modulated else [])]
-        for make in makers:
-            body = Body(world, f"{group}#{number:03d}")
-            outcomes.append(live(world, body, make(body), days, SEED))
+    for make in (_basal_bolus, _calculator, _adviser, *([_modulating] if modulated else [])):
+        body = Body(world, f"{group}#{number:03d}")
+        outcomes.append(live(world, body, make(body), days, SEED))
     return outcomes
 
 
