@@ -189,11 +189,11 @@ class Outcome:
     people: int
     chance: float  # that somebody who could correct does so, at one reading
     twin: Comparison  # the twin's answer to the records' question at the same corrections, beside ours
+    twin_interval: tuple[float, float]  # 95 % of the twin's answer with the error of its structure
     twin_error: Estimate  # twin less truth, over these corrections; interval by person
     wrong_twins: tuple[tuple[float, Comparison], ...]  # (times the dose's effect, …): does the check see it?
     alone: float  # truth of the dose alone
     alone_se: float
-    twin_interval: tuple[float, float]  # 95 % of the twin's answer with the error of its structure
     twin_alone: tuple[float, float, float]  # mean, and such an interval
     alone_error: Estimate
     alone_covered: float  # share of corrections at which the twin's 90 % interval holds the truth

@@ -238,6 +238,15 @@ def test_records_are_asked_by_the_same_worker() -> None:
     assert "&lt;b&gt;" in answer_html(Reply(problem="<b>"))
 
 
+async def test_more_than_a_frame_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.advice_worker.MAX_FRAME_BYTES", 100)
+    worker = WhatifWorker()
+    record = Record(tuple(lives.samples(8, 1)), b"")
+    reply = await worker.reply(Effect((record,), never_ill=True, never_active=True))
+    assert reply.problem == "this is more than can be calculated at once"
+    assert worker._process is None
+
+
 @pytest.mark.timeout(260)
 async def test_the_page_of_causes_asks_a_record_and_refuses_by_name(site: Site) -> None:
     async with browser(site.base, site.login(), "/causes") as tab:
