@@ -266,7 +266,7 @@ def provision(
     ] = None,
 ) -> None:
     """Make certificates and keys for broker, cloud and hubs. Running it again adds what is missing."""
-    from edge.starter import broker_address, remember_address, write_starters
+    from edge.starter import broker_address, naming_another, remember_address, write_starters
     from sync.provision import provision as make
 
     host, port = broker_address(folder, host, port)
@@ -274,6 +274,8 @@ def provision(
     remember_address(folder, host, port)
     for path in made:
         typer.echo(f"made {path}")
+    for path in naming_another(folder, host, port):
+        typer.echo(f"edit {path}: it names another broker than {host}:{port}")
     typer.echo(f"next: copy {folder}/hubs/HUB to each hub, start mosquitto -c {folder}/broker/mosquitto.conf")
 
 

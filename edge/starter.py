@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from core.errors import InputError
+from core.errors import ConfigError, InputError
+from core.settings import parse_toml
 from edge.store.files import is_there, unusable
 
 HUB: Final = """\
@@ -87,6 +88,23 @@ def write_starters(folder: Path, hub_ids: Sequence[str], host: str, port: int) -
             _write(path, text)
             made.append(path)
     return made
+
+
+def naming_another(folder: Path, host: str, port: int) -> list[Path]:
+    """The settings made earlier that name another broker than the one at ``host``: they are the user's to edit."""
+    made = [folder / "cloud" / "cloud.toml", *sorted((folder / "hubs").glob("*/hub.toml"))]
+    return [path for path in made if is_there(path) and not _names(path, host, port)]
+
+
+def _names(path: Path, host: str, port: int) -> bool:
+    try:
+        settings = parse_toml(path.read_bytes(), str(path))
+    except (OSError, ConfigError):
+        return True  # its reader will say what is wrong
+    broker = settings.get("sync", settings.get("mqtt"))
+    if not isinstance(broker, dict):
+        return True  # everything stays at home
+    return (broker.get("host"), broker.get("port", port)) == (host, port)
 
 
 def _write(path: Path, text: str) -> None:

@@ -132,7 +132,7 @@ class WhatifPage:
         window = self._window = self._portal.questions.recent((self._hub_id, self._name), fresh)
         self._samples = list(window.samples)
         ends = " to ".join(
-            words.moment(t, now_us, self._portal.zone) for t in (window.start_us, window.end_us)
+            f"{words.local(t, self._portal.zone):%a %d %b %H:%M}" for t in (window.start_us, window.end_us)
         )
         self._times.show(f"<p>{escape(ends)}</p>")
         self._wait()

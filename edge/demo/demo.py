@@ -70,6 +70,7 @@ async def run_demo(plan: DemoPlan) -> None:
     require_free(plan.portal_port, "--portal-port")
     find_mosquitto()
     patient = find_patient(plan)
+    is_new = plan.folder is None or not plan.folder.exists()
     root = make_root(plan.folder)
     demo = None
     try:
@@ -84,7 +85,7 @@ async def run_demo(plan: DemoPlan) -> None:
         if plan.folder is not None and demo is not None and demo.is_playing:
             Console().print(f"everything of this demo is kept in {root}")
         else:
-            shutil.rmtree(root, ignore_errors=True)  # keys lie in it
+            clear(root, and_itself=is_new)  # keys lie in it
             Console().print("nothing of this demo is kept; --dir FOLDER keeps it")
 
 
@@ -248,6 +249,18 @@ class Demo:
     async def end(self) -> None:
         """End every process, last started first."""
         await self.group.stop()
+
+
+def clear(root: Path, *, and_itself: bool) -> None:
+    """Remove what a demo put into its folder; the folder as well where the demo made it."""
+    if and_itself:
+        shutil.rmtree(root, ignore_errors=True)
+        return
+    for child in root.iterdir():
+        if child.is_dir():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            child.unlink(missing_ok=True)
 
 
 def make_root(folder: Path | None) -> Path:

@@ -206,7 +206,7 @@ def _split(answer: Counterfactual) -> str:
     if not any(answer.split.values()):
         return ""
     rows = "".join(
-        f"<tr><td>{SOURCE_WORDS[name]}</td><td>{100 * share:.0f} %</td></tr>"
+        f'<tr><td class="words">{SOURCE_WORDS[name]}</td><td>{100 * share:.0f} %</td></tr>'
         for name, share in sorted(answer.split.items(), key=lambda item: -item[1])
     )
     return (

@@ -11,7 +11,7 @@ import pytest
 from cloud.config import load_config as load_cloud
 from core.errors import InputError
 from edge.config import load_config
-from edge.starter import broker_address
+from edge.starter import broker_address, naming_another
 
 
 def provision(folder: Path, *words: str) -> None:
@@ -50,3 +50,14 @@ def test_the_starters_are_complete_and_a_second_hub_moves_nothing(tmp_path: Path
         assert (config.hub_id, config.sync.host, config.sync.port) == (hub_id, "192.168.1.10", 8884)
         assert config.path(config.store.key_file).is_file()
     assert load_cloud(tmp_path / "cloud" / "cloud.toml").advice.approval == "clinician"
+
+
+def test_a_moved_broker_names_the_settings_that_still_lead_to_the_old_one(tmp_path: Path) -> None:
+    provision(tmp_path, "--hub", "home", "--host", "old.example")
+    assert naming_another(tmp_path, "old.example", 8883) == []
+    (tmp_path / "hubs" / "alone").mkdir()
+    (tmp_path / "hubs" / "alone" / "hub.toml").write_text('hub_id = "alone"\n')  # keeps everything at home
+    assert naming_another(tmp_path, "new.example", 8883) == [
+        tmp_path / "cloud" / "cloud.toml",
+        tmp_path / "hubs" / "home" / "hub.toml",
+    ]
