@@ -152,7 +152,7 @@ class EngineSession:
     def _ask(self, twin: Twin, question: Ask) -> Answer:
         now_us = question.now_us
         try:
-            self._memory = learning.look(twin, self._memory, now_us)
+            self._look(twin, now_us)
             estimate = twin.estimate(now_us)
             forecast = twin.forecast(now_us, question.horizons_min).forecast
         except HometwinError as err:
@@ -168,6 +168,15 @@ class EngineSession:
             and estimate.status == "ok"
             and learning.due(self._memory, twin.local.hour(now_us), now_us),
         )
+
+    def _look(self, twin: Twin, now_us: int) -> None:
+        """Has the context changed? Whatever goes wrong here, forecasts go on."""
+        try:
+            self._memory = learning.look(twin, self._memory, now_us)
+        except (HometwinError, ValueError, ArithmeticError) as err:
+            log.error("context.not_looked", error=type(err).__name__)
+            tried = msgspec.structs.replace(self._memory.look, looked_us=now_us)
+            self._memory = msgspec.structs.replace(self._memory, look=tried)
 
     def _night_done(self, twin: Twin) -> NightDone:
         """What the night's work came to; the twin is guided by it now."""

@@ -6,8 +6,10 @@ starts it anew. It dies with the engine that started it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -113,12 +115,12 @@ class NightJob:
 
 
 def _with_lowest_priority() -> None:
-    os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # where that is forbidden it works all the same, beside the others
+        os.nice(NICENESS)
     libc: Any = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
 
 
 def main() -> None:

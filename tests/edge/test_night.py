@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -120,6 +121,18 @@ def test_what_was_seen_while_the_night_worked_and_what_the_night_found_both_stay
     assert isinstance(again, NightDone)
     assert "context changed" in again.why
     assert session._memory.current == 1
+
+
+def test_a_look_that_fails_costs_no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Memory:
+        raise np.linalg.LinAlgError("not positive definite")
+
+    monkeypatch.setattr("core.learning.look", fail)
+    session = session_at_night()
+    answer = session.answer(Ask(NIGHT_US))
+    assert isinstance(answer, Answer)
+    assert answer.forecast is not None
+    assert session._memory.look.looked_us == NIGHT_US  # and it is not tried again at once
 
 
 def test_a_night_that_is_killed_costs_nothing_but_its_work() -> None:
