@@ -343,10 +343,10 @@ def examples() -> Table:
     )
 
 
-def indicated(quick: bool) -> tuple[Table, list[Figure], list[str]]:
+def indicated(measuring: indication.Measuring, quick: bool) -> tuple[Table, list[Figure], list[str]]:
     """Confounding by indication in the virtual population."""
-    seeds = indication.SEEDS[:12] if quick else indication.SEEDS
-    got = indication.measure(seeds)
+    seeds = measuring.seeds
+    got = indication.measure(measuring)
     ours = got.ours.estimate
     rows = (
         ("adjusted for nothing", _interval(got.naive)),
@@ -443,9 +443,10 @@ def _interval(e: est.Estimate) -> str:
 def run(quick: bool = False) -> Section:
     """The section. ``quick``: a tenth of it."""
     share = 10 if quick else 1
+    measuring = indication.Measuring(indication.SEEDS[:12] if quick else indication.SEEDS)
     graphs, figures = identification(GRAPHS // share)
     models, more = linear(LINEAR // share)
-    people, most, notes = indicated(quick)
+    people, most, notes = indicated(measuring, quick)
     return Section(
         "causal",
         "identification, and effects that are known",

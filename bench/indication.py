@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import copy
 import math
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from multiprocessing import get_context
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -42,6 +44,7 @@ DAYS: Final = 12
 START_US: Final = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp()) * 1_000_000
 AFTER_MIN: Final = 120
 STEP_MIN: Final = 5
+CORES: Final = 2
 WRONG: Final = (0.0, 0.5, 2.0)  # twins in which a dose does nothing, half, twice of what ours says
 # People who are often high: more meals unsaid, settings further off, days more unlike each other.
 UNSTEADY: Final[dict[str, Any]] = {"unannounced": 0.35, "therapy_error": 0.3, "variability": 0.3}
@@ -199,10 +202,58 @@ class Outcome:
     alone_covered: float  # share of corrections at which the twin's 90 % interval holds the truth
 
 
-def measure(seeds: range = SEEDS) -> Outcome:
+class Said(NamedTuple):
+    """What the twins say at the corrections, float64[corrections, draws]: by how much their doses are changed."""
+
+    decided: dict[float, np.ndarray]
+    dose: np.ndarray
+
+
+_twins: list[OnTwin] = []  # of this process's people, between the two questions
+
+
+def _points(seeds: range) -> Points:
+    _twins[:] = [OnTwin(AFTER_MIN)]
+    return points(seeds, _twins[0])
+
+
+def _said(chance: float) -> Said:
+    asked = _twins[0]
+    return Said({k: asked.against_waiting(chance, k) for k in (1.0, *WRONG)}, asked.effects())
+
+
+class Measuring:
+    """The people live in processes of their own, a part of them in each, while the caller does something else."""
+
+    def __init__(self, seeds: range = SEEDS) -> None:
+        self.seeds = seeds
+        self._parts = [seeds[k::CORES] for k in range(CORES)]
+        self._pools = [ProcessPoolExecutor(1, get_context("spawn")) for _ in self._parts]
+        self._waiting = [p.submit(_points, s) for p, s in zip(self._pools, self._parts, strict=True)]
+
+    def points(self) -> Points:
+        """Of all people, each with a number of their own."""
+        found = [w.result() for w in self._waiting]
+        person = [p.person + k * len(self.seeds) for k, p in enumerate(found)]
+        return Points(
+            {n: np.concatenate([p.columns[n] for p in found]) for n in found[0].columns},
+            np.concatenate(person),
+            *(np.concatenate([getattr(p, n) for p in found]) for n in ("eligible", "truth", "alone")),
+        )
+
+    def said(self, chance: float) -> Said:
+        """Of all twins; the processes end."""
+        waiting = [p.submit(_said, chance) for p in self._pools]
+        found = [w.result() for w in waiting]
+        for pool in self._pools:
+            pool.shutdown()
+        decided = {k: np.concatenate([f.decided[k] for f in found]) for k in found[0].decided}
+        return Said(decided, np.concatenate([f.dose for f in found]))
+
+
+def measure(measuring: Measuring) -> Outcome:
     """The whole question."""
-    twins = OnTwin(AFTER_MIN)
-    found = points(seeds, twins)
+    found = measuring.points()
     columns, fit = found.columns, found.eligible
     rough = naive(columns[LATER], columns[INSULIN], found.person)
     everywhere = _refusal(lambda: estimate_effect(twin_graph(True), columns, INSULIN, LATER, "ipw"))
@@ -212,8 +263,9 @@ def measure(seeds: range = SEEDS) -> Outcome:
     known = fit & np.isfinite(found.truth)
     real, alone = found.truth[known], found.alone[known]
     chance = float(kept[INSULIN].mean())
-    decided, dose = twins.against_waiting(chance), twins.effects()
-    low, high = np.array([interval(dose[k : k + 1], 0.9) for k in range(len(twins))]).T
+    said = measuring.said(chance)
+    decided, dose = said.decided[1.0], said.dose
+    low, high = np.array([interval(dose[k : k + 1], 0.9) for k in range(len(dose))]).T
     return Outcome(
         rough,
         naive(kept[LATER], kept[INSULIN], found.person[fit]),
@@ -223,7 +275,7 @@ def measure(seeds: range = SEEDS) -> Outcome:
         float(real.mean()),
         _iid_se(real),
         int(real.size),
-        len(seeds),
+        len(measuring.seeds),
         chance,
         compare_with_twin(ours.estimate, lambda *_: average(decided), (0.0, 1.0)),
         interval(decided),
@@ -231,9 +283,7 @@ def measure(seeds: range = SEEDS) -> Outcome:
         tuple(
             (
                 k,
-                compare_with_twin(
-                    ours.estimate, lambda *c: average(twins.against_waiting(chance, c[1])), (0.0, k)
-                ),
+                compare_with_twin(ours.estimate, lambda *c: average(said.decided[c[1]]), (0.0, k)),
             )
             for k in WRONG
         ),
