@@ -1,25 +1,17 @@
 """Advice in closed loop: simglucose's people, an independent ground truth, and the virtual people of firmware_sim.
 
 How much is run is said in the section; HOMETWIN_ADVICE="PEOPLE,DAYS,SEEDS,DAYS" sets it (people of each group of
-simglucose and their days; virtual people of each scenario and theirs; and of each group how many under basal
-modulation too). The issue asks for 10,7 of simglucose. HOMETWIN_ADVICE_STATES: how many random states
-(0: none). HOMETWIN_ADVICE_JOBS: in how many processes.
+simglucose and their days; virtual people of each scenario and theirs). The issue asks for 10,7 of simglucose.
 """
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
-from typing import Final, TypeVar
+from typing import Final
 
-import msgspec
 import numpy as np
 
-from bench.advice_states import search
 from bench.advised_life import SCENARIOS, life
 from bench.bodies import Body
 from bench.closed_loop import (
@@ -29,7 +21,6 @@ from bench.closed_loop import (
     BasalBolus,
     Calculator,
     Decider,
-    Modulating,
     Outcome,
     live,
     padova_patient,
@@ -37,9 +28,7 @@ from bench.closed_loop import (
 from bench.padova import simulator
 from bench.report import Figure, Section, Table
 from core.advice_types import Policy
-from core.chance import MIN_DRAWS, binomial_cdf
-
-T = TypeVar("T")
+from core.chance import binomial_cdf
 
 SEED: Final = 1
 GROUPS: Final = ("adult", "adolescent")
@@ -52,35 +41,16 @@ JUDGED_FROM: Final = 20  # doses; that fewer pass proves nothing, so they only c
 
 def run(quick: bool) -> Section:
     """Everything, or with ``quick`` one person of each kind for a day."""
-    text = "1,1,1,1,0" if quick else os.environ.get("HOMETWIN_ADVICE", "10,7,4,7,0")
-    people, days, virtual, virtual_days, modulated = (int(part) for part in f"{text},0".split(",")[:5])
-    states = 300 if quick else int(os.environ.get("HOMETWIN_ADVICE_STATES", "100000"))
-    jobs = [
-        partial(_padova, group, number, days, number <= modulated)
-        for group in GROUPS
-        for number in range(1, people + 1)
+    text = "1,1,1,1" if quick else os.environ.get("HOMETWIN_ADVICE", "10,7,4,7")
+    people, days, virtual, virtual_days = (int(part) for part in text.split(","))
+    padova = [outcome for group in GROUPS for outcome in _padova(group, people, days)]
+    lives = [
+        life(FIRST_VIRTUAL + k, scenario, virtual_days, advised=advised)
+        for scenario in SCENARIOS
+        for k in range(virtual)
+        for advised in (False, True)
     ]
-    padova = [outcome for outcomes in _each(jobs) for outcome in outcomes]
-    lives = _each(
-        [
-            partial(life, FIRST_VIRTUAL + k, scenario, virtual_days, advised=advised)
-            for scenario in SCENARIOS
-            for k in range(virtual)
-            for advised in (False, True)
-        ]
-    )
     figures = [*_targets(padova), *_safety(padova, "simglucose "), *_safety(lives, "")]
-    if states:
-        seen = search(states)
-        figures.append(
-            Figure(
-                f"{states} random states, absurd ones among them: limits exceeded",
-                "0",
-                f"{len(seen.broken)} ({seen.given} doses, {seen.refused} refusals)",
-                "–",
-                not seen.broken,
-            )
-        )
     tables = (
         _table("simglucose, plasma glucose", padova),
         _table("Virtual people (ground truth C)", lives),
@@ -97,35 +67,23 @@ def run(quick: bool) -> Section:
         f" {len(SCENARIOS)} scenarios; nothing is extrapolated",
         "scenario: three meals (size CV 15 %, counted with CV 25 %, 10 % unannounced), sensitivity ±30 % a day,"
         " simglucose's sensor noise, 15 g when the sensor shows less than 60; the adviser is asked at meals, hourly"
-        " above 150, each quarter of an hour after a refused meal, and whether a low is coming below 100",
+        " above 150, each quarter of an hour after a refused meal, and whether a low is coming below 110",
         "PEERS' own figures for all ten: calculator with corrections 92.0 / 2.8 (adults), 82.3 / 2.4 (adolescents)",
         f"the adviser was asked {sum(o.asked for o in asked)} times and refused {sum(o.refused for o in asked)}: "
         + "; ".join(f"{n} × {text_}…" for text_, n in sorted(why.items(), key=lambda item: -item[1])[:4]),
-        "chosen on seeds 7 and 8 of simglucose; the seed above was met once, for this section",
-        f"basal modulation (research, off by default): {modulated} people of each group"
-        + (f", {MIN_DRAWS} courses" if modulated else "; a fifth number of HOMETWIN_ADVICE runs it"),
-        "not run: OpenAPS oref0 (npm oref0 0.7.1 can be had; its arm is not built)",
+        "not run: OpenAPS oref0; basal modulation (research mode) is not built",
         "simulation is not clinical evidence",
     )
     return Section("advice", "dosing by the twin's advice in closed loop", tables, notes, tuple(figures))
 
 
-def _each(jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """Every job's answer, in order; in HOMETWIN_ADVICE_JOBS processes (1: in this one)."""
-    workers = int(os.environ.get("HOMETWIN_ADVICE_JOBS", "1"))
-    if workers <= 1:
-        return [job() for job in jobs]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(operator.call, jobs))
-
-
-def _padova(group: str, number: int, days: int, modulated: bool) -> list[Outcome]:
-    """One person of simglucose under every controller."""
+def _padova(group: str, people: int, days: int) -> list[Outcome]:
     world = simulator()
     outcomes = []
-    for make in (_basal_bolus, _calculator, _adviser, *([_modulating] if modulated else [])):
-        body = Body(world, f"{group}#{number:03d}")
-        outcomes.append(live(world, body, make(body), days, SEED))
+    for number in range(1, people + 1):
+        for make in (_basal_bolus, _calculator, _adviser):
+            body = Body(world, f"{group}#{number:03d}")
+            outcomes.append(live(world, body, make(body), days, SEED))
     return outcomes
 
 
@@ -137,23 +95,15 @@ def _calculator(body: Body) -> Decider:
     return Calculator(body.carb_ratio, body.correction)
 
 
-def _policy(body: Body) -> Policy:
-    return Policy(
+def _adviser(body: Body) -> Decider:
+    policy = Policy(
         target_mgdl=TARGET_MGDL,
         carb_ratio_g_per_u=body.carb_ratio,
         correction_mgdl_per_u=body.correction,
         max_dose_u=20.0,
         max_iob_u=25.0,
     )
-
-
-def _adviser(body: Body) -> Decider:
-    return Adviser(padova_patient(body), _policy(body))
-
-
-def _modulating(body: Body) -> Decider:
-    policy = msgspec.structs.replace(_policy(body), basal_modulation=True, draws=MIN_DRAWS)
-    return Modulating(padova_patient(body), policy)
+    return Adviser(padova_patient(body), policy)
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[tuple[str, str, list[Outcome]]]:

@@ -15,14 +15,14 @@ import numpy as np
 
 from bench.bodies import Body
 from bench.padova import MEALS, PORTION, START_US, Simulator
-from core.advice_types import MODULATE, Advice, Policy
+from core.advice_types import Advice, Policy
 from core.dosing import calculator_dose, insulin_on_board
 from core.messages import Sample
 from core.patient import Patient, Therapy
 from core.twin import Twin
 from core.units import US_PER_MIN
 
-RUN_IN_DAYS: Final = 7  # two of the twin's three calibrations, and a week of habits
+RUN_IN_DAYS: Final = 2
 MEAL_CV: Final = 0.15
 COUNT_CV: Final = 0.25
 UNANNOUNCED: Final = 0.10
@@ -35,7 +35,7 @@ LOOK_EVERY_MIN: Final = 60  # how often an awake person looks whether a correcti
 CORRECT_ABOVE_MGDL: Final = 150.0
 BOLUS_PAUSE_MIN: Final = 90
 SUGAR_LOOK_MIN: Final = 15
-SUGAR_LOOK_BELOW_MGDL: Final = 100.0  # only then is the adviser asked whether a low is coming
+SUGAR_LOOK_BELOW_MGDL: Final = 110.0  # only then is the adviser asked whether a low is coming
 TARGET_MGDL: Final = 110.0
 LOW_SPAN_MIN: Final = 300
 
@@ -64,7 +64,7 @@ class Day:
 
 
 class Decider(Protocol):
-    """Whoever decides. One that has ``basal_uph(day)`` is asked for the basal rate each five minutes."""
+    """Whoever decides."""
 
     name: str
 
@@ -148,20 +148,6 @@ class Adviser:
         elif answer.dose_u > 0:
             self.given.append(Given(day.minute, answer.p_below_70_bound, answer.p_below_54_bound))
         return answer
-
-
-class Modulating(Adviser):
-    """Research mode: the basal rate too, every five minutes."""
-
-    name = "twin, advice and basal modulation (research)"
-
-    def __init__(self, patient: Patient, policy: Policy) -> None:
-        super().__init__(patient, policy, name=self.name)
-
-    def basal_uph(self, day: Day, usual_uph: float) -> float:
-        """The rate of the next five minutes; the usual one when refused."""
-        answer = self.twin.advise(day.time_us, 0.0, self._policy, MODULATE)
-        return usual_uph if answer.refused or answer.basal_uph is None else answer.basal_uph
 
 
 @dataclass(frozen=True)
@@ -260,7 +246,6 @@ def live(world: Simulator, body: Body, decider: Decider, days: int, seed: int) -
     rescue_at = bolus_at = open_at = -10_000
     rescues = sugars = 0
     insulin_u = 0.0
-    rate_uph = body.basal_uph
     for minute in range(total * 1440):
         if minute % 1440 == 0:
             body.set_sensitivity(float(factors[minute // 1440]))
@@ -269,15 +254,10 @@ def live(world: Simulator, body: Body, decider: Decider, days: int, seed: int) -
         dose_u = carbs_g = 0.0
         now.minute = minute
         if minute % 60 == 0:
-            decider.tell("basal_uph", minute, rate_uph)
+            decider.tell("basal_uph", minute, body.basal_uph)
         if minute % 5 == 0:
             now.cgm_mgdl = float(min(max(body.sensed_mgdl + float(next(noise)), 39.0), 400.0))
             decider.tell("cgm_mgdl", minute, now.cgm_mgdl)
-            if isinstance(who, Modulating):
-                wanted_uph = who.basal_uph(now, body.basal_uph)
-                if wanted_uph != rate_uph:
-                    rate_uph = wanted_uph
-                    decider.tell("basal_uph", minute, rate_uph)
         if minute in meals:
             carbs_g, counted_g = meals[minute]
             if counted_g is not None:
@@ -304,5 +284,5 @@ def live(world: Simulator, body: Body, decider: Decider, days: int, seed: int) -
             now.boluses = [b for b in now.boluses if now.time_us - b[0] < 400 * US_PER_MIN]
             now.boluses.append((now.time_us, dose_u))
             decider.tell("bolus_u", minute, dose_u)
-        body.minute(rate_uph / 60.0 + dose_u, carbs_g)
+        body.minute(body.basal_uph / 60.0 + dose_u, carbs_g)
     return judge(plasma, group, body.name, decider, rescues, sugars, insulin_u)

@@ -54,9 +54,6 @@ HUBER_SD: Final = 3.0
 MISS_EACH_SIDE: Final = 0.047  # a little under 5 %: tracking itself costs some coverage
 BAND_RATE: Final = 0.02
 BAND_RATE_FIRST: Final = 0.08  # while fewer than some 100 targets have been seen
-OWN_NOTES: Final = 384.0  # how many notes the own width looks back on: four days of quarter hours
-OWN_PRIOR: Final = 3.0  # independent forecasts that the band itself is worth
-OWN_RANGE: Final = (0.4, 1.5)
 
 # Layout of the flat array.
 ROW = 2 + K + 4 * H  # time, range, features, base, target, correction, ln scale
@@ -65,8 +62,7 @@ AT_W: Final = AT_P + K * K
 AT_LOW: Final = AT_W + K * H
 AT_HIGH: Final = AT_LOW + H * N_BIN
 AT_SEEN: Final = AT_HIGH + H * N_BIN
-AT_OWN: Final = AT_SEEN + H * N_BIN  # per horizon: weight, squared misses below, above (own_width)
-AT_RING: Final = AT_OWN + 3 * H
+AT_RING: Final = AT_SEEN + H * N_BIN
 AT_MEANS: Final = AT_RING + 2 * RING
 AT_COUNT: Final = AT_MEANS + 3  # ring length, ring next, queue length, queue first
 AT_TIMES: Final = AT_COUNT + 4  # last reading, its value, last push, last learnt
@@ -74,7 +70,6 @@ AT_ACT: Final = AT_TIMES + 4  # last meal, last bolus
 AT_QUEUE: Final = AT_ACT + 2
 SIZE: Final = AT_QUEUE + QUEUE * ROW
 
-Z90: Final = 1.6448536269514722
 _HORIZON = np.array(HORIZONS_MIN)
 _MEAN_TAU_H: Final = (24.0, 6.0, 96.0)
 
@@ -366,14 +361,6 @@ def _learn_band(learn: Any, row: int) -> None:
             continue
         z = (target - learn[at + k] - learn[at + 2 * H + k]) / math.exp(learn[at + 3 * H + k])
         cell = k * N_BIN + band
-        own = AT_OWN + 3 * k
-        for i in range(3):
-            learn[own + i] *= 1.0 - 1.0 / OWN_NOTES
-        learn[own] += 1.0
-        if z < 0.0:
-            learn[own + 1] += (z / learn[AT_LOW + cell]) ** 2
-        else:
-            learn[own + 2] += (z / learn[AT_HIGH + cell]) ** 2
         seen = learn[AT_SEEN + cell]
         learn[AT_SEEN + cell] = seen + 1.0
         rate = max(BAND_RATE, BAND_RATE_FIRST / (1.0 + seen / 100.0))
@@ -383,25 +370,6 @@ def _learn_band(learn: Any, row: int) -> None:
         above = 1.0 if z > high else 0.0
         learn[AT_LOW + cell] = low * math.exp(rate * (below - MISS_EACH_SIDE))
         learn[AT_HIGH + cell] = high * math.exp(rate * (above - MISS_EACH_SIDE))
-
-
-def own_width(learn: Array) -> Array:
-    """float64[2, H]: by how much this person's misses below and above differ from what the bands said, as a factor.
-
-    The bands follow how often a target falls outside, a few per cent of a step at a time, from a population's
-    start; the size of all misses of some days tells a steady person from an unsteady one within days. Neighbouring
-    notes share most of their miss, so they count as one per horizon (at least an hour), the band itself as
-    OWN_PRIOR, and the misses by the upper end of their uncertainty (one-sided 80 %).
-    """
-    record = learn[AT_OWN:AT_RING].reshape(H, 3)
-    notes = np.maximum(record[:, 0], 1e-9)
-    independent = record[:, 0] * PUSH_MIN / np.maximum(_HORIZON, 60.0)
-    out = np.zeros((2, H))
-    for side in range(2):
-        size = 2.0 * Z90**2 * record[:, 1 + side] / notes  # of a half normal: 1 when the band is right
-        cautious = size * (independent + 0.84 * np.sqrt(2.0 * independent))
-        out[side] = np.sqrt((OWN_PRIOR + cautious) / (OWN_PRIOR + independent))
-    return np.asarray(np.clip(out, *OWN_RANGE))
 
 
 @jit

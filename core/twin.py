@@ -30,27 +30,15 @@ from core.models import registry
 from core.models.hovorka import BASAL
 from core.nominal import Nominal, Tuning, make_nominal, with_prior
 from core.patient import LocalTime, Patient
-from core.predictive import (
-    HORIZON_LIMIT_MIN,
-    STEP_MIN,
-    Z90,
-    Care,
-    Futures,
-    MealMisses,
-    Outlook,
-    draw_paths,
-    outlook,
-)
+from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, Futures, Outlook, draw_paths, outlook
 from core.record import RANK, Record
 from core.sensor_clock import ClockOffset, Clocks
-from core.therapy_facts import probe
 from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, US_PER_S, check_value
 
 if TYPE_CHECKING:
     from core.causal.change import Do
     from core.causal.counterfactual import Counterfactual
-    from core.meal_record import MealRecord
 
 Event = Sample
 __all__ = ["Advice", "Event", "ForecastResult", "Innovation", "Patient", "Policy", "Smoothed", "Twin"]
@@ -96,15 +84,6 @@ class Checkpoint(NamedTuple):
     calibrations: int
 
 
-class _Walk(NamedTuple):
-    """Where the last look at innovations ended."""
-
-    turns: int
-    from_us: int
-    track: Track
-    found: list[Innovation]
-
-
 class Twin:
     """See the module. Not thread-safe; one per person."""
 
@@ -134,9 +113,6 @@ class Twin:
         self._start_us: int | None = None  # time of the first event
         self._checkpoints: list[Checkpoint] = []
         self._dirty_us: int | None = None
-        self._walk: _Walk | None = None
-        self._meals: MealRecord | None = None
-        self._turns = 0  # how often the past was gone over again
         self._nominal_at_start()  # a wrong override shall be an error here, not at the first forecast
 
     # ---- the record ---------------------------------------------------------------------------------
@@ -246,60 +222,26 @@ class Twin:
 
         return advise(self, t, carbs_g, policy, question)
 
-    def futures(
-        self, t: int, until_min: float, draws: int, seed: int = 0, care: Care | None = None
-    ) -> Futures:
+    def futures(self, t: int, until_min: float, draws: int, seed: int = 0, habit: bool = True) -> Futures:
         """Drawn futures from ``t`` on, for many plans of (time µs, kind, value) in time order (predictive.Futures)."""
-        return Futures(self._at(t), until_min, draws, (self.seed, seed), care)
-
-    def meal_misses(self, t: int) -> MealMisses | None:
-        """How forecasts after this person's meals up to ``t`` came out (core.meal_record); None with too few."""
-        from core.meal_record import SPAN_US, MealRecord  # asked by advice only
-
-        self._catch_up(t)
-        meals = self._meals
-        if meals is None or meals.turns != self._turns or meals.track.seen_us > t:
-            points = [c.track for c in self._checkpoints if c.track.seen_us <= t]
-            if not points:
-                return None
-            start = next((p for p in points if p.seen_us >= t - SPAN_US), points[-1])
-            begin = start.copy()
-            begin.bind(points[-1].nominal)  # as the twin sees this person now, not before it was calibrated
-            meals = self._meals = MealRecord(begin, self._turns)
-        meals.walk(self.record, t)
-        return meals.misses(self.record, t)
-
-    def correction_factor(self, t: int) -> float:
-        """How far one unit lowers this person's glucose (mg/dL), by the mechanism at ``t``."""
-        track = self._at(t)
-        return float(probe(track.nominal.consts, track.mean[: self.model.N_THETA])[0].max())
+        return Futures(self._at(t), until_min, draws, (self.seed, seed), habit)
 
     def innovations(self, start_us: int, end_us: int) -> list[Innovation]:
         """How each CGM reading in (start, end] differed from what the filter expected of it; pressed ones are left out."""
         self._catch_up(end_us)
-        walk = self._walk
-        if (
-            walk is None
-            or walk.turns != self._turns
-            or walk.from_us > start_us
-            or walk.track.seen_us > end_us
-        ):
-            point = next((c for c in reversed(self._checkpoints) if c.track.seen_us <= start_us), None)
-            if point is None:
-                return []
-            walk = _Walk(self._turns, point.track.seen_us, point.track.copy(), [])
-        track, found = walk.track, [i for i in walk.found if i.time_us > start_us]
+        point = next((c for c in reversed(self._checkpoints) if c.track.seen_us <= start_us), None)
+        if point is None:
+            return []
+        track = point.track.copy()
+        found = []
         for entry in self.record.between(track.seen_us, end_us):
             seen = track.scalars[SC_READINGS]
             self._guide(track, entry.time_us)
             track.apply(entry)
-            track.seen_us = entry.time_us
             if entry.kind == "cgm_mgdl" and entry.time_us > start_us and track.scalars[SC_READINGS] > seen:
                 sign = 1.0 if track.scalars[SC_Z1] >= 0.0 else -1.0
                 found.append(Innovation(entry.time_us, sign * math.sqrt(track.nis)))
-        # Asked again and again as time goes on: go on from here, unless the past changes.
-        self._walk = _Walk(self._turns, start_us, track, found)
-        return list(found)
+        return found
 
     def distances(self, t: int) -> tuple[tuple[str, float], ...]:
         """(log-parameter, standard deviations of its estimate from where the prior puts it) at ``t``."""
@@ -540,7 +482,6 @@ class Twin:
 
     def _calibrate(self, until_us: int) -> None:
         """Nominal values from the record so far, and the filter run over it again from the start."""
-        self._turns += 1
         assert self._start_us is not None
         past = self.record.between(self._start_us - 1, until_us)
         prior = self.prior if until_us > self._prior_from_us else None
@@ -567,7 +508,6 @@ class Twin:
         """Go back to the last checkpoint before ``time_us``."""
         if self._track is None or self._track.seen_us < time_us:
             return
-        self._turns += 1
         while self._checkpoints and self._checkpoints[-1].track.seen_us >= time_us:
             self._checkpoints.pop()
         if self._checkpoints:
