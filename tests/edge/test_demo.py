@@ -16,7 +16,7 @@ FILE = 'timezone = "Europe/London"\nweight_kg = 70\n[therapy]\ncarb_ratio_g_per_
 
 
 def plan(folder: Path) -> DemoPlan:
-    return DemoPlan(None, 300.0, "2d", "", "Europe/London", 2, folder, free_port())
+    return DemoPlan(None, 300.0, "2d", "", "Europe/London", 6, folder, free_port())
 
 
 @pytest.mark.parametrize("is_there", [True, False])
