@@ -184,6 +184,12 @@ def open_database(path: Path, fill: Callable[[sqlite3.Connection], None]) -> tup
     """
     beside = path.with_name(path.name + "-wal")
     made = not path.exists()
+    if made and path.is_symlink():
+        raise InputError(
+            "store is a link to a file that is not there",
+            where=str(path),
+            mend="mount or put back the disk it is on",
+        )
     if made:
         if beside.exists() and beside.stat().st_size:
             raise TamperedError(

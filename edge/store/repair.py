@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ from edge.store.store import BATCH_SAMPLES, Store
 log = structlog.get_logger()
 
 KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
+WHOLE_SUFFIX: Final = "-whole"  # of a damaged file of which nothing could be carried over
 US_PER_MS: Final = 1000
 REPAIR_BLOB: Final = "repair"  # where the hub remembers the last report
 _ROW_TABLES: Final[tuple[Table, ...]] = tuple(t for t in COMMITTED if t is not Table.KEYRING)
@@ -124,7 +126,12 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
     try:
         try:
             return _carry_over(path, key, hub_id, clock, reason)
-        except (HometwinError, sqlite3.Error, OSError, ValueError, OverflowError) as err:
+        except WrongKeyError:
+            raise  # whoever holds the right key can still repair it: nothing is begun anew under this one
+        except (
+            *(HometwinError, sqlite3.Error, OSError),
+            *(ValueError, OverflowError, TypeError, AttributeError),
+        ) as err:
             # Nothing could be carried over (no key opens it, no space): begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
             aside = _set_aside_whole(path, clock)
@@ -189,16 +196,26 @@ def _keys(
 ) -> tuple[KeyRecords, Sealer]:
     """The wrapped keys: the file's own when the head vouches for them, else the copy's."""
     usable: list[tuple[KeyRecords, Ring]] = []
+    refused: WrongKeyError | None = None
     for records in (read_key_records(db), load_copy(path)):
         if records is not None:
-            with contextlib.suppress(TamperedError, WrongKeyError):
+            try:
                 usable.append((records, unlock(records, path, key, hub_id)))
+            except WrongKeyError as err:
+                refused = refused or err
+            except TamperedError:
+                continue
     if not usable:
+        if refused is not None:
+            raise refused
         raise TamperedError("no wrapped key is left", where=str(path))
     for records, ring in usable:
         sealer = ring.sealer()
         head, sums = _head(db, sealer), Head(sealer.commitment_key)
-        for number, sealed in records.keyring:
+        readable = [item for item in records.keyring if isinstance(item[1], bytes)]
+        if len(readable) < len(records.keyring):
+            continue  # never made by us
+        for number, sealed in readable:
             sums.add(Table.KEYRING, row_ident(number), marks(sealed))
         if head is None or sums.agrees(head, Table.KEYRING):
             return records, sealer
@@ -399,8 +416,11 @@ def _ask_again(store: Store, first_lost_row: int, clock: Clock) -> None:
 
 
 def _name_aside(path: Path, clock: Clock) -> Path:
-    number = max(1, clock.now_us() // US_PER_MS)
-    while (aside := path.with_name(f"{path.name}{ASIDE_SUFFIX}{number}")).exists():
+    # Above every other, whatever the clock says: the lowest are forgotten first.
+    number = max([1, clock.now_us() // US_PER_MS, *(n + 1 for n, _ in _asides(path))])
+    while (aside := path.with_name(f"{path.name}{ASIDE_SUFFIX}{number}")).exists() or (
+        aside.with_name(aside.name + WHOLE_SUFFIX).exists()
+    ):
         number += 1
     return aside
 
@@ -408,6 +428,7 @@ def _name_aside(path: Path, clock: Clock) -> Path:
 def _set_aside_whole(path: Path, clock: Clock) -> str:
     """Rename the file and its log: works without any space."""
     aside = _name_aside(path, clock)
+    aside = aside.with_name(aside.name + WHOLE_SUFFIX)  # the only copy: never forgotten
     try:
         for suffix in ("-wal", ""):  # the log first: without its store it is only set aside at the next start
             file = path.with_name(path.name + suffix)
@@ -418,15 +439,19 @@ def _set_aside_whole(path: Path, clock: Clock) -> str:
         raise StoreError(
             f"damaged store cannot be set aside: {err.strerror}", where=str(path), mend="check the disk"
         ) from None
-    _forget_oldest(path)
     return aside.name
+
+
+def _asides(path: Path) -> list[tuple[int, Path]]:
+    """Damaged stores set aside by number, lowest first; logs that were set aside are none."""
+    pattern = re.compile(re.escape(path.name + ASIDE_SUFFIX) + "([0-9]{1,18})")
+    found = [(pattern.fullmatch(p.name), p) for p in path.parent.iterdir()]
+    return sorted((int(match[1]), p) for match, p in found if match)
 
 
 def _forget_oldest(path: Path) -> None:
     """Damaged files beyond the newest few go; the oldest first."""
     with contextlib.suppress(OSError):
-        aside = [p for p in path.parent.glob(path.name + ASIDE_SUFFIX + "*") if not p.name.endswith("-wal")]
-        aside.sort(key=lambda p: (len(p.name), p.name))
-        for old in aside[:-KEPT_ASIDE]:
+        for _, old in _asides(path)[:-KEPT_ASIDE]:
             old.unlink()
             old.with_name(old.name + "-wal").unlink(missing_ok=True)

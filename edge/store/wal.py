@@ -26,6 +26,7 @@ _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian 
 _HEADER_BYTES: Final = 32
 _FRAME_HEADER_BYTES: Final = 24
 _MASK: Final = 0xFFFFFFFF
+_PAGE_BYTES: Final = 4096  # of our files; database.py imports this module
 
 
 class _Frame(NamedTuple):
@@ -69,7 +70,7 @@ def _lost_a_commit(log: Path, taken: int) -> bool:
         magic, _, page_size = struct.unpack(">3I", header[:12])
         order = ">" if magic == _MAGIC[1] else "<"
         whole = _checksum(header[:24], (0, 0), order) == struct.unpack(">2I", header[24:])
-        if magic not in _MAGIC or not whole:
+        if magic not in _MAGIC or not whole or page_size != _PAGE_BYTES:
             # It is synced before the first frame is written.
             return bool(file.read(_FRAME_HEADER_BYTES).strip(b"\0"))
         handle = file.fileno()

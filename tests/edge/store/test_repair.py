@@ -362,3 +362,53 @@ def test_only_the_newest_damaged_files_are_kept(full: Path) -> None:
         store.append([reading(10**6 + store.last_row)])
         store.close()
     assert len(list(full.parent.glob("*.damaged-*"))) == KEPT_ASIDE
+
+
+def test_a_clock_behind_does_not_let_the_file_just_set_aside_be_forgotten(full: Path) -> None:
+    for number in range(KEPT_ASIDE):
+        full.with_name(f"{full.name}.damaged-{START_US + number}").write_bytes(b"older, by a clock ahead")
+        full.with_name(f"{full.name}.damaged-log-{number}").write_bytes(b"a log")
+    sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    repaired(full)[0].close()  # asserts that the set aside file is there
+    assert len(list(full.parent.glob("*.damaged-log-*"))) == KEPT_ASIDE
+
+
+def test_a_file_of_which_nothing_was_carried_over_is_never_forgotten(full: Path) -> None:
+    full.write_bytes(b"noise" * 4000)
+    copy_path(full).unlink()
+    store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
+    store.close()
+    assert report is not None
+    _repair_often(full)
+    assert (full.parent / report.set_aside).read_bytes() == b"noise" * 4000
+
+
+def _repair_often(full: Path) -> None:
+    for number in range(KEPT_ASIDE + 1):
+        with open_store(full) as store:
+            store.append([reading(n) for n in range(number * 10, number * 10 + 10)])
+        sql(full, f"DELETE FROM tail WHERE number < {HEAD_ROW}")
+        open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())[0].close()
+
+
+@pytest.mark.parametrize("wrong", ["key", "hub"])
+def test_a_wrong_key_on_a_damaged_store_begins_nothing_anew(full: Path, wrong: str) -> None:
+    data = bytearray(full.read_bytes())
+    data[68] ^= 1  # of the application id
+    full.write_bytes(data)
+    key, hub = (b"x" * 32, HUB) if wrong == "key" else (KEY, "other")
+    with pytest.raises(WrongKeyError):
+        open_or_repair(full, key, hub_id=hub, clock=FixedClock())
+    assert full.read_bytes() == data
+    assert not list(full.parent.glob("*.damaged-*"))
+    assert rows_of(repaired(full)[0]) == every_row()
+
+
+def test_a_keyring_record_that_is_no_bytes_is_left_behind(full: Path) -> None:
+    with open_store(full) as store:
+        slot = store.keys.add(b"o" * 32)
+    copy_path(full).unlink()
+    sql(full, f"UPDATE keyring SET sealed = 7 WHERE number >> 8 = {slot}")
+    store, report = repaired(full)
+    assert report.distrusted["keyring"] == 1
+    assert rows_of(store) == every_row()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from pathlib import Path
 
 import pytest
 
-from core.errors import StoreError, TamperedError
+from core.errors import InputError, StoreError, TamperedError
+from edge.store.wal import _checksum, _lost_a_commit
 from tests.edge.store.conftest import open_store, reading
 from tests.system.faults.disk import IOERR_FSYNC, Action, Disk, Op
 from tests.system.faults.power_cut import get_files, put_files
@@ -99,3 +101,19 @@ def test_a_full_disk_does_not_keep_a_store_with_a_log_from_opening(path: Path) -
     put_files(path.parent, files)
     with Disk(lambda op: sqlite3.SQLITE_FULL if op.kind == "write" else None), open_store(path) as store:
         assert store.last_row == 2
+
+
+@pytest.mark.parametrize("page_size", [0, 7, 4097, 1 << 31])
+def test_a_log_of_other_pages_than_ours_is_damage(path: Path, page_size: int) -> None:
+    header = bytearray(struct.pack(">8I", 0x377F0682, 3007000, page_size, 0, 1, 2, 0, 0))
+    header[24:] = struct.pack(">2I", *_checksum(bytes(header[:24]), (0, 0), "<"))
+    log = path.with_name(path.name + "-wal")
+    log.write_bytes(bytes(header) + b"x" * 3 * FRAME)
+    assert _lost_a_commit(log, 0)
+
+
+def test_a_link_to_a_disk_that_is_not_there_is_no_new_store(path: Path) -> None:
+    path.symlink_to(path.with_name("unmounted"))
+    with pytest.raises(InputError, match="link"):
+        open_store(path)
+    assert path.is_symlink()
