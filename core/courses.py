@@ -22,7 +22,7 @@ from core.jit import jit
 from core.models import hovorka as model
 from core.record import RANK
 from core.track import Track
-from core.units import US_PER_MIN
+from core.units import US_PER_MIN, check_value
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -61,6 +61,11 @@ class Rate(NamedTuple):
         other = self.amount * 1000.0 / 60.0
         return max(0.0, rate_mupm + other) if self.operator == "+=" else other
 
+    @property
+    def changes_nothing(self) -> bool:
+        """A factor of one, or nothing added."""
+        return self.amount == {"*=": 1.0, "+=": 0.0}.get(self.operator)
+
 
 class World(NamedTuple):
     """Inputs over steps that may differ in length; n_steps rows."""
@@ -74,6 +79,7 @@ class World(NamedTuple):
     meal_mmol_per_kg: Array  # the same, of a meal fully believed (without ln_ag and errors)
     meal: Ints  # its number, −1 without
     on_grid: NDArray[np.bool_]  # steps that end on the grid of start + k·5 min
+    basal_ratio: tuple[float, float] = (1.0, 1.0)  # least and most of the basal rate beside the unchanged
 
     @property
     def grid_us(self) -> Ints:
@@ -105,8 +111,12 @@ def make_world(track: Track, acts: Sequence[Act], end_us: int, rates: Sequence[R
     """Inputs from where ``track`` stands to ``end_us``. ``track`` is moved: inputs only, never its state.
 
     acts: from the track's time on, in order; those at ``end_us`` and later are left. rates: changes of whatever
-    basal rate would have flowed.
+    basal rate would have flowed; InputError when they make one that no pump gives.
     """
+    rates = [
+        rate for rate in rates if not rate.changes_nothing
+    ]  # a cut alone would move the course by a rounding
+    ratios = [1.0]
     edges = sorted({t for rate in rates for t in (rate.from_us, rate.to_us)})
     start_us = track.time_us
     consts = track.nominal.consts
@@ -151,10 +161,14 @@ def make_world(track: Track, acts: Sequence[Act], end_us: int, rates: Sequence[R
         stop_us = min([stop_us, *(edge for edge in edges if edge > now_us)])
         dt_min = (stop_us - now_us) / US_PER_MIN
         track.hold_inputs()
-        flowing = track.held[model.BASAL]
+        flowing = float(track.held[model.BASAL])
         for rate in rates:
             if rate.from_us <= now_us < rate.to_us:
                 track.held[model.BASAL] = rate.of(float(track.held[model.BASAL]))
+        changed = float(track.held[model.BASAL])
+        if changed != flowing:
+            check_value("basal_uph", round(changed * 60.0 / 1000.0, 9), "do basal_uph")
+            ratios.append(changed / flowing if flowing > 0.0 else math.inf)
         model.drive(track.drivers, track.held, consts, dt_min, 1, buffer)
         track.held[model.BASAL] = flowing
         ends.append(stop_us)
@@ -187,6 +201,7 @@ def make_world(track: Track, acts: Sequence[Act], end_us: int, rates: Sequence[R
         np.array(meals),
         np.array(numbers, dtype=np.int64),
         on_grid,
+        (min(ratios), max(ratios)),
     )
 
 

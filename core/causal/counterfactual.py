@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from core.causal.change import DOSES, PULSE, RATE, Do, parse_all
+from core.causal.change import DOSES, PARAMETERS, PULSE, RATE, Do, parse_all
 from core.causal.do import Changed, apply
 from core.causal.domain import Caution, Question, judge
 from core.courses import (
@@ -58,6 +58,8 @@ SPLIT_DRAWS: Final = 80  # for each source of uncertainty
 STRUCTURE_LN_SD: Final = 0.30
 LOWEST_MGDL: Final = 10.0
 HIGHEST_MGDL: Final = 1000.0
+INSULIN: Final = ("bolus_u", "long_acting_u")
+RISE_MGDL: Final = 5.0  # by more insulin alone: the solver's steps are too long for it
 INPUTS: Final = (*DOSES, RATE, PULSE)
 APPROXIMATIONS: Final = (
     "People are drawn by randomised maximum likelihood around one mode; sensor error is taken as stationary.",
@@ -211,6 +213,8 @@ def answer(known: Abduction, changes: str | Do | Iterable[str | Do]) -> Counterf
     world = make_world(known.track.fork(), changed.acts, known.end_us, changed.rates)
     factual, other = _paths(known, known.groups, changed, world)
     effect = other - factual
+    if float(effect.max()) > RISE_MGDL and _only_more_insulin(known.acts, changed, world):
+        raise InputError("this is more insulin than the model can follow", where="do", mend="ask for less")
     sources = {}
     for name, groups in known.sources.items():
         one, two = _paths(known, groups, changed, world)
@@ -235,6 +239,7 @@ def answer(known: Abduction, changes: str | Do | Iterable[str | Do]) -> Counterf
             last_us,
             _more(other < 54.0, factual < 54.0),
             _more(other > 400.0, factual > 400.0),
+            world.basal_ratio,
         )
     )
     mean_effect = effect.mean(axis=0)
@@ -291,6 +296,19 @@ def _paths(known: Abduction, groups: Sequence[_Group], changed: Changed, world: 
     factor = np.concatenate([g.structure for g in groups])
     other = factual + factor * (MGDL_PER_MMOLL * np.concatenate(courses, axis=1) - factual)
     return np.clip(factual, LOWEST_MGDL, HIGHEST_MGDL), np.clip(other, LOWEST_MGDL, HIGHEST_MGDL)
+
+
+def _only_more_insulin(before: Sequence[Act], changed: Changed, world: World) -> bool:
+    """Whether nothing but more insulin, or insulin that works better, acts: glucose cannot rise of it."""
+    totals: dict[tuple[int, str], float] = {}
+    for sign, acts in ((-1.0, before), (1.0, changed.acts)):
+        for act in acts:
+            if act.kind != RATE:
+                key = (act.time_us, act.kind)
+                totals[key] = totals.get(key, 0.0) + sign * act.value
+    doses = all(v >= -1e-9 if kind in INSULIN else abs(v) < 1e-9 for (_, kind), v in totals.items())
+    better = all(place == PARAMETERS["s"] and ln >= 0.0 for _, _, place, ln in changed.shifts)
+    return doses and better and world.basal_ratio[0] >= 1.0 - 1e-9
 
 
 def _more(changed: NDArray[np.bool_], before: NDArray[np.bool_]) -> float:

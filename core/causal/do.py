@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from core.causal.change import PARAMETERS, PULSE, RATE, Do
+from core.causal.change import MAX_MULTIPLE, PARAMETERS, PULSE, RATE, Do
 from core.courses import UNKNOWN_MEAL, Act, Rate, in_order
 from core.errors import InputError
 from core.units import US_PER_MIN, check_value
@@ -39,6 +39,11 @@ def apply(
         first, last = _span(change, start_us, end_us)
         if change.target in PARAMETERS:
             shifts.append((first, last, PARAMETERS[change.target], math.log(change.amount)))
+            if abs(largest_shift(shifts, PARAMETERS[change.target])) > math.log(MAX_MULTIPLE) + 1e-9:
+                raise InputError(
+                    f"the factors together leave {1 / MAX_MULTIPLE:g} to {MAX_MULTIPLE:g}",
+                    where=f"do {change.target}",
+                )
         elif change.target == RATE:
             operator, amount = change.operator, change.amount
             if operator == "-=":
@@ -50,6 +55,13 @@ def apply(
             held, new = _doses(change, held, (first, last), (start_us, end_us), first_new_meal + added)
             added += new
     return Changed(tuple(in_order(held)), tuple(rates), tuple(shifts), added)
+
+
+def largest_shift(shifts: Sequence[tuple[int, int, int, float]], place: int) -> float:
+    """The ln factor farthest from 0 that a parameter has at any time under all its changes."""
+    own = [s for s in shifts if s[2] == place]
+    sums = (sum(s[3] for s in own if s[0] <= t < s[1]) for t in {s[0] for s in own} | {s[1] for s in own})
+    return max(sums, key=abs, default=0.0)
 
 
 def _span(change: Do, start_us: int, end_us: int) -> tuple[int, int]:
@@ -76,7 +88,12 @@ def _doses(
     else:
         hit = [a.kind == change.target and first <= a.time_us < last for a in acts]
     if not any(hit):
-        if change.operator == "=" and change.from_us is not None and change.to_us is None:
+        if (
+            change.operator == "="
+            and change.amount > 0
+            and change.from_us is not None
+            and change.to_us is None
+        ):
             meal = new_meal if change.target == "carbs_g" else UNKNOWN_MEAL
             return [*acts, Act(first, change.target, change.amount, meal)], int(meal != UNKNOWN_MEAL)
         raise InputError(

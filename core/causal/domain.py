@@ -7,6 +7,7 @@ outside the domain. The others tell what the answer rests on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.causal.change import DOSES, PARAMETERS, PULSE, RATE, Do
-from core.causal.do import Changed
+from core.causal.do import Changed, largest_shift
 from core.courses import Act
 from core.refine import Fit, Reading
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
@@ -58,6 +59,7 @@ class Question(NamedTuple):
     last_reading_us: int | None
     share_low: float  # of courses that go below 54 mg/dL only because of the change
     share_high: float  # above 400 mg/dL
+    basal_ratio: tuple[float, float]  # least and most of the changed basal rate beside what flowed
 
 
 def judge(q: Question) -> tuple[Caution, ...]:
@@ -87,18 +89,17 @@ def _sizes(q: Question) -> Iterable[Caution]:
                     True,
                     f"The window's total of {kind} becomes {ratio:.2g} times what it was: a change this large was not tested.",
                 )
-    for rate in q.changed.rates:
-        if (rate.operator == "*=" and not BASAL_RANGE[0] <= rate.amount <= BASAL_RANGE[1]) or (
-            rate.operator == "=" and rate.amount == 0.0
-        ):
-            yield Caution(
-                "basal",
-                True,
-                "Basal insulin leaves the range the model can follow: without insulin glucose rises faster in people.",
-            )
+    least, most = q.basal_ratio
+    if least < BASAL_RANGE[0] - 1e-9 or most > BASAL_RANGE[1] + 1e-9:
+        yield Caution(
+            "basal",
+            True,
+            "Basal insulin leaves the range the model can follow: without insulin glucose rises faster in people.",
+        )
+    for name, place in PARAMETERS.items():
+        if abs(largest_shift(q.changed.shifts, place)) > math.log(LARGEST_FACTOR) + 1e-9:
+            yield Caution("parameter", True, f"{name} leaves what people change from day to day.")
     for change in q.changes:
-        if change.target in PARAMETERS and not 1 / LARGEST_FACTOR <= change.amount <= LARGEST_FACTOR:
-            yield Caution("parameter", True, f"{change.target} leaves what people change from day to day.")
         if change.target == PULSE:
             yield Caution(
                 "activity",

@@ -15,6 +15,7 @@ from tests.core.people import DAY_US, MIN_US, START_US, Life, live
 DAYS = 3
 LAST_DAY = (START_US + 2 * DAY_US, START_US + 3 * DAY_US)
 LAST_DAY_STEPS = slice(2 * 288, 3 * 288)  # of a life: row k is at the end of its step
+OFF_GRID = "basal_uph@2023-11-17T10:02..2023-11-17T12:03*=1"
 PATIENT = Patient(weight_kg=75.0)
 
 
@@ -35,7 +36,9 @@ def known(twin: Twin) -> Abduction:
     return abduct(twin, *LAST_DAY, draws=400)
 
 
-@pytest.mark.parametrize("change", [(), "bolus_u*=1", "basal_uph*=1", "carbs_g+=0", "s*=1", "bolus_u>>0"])
+@pytest.mark.parametrize(
+    "change", [(), "bolus_u*=1", "basal_uph*=1", "carbs_g+=0", "s*=1", "bolus_u>>0", OFF_GRID]
+)
 def test_no_change_has_exactly_no_effect(known: Abduction, change: str) -> None:
     found = answer(known, change)
     assert not np.any(found.counterfactual_paths - found.factual_paths)
@@ -187,3 +190,28 @@ def test_therapy_is_an_observation_of_the_body_not_the_truth(life: Life) -> None
         effect = answer(known, "bolus_u*=0.8").effect.mean
         found.append(float(np.max(effect)))
     assert 1.02 * found[0] < found[1] < 2.5 * found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        (("basal_uph-=5",), "basal"),
+        (("basal_uph*=0.6", "basal_uph*=0.6"), "basal"),
+        (("s*=0.6", "s*=0.6"), "parameter"),
+    ],
+)
+def test_the_domain_is_judged_by_what_the_changes_make_together(
+    known: Abduction, changes: tuple[str, ...], code: str
+) -> None:
+    assert code in codes(answer(known, changes))
+
+
+@pytest.mark.parametrize("changes", ["basal_uph+=100", ("basal_uph=35", "basal_uph*=10")])
+def test_a_basal_rate_no_pump_gives_is_refused(known: Abduction, changes: str) -> None:
+    with pytest.raises(InputError, match="basal_uph"):
+        answer(known, changes)
+
+
+def test_more_insulin_that_would_raise_glucose_is_refused(known: Abduction) -> None:
+    with pytest.raises(InputError, match="more insulin"):
+        answer(known, ("bolus_u=100", "s*=10"))

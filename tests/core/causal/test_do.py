@@ -148,6 +148,8 @@ def test_a_heart_rate_is_set_over_a_span() -> None:
     "text",
     [
         "carbs_g@2026-01-02T12:30*=2",  # nothing is logged there
+        "carbs_g@2026-01-02T12:30=0",  # nor can nothing be taken away
+        "bolus_u@2026-01-02T12:30=0",
         "long_acting_u*=0.5",
         "bolus_u<<150",  # before the window
         "carbs_g@2026-01-02T09:00=10",  # outside
@@ -160,3 +162,9 @@ def test_a_change_without_anything_to_change_is_refused(text: str) -> None:
     changes = parse_all(text if "*=10" not in text else [text, "bolus_u*=10"], LONDON)
     with pytest.raises(InputError):
         apply(changes, acts(), START, END, 2)
+
+
+def test_factors_of_a_parameter_are_bounded_together() -> None:
+    with pytest.raises(InputError, match="together"):
+        apply(parse_all(["s*=5", "s*=5"], LONDON), acts(), START, END, 2)
+    assert len(apply(parse_all(["s*=5", "ti*=5", "s*=0.2"], LONDON), acts(), START, END, 2).shifts) == 3
