@@ -171,6 +171,11 @@ class StoreCare:
         if not self._config.raw_days or 0 <= now_us - self._thinned_us < THIN_EVERY_US:
             return
         self._thinned_us = now_us
+        # Age counts from the newest reading: a clock that is years ahead must not make a record of yesterday old.
+        newest = await self._thread(self._store.read, max(0, self._store.last_row - 1), 1)
+        if not newest:
+            return
+        now_us = min(now_us, newest[0][1].time_us)
         before_us, thinned = now_us - self._config.raw_days * US_PER_DAY, 0
         while count := await self._thread(self._store.thinner.thin, before_us, cloud=self._cloud):
             thinned += count

@@ -27,6 +27,7 @@ from core.errors import ConfigError
 from core.models.hovorka import Array
 from core.virtual import Habits
 
+MIN_PRECISION: Final = 1e-6  # of half_width and detect
 MAX_PEOPLE: Final = 100_000
 MAX_DAYS: Final = 90
 MAX_ADVICE_DRAWS: Final = 5000
@@ -146,8 +147,8 @@ class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         given = [v for v in (self.people, self.half_width, self.detect) if v is not None]
         if len(given) != 1:
             raise ConfigError("give exactly one of people, half_width and detect", where="size")
-        if not (math.isfinite(given[0]) and given[0] > 0):
-            raise ConfigError("must be above 0", where="size")
+        if not (math.isfinite(given[0]) and given[0] >= MIN_PRECISION):
+            raise ConfigError(f"must be {MIN_PRECISION:g} or more", where="size")
         if self.people is not None and not 2 <= self.people <= MAX_PEOPLE:
             raise ConfigError(f"must lie in 2..{MAX_PEOPLE}", where="size.people")
         if not 0.5 <= self.power < 1:
@@ -193,6 +194,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("must be 2..8", where="arms")
         if len({arm.name for arm in self.arms}) != len(self.arms):
             raise ConfigError("two arms have the same name", where="arms")
+        people = self.size.people
+        if self.design == "parallel" and people is not None and people < 2 * len(self.arms):
+            raise ConfigError("a parallel trial needs two people for each arm", where="size.people")
         if not 1 <= self.days <= MAX_DAYS or not 0 <= self.warmup_days <= 14:
             raise ConfigError(f"days must lie in 1..{MAX_DAYS}, warmup_days in 0..14", where="days")
         if not 0 <= self.seed < 2**63:
@@ -213,5 +217,7 @@ def read_plan(path: Path) -> tuple[Plan, bytes]:
         ) from None
     try:
         return msgspec.toml.decode(text, type=Plan), text
+    except RecursionError:
+        raise ConfigError("nested too deep", where=path.name) from None
     except (msgspec.MsgspecError, ValueError) as err:
         raise ConfigError(str(err), where=path.name, mend="see docs/trials.md for the known keys") from None

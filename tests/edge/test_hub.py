@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.clock import SystemClock
@@ -233,6 +234,23 @@ async def test_a_repaired_store_and_a_full_disk_are_told_and_stop_nothing(
     await ring_until(hub, lambda: watch.written == [2])
     clock.us += 25 * 60 * US_PER_MIN
     assert not hub.care.repaired  # told for a day; it stays in the audit log
+    hub.thread.close()
+    hub.store.close()
+
+
+async def test_a_clock_that_is_years_ahead_makes_no_record_old(tmp_path: Path) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    for n in range(600):
+        hub.store.append((msgspec.structs.replace(reading(clock, 120), seq=1000 + n),))
+        clock.us += 5 * US_PER_MIN
+    before = hub.store.last_row
+    config = msgspec.structs.replace(hub.config.store, raw_days=90)
+    clock.us += 10 * 365 * 24 * 60 * US_PER_MIN
+    hub.care = StoreCare(config, hub.store, hub.thread, clock, cloud=False)
+    await hub.care._thin_the_old()
+    assert hub.care.thinned == 0
+    assert len(hub.store.read(0, 1000)) == before
     hub.thread.close()
     hub.store.close()
 

@@ -71,6 +71,12 @@ def made(p: Plan, folder: Path, **how: object) -> list[Row]:
         (PLAN.format(people=8) + "doses = 'advice'\nadvice_draws = 10", "advice_draws"),
         (PLAN.format(people=8) + "doses = 'advice'\nmax_bolus_u = 0", "max_bolus_u"),
         ("\x00", "trial.toml"),
+        ("a=" + "[" * 100_000, "trial.toml"),
+        (PLAN.format(people=8).replace("people = 8", "half_width = 1e-200"), "1e-06 or more"),
+        (
+            PLAN.format(people="3").replace("seed = 3", "seed = 3\ndesign = 'parallel'"),
+            "two people for each arm",
+        ),
     ],
 )
 def test_a_wrong_plan_says_what_is_wrong(tmp_path: Path, text: str, match: str) -> None:
