@@ -209,6 +209,8 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
+    # Its notes would run into the progress bar: the command's own handler is on the root logger.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     # Workers sample their own stacks every 10 ms unless told not to: a tenth of a small machine.
     quiet = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.limit": "1h"}
     with dask.config.set(quiet):
