@@ -36,7 +36,7 @@ from edge.store.refill import Refill, Wanted
 from edge.store.salvage import attach, read_head_record, read_key_records, read_rows, with_first_page
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment, encode_segment, read_summary
-from edge.store.slots import KeyRecords, Ring, load_copy, load_first_page, slot_of, unlock
+from edge.store.slots import COPY_SUFFIX, KeyRecords, Ring, load_copy, load_first_page, slot_of, unlock
 from edge.store.store import BATCH_SAMPLES, Store
 
 log = structlog.get_logger()
@@ -426,11 +426,12 @@ def _name_aside(path: Path, clock: Clock) -> Path:
 
 
 def _set_aside_whole(path: Path, clock: Clock) -> str:
-    """Rename the file and its log: works without any space."""
+    """Rename the file, its log and the copy of its keys, which may be the only good one: works without any space."""
     aside = _name_aside(path, clock)
     aside = aside.with_name(aside.name + WHOLE_SUFFIX)  # the only copy: never forgotten
     try:
-        for suffix in ("-wal", ""):  # the log first: without its store it is only set aside at the next start
+        # The log first: without its store it is only set aside at the next start.
+        for suffix in ("-wal", COPY_SUFFIX, ""):
             file = path.with_name(path.name + suffix)
             if file.exists():
                 file.rename(aside.with_name(aside.name + suffix))

@@ -15,7 +15,7 @@ from core.messages import Sample
 from edge.store.head import HEAD_ROW
 from edge.store.journal import check_chain, read_line
 from edge.store.repair import KEPT_ASIDE, RepairReport, open_or_repair
-from edge.store.slots import copy_path
+from edge.store.slots import COPY_SUFFIX, copy_path
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store, reading
 from tests.edge.store.test_tamper import cells, flip, sql
@@ -343,6 +343,7 @@ def test_without_space_for_a_new_file_the_damaged_one_is_only_renamed(
     full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    sql(full, "DELETE FROM keyring")
 
     def no_space(*_: object) -> None:
         raise StoreError("no space left")
@@ -352,6 +353,17 @@ def test_without_space_for_a_new_file_the_damaged_one_is_only_renamed(
     assert report is not None
     assert report.kept == {}
     assert store.last_row == 0
+    store.close()
+    monkeypatch.undo()  # there is space again: the file and its own copy of the keys give back what they hold
+    for end in ("", COPY_SUFFIX):
+        full.with_name(report.set_aside + end).rename(full.with_name(full.name + end))
+    for end in ("-wal", "-shm"):
+        full.with_name(full.name + end).unlink(missing_ok=True)
+    store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
+    assert report is not None
+    assert report.kept["segments"] >= 1
+    assert store.last_row > 0
+    store.close()
 
 
 def test_only_the_newest_damaged_files_are_kept(full: Path) -> None:
