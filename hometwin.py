@@ -34,14 +34,6 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", envvar="HOMETWIN_CONFIG", help="The hub's TOML file.", show_envvar=True),
 ]
 DEFAULT_CONFIG = Path("/etc/hometwin/hub.toml")
-SIM_HELP = """hometwin sim PART OPTIONS: one part of the virtual world, as `hometwin demo` starts it.
-
-  air      the virtual Bluetooth air:        hometwin sim air --port 9000
-  sensors  virtual devices on that air:      hometwin sim sensors --air 127.0.0.1:9000 --person 1
-                                               --from 2026-01-05T00:00 --for 2d --state FOLDER
-  person   a virtual person's patient file:  hometwin sim person --person 1
-
-hometwin sim PART --help lists all options of a part. HOMETWIN_CLOCK sets the pace (hometwin demo does)."""
 ADVICE_TIMEOUT_S = 60.0  # a Raspberry Pi simulates for some seconds
 
 advice_app = typer.Typer(help="Approved advice on the running hub: list it, say what was done, ask for more.")
@@ -563,10 +555,11 @@ def sim(
     """Run one part of the virtual world: the air, its sensors, or print a virtual person's patient file."""
     import runpy
 
+    import firmware_sim
     from core.errors import InputError
 
     if part in ("--help", "-h"):
-        typer.echo(SIM_HELP)
+        typer.echo(firmware_sim.HELP)
         return
     if part not in ("air", "sensors", "person"):
         raise InputError(
