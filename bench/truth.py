@@ -62,6 +62,7 @@ class Scored:
     """One person's forecasts: arrays [n_times, n_horizons]; NaN where there was no reading."""
 
     now: np.ndarray
+    plasma_now: np.ndarray
     plasma: np.ndarray
     cgm: np.ndarray
     mean: np.ndarray
@@ -108,12 +109,24 @@ def score(record: Record, weight_kg: float) -> Scored:
         later = [s for s in samples[k + 1 : k + 120] if s.kind in INPUTS and s.time_us <= until_us]
         knowing = twin.forecast(t_us, HORIZONS_MIN, planned=later).forecast if later else forecast
         plasma = [record.truth.plasma_at(t_us + h * US_PER_MIN) for h in HORIZONS_MIN]
-        rows.append((reading, *plasma, *forecast.mean, *forecast.sd, *knowing.mean, t_us / US_PER_MIN))
+        rows.append(
+            (
+                reading,
+                record.truth.plasma_at(t_us),
+                *plasma,
+                *forecast.mean,
+                *forecast.sd,
+                *knowing.mean,
+                t_us / US_PER_MIN,
+            )
+        )
     table = np.array(rows)
     n = len(HORIZONS_MIN)
     shown = np.column_stack([interpolate(cgm[:, 0], cgm[:, 1], table[:, -1] + h, 11.0) for h in HORIZONS_MIN])
-    parts = [table[:, 1 + i * n : 1 + (i + 1) * n] for i in range(4)]
-    return Scored(table[:, 0], parts[0], shown, parts[1], parts[2], parts[3], np.array(innovations))
+    parts = [table[:, 2 + i * n : 2 + (i + 1) * n] for i in range(4)]
+    return Scored(
+        table[:, 0], table[:, 1], parts[0], shown, parts[1], parts[2], parts[3], np.array(innovations)
+    )
 
 
 def _rmse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -129,6 +142,13 @@ def _forecast_rows(
         aims = [getattr(p, target) for p in people]
         last = np.mean([_rmse(p.now[:, None], aim) for p, aim in zip(people, aims, strict=True)], axis=0)
         rows.append((f"persistence, {label}, {target}", *_text(last), ""))
+        if target == "plasma":  # what a sensor without any error would be worth
+            held = np.mean(
+                [_rmse(p.plasma_now[:, None], aim) for p, aim in zip(people, aims, strict=True)], axis=0
+            )
+            ratios["held"] = held / last
+            shares = " ".join(f"{r:.2f}" for r in ratios["held"][1:])
+            rows.append((f"true plasma now, held, {label}, {target}", *_text(held), shares))
         for name, field in (("twin", "mean"), ("twin, inputs planned", "planned_mean")):
             each = np.array([_rmse(getattr(p, field), aim) for p, aim in zip(people, aims, strict=True)])
             mean = each.mean(axis=0)
@@ -311,7 +331,7 @@ def _judged(ratios: dict[str, np.ndarray], nis: float, cover: np.ndarray) -> lis
                     f"ground truth C, RMSE {horizon} min of plasma, × persistence",
                     f"≤ {wanted}",
                     f"{ratio:.2f} (inputs planned {planned:.2f})",
-                    "1 (persistence)",
+                    f"1 (persistence), {float(ratios['held'][k]):.2f} (true plasma now, held)",
                     round(ratio, 2) <= wanted,
                 )
             )
