@@ -226,8 +226,8 @@ def _ahead(status: dict[str, Any], width: int) -> RenderableType:
             Text(f"{low:.0f} – {high:.0f}", colour),
         )
     chance = low_chance(status)
-    if len(chance) > width:
-        chance = chance.removeprefix("chance of a ")  # so that the number is seen before the line is cut
+    if len(chance) > width - 2:  # a border's line has a space on either side
+        chance = chance.removeprefix("chance of a ").replace(", from a reading", ", reading")
     said = Text(chance, "bold red" if forecast["low_chance"] >= LOW_CHANCE else "") if chance else None
     return Panel(table, title=f"forecast ({note})", subtitle=said, border_style="dim")
 

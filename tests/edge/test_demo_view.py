@@ -80,6 +80,8 @@ def test_the_chance_of_a_low_is_told_with_the_age_of_its_reading(chance: float, 
     assert line in status_lines(state)
     assert line in drawn(state, 140)
     assert said in drawn(state, 80, 24)
+    for width in range(100, 140):
+        assert "reading 4 min old ─" in drawn(state, width)
     assert f"within 30 min: {said}" in plain_line(state, "Europe/London")
 
 
