@@ -5,10 +5,12 @@ Plain arrays: a year of minute-by-minute readings is some 2,000 segments and und
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, repeat
+from operator import gt
 
 from core.messages import Sample
 from edge.store import aggregates
@@ -173,6 +175,12 @@ class Index:
             if at <= place
         ]
         return max(seqs + [seq for (name, _), seq in self.thinned.items() if name == source], default=None)
+
+    def are_new(self, samples: Sequence[Sample]) -> bool:
+        """Whether surely none of these is here, nor twice among them: each comes after all of its series."""
+        series, seqs = [(s.source, s.kind) for s in samples], [s.seq for s in samples]
+        newest = map(self._cursors.get, series, repeat(-math.inf))
+        return all(map(gt, seqs, newest)) and len(set(zip(series, seqs, strict=True))) == len(seqs)
 
     def is_new(self, key: Key) -> bool | None:
         """True: no such sample. False: the tail has it. None: ask the ``suspects``."""

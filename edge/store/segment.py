@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
+from operator import sub
 from typing import Final, NamedTuple
 
 from core.errors import DecodeError
 from core.messages import Sample
-from edge.store.columns import ColumnReader, ColumnWriter, Plan, plan_column
+from edge.store.columns import ColumnReader, ColumnWriter, Habits, Plan, plan_column
 
 PLAIN_FORMAT, STEADY_FORMAT = 1, 2  # the first byte
 MAX_SAMPLES: Final = 4096  # far above the 256 of a fold; bounds what reading may allocate
@@ -76,46 +77,99 @@ class _Mark(NamedTuple):
     deleted: bool
 
 
+class _Series:
+    """Samples of one source and kind as columns."""
+
+    def __init__(self, source: str, kind: str, members: Sequence[Sample], habits: Habits | None) -> None:
+        self.source, self.kind, self.members, self._habits = source, kind, members, habits
+        self.times_us = [s.time_us for s in members]
+        self.low_us, self.high_us = min(self.times_us), max(self.times_us)
+        self.seqs = [s.seq for s in members]
+        self.low, self.high = min(self.seqs), max(self.seqs)
+        self.mode, self.residuals = self._planned_seqs()
+
+    def plan(self, values: list[int], name: str) -> Plan:
+        """The packing of one of its columns."""
+        return plan_column(values, habits=self._habits, name=(self.source, self.kind, name))
+
+    def span(self) -> SeriesSpan:
+        return SeriesSpan(
+            self.source, self.kind, len(self.members), self.low, self.high, self.low_us, self.high_us
+        )
+
+    def _planned_seqs(self) -> tuple[int, Plan]:
+        """What the numbers are best predicted from, and the column of what is left."""
+        if self.seqs == self.times_us:
+            return _SEQ_TIME, plan_column([0] * len(self.seqs))
+        low = self.low
+        plain = self.plan([seq - low for seq in self.seqs], "seq")
+        if plain.bits:
+            pairs = zip(self.seqs, self.times_us, strict=True)
+            minutes = self.plan([seq - time_us // _US_PER_MIN for seq, time_us in pairs], "minutes")
+            if minutes.bits < plain.bits:
+                return _SEQ_MINUTES, minutes
+        return _SEQ_PLAIN, plain
+
+
 def encode_segment(samples: Sequence[Sample]) -> bytes:
     """The samples' bytes. 1..4096 of them."""
+    return pack_segment(samples)[0]
+
+
+def pack_segment(samples: Sequence[Sample], habits: Habits | None = None) -> tuple[bytes, Summary]:
+    """The samples' bytes, and what ``read_summary`` would read in them. ``habits``: those of segments before."""
     if not 0 < len(samples) <= MAX_SAMPLES:
         raise ValueError(f"a segment holds 1..{MAX_SAMPLES} samples, not {len(samples)}")
-    order: dict[tuple[str, str], int] = {}
-    places = [order.setdefault((s.source, s.kind), len(order)) for s in samples]
-    series: list[list[Sample]] = [[] for _ in order]
+    pairs = [(s.source, s.kind) for s in samples]
+    order = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
+    places = [order[pair] for pair in pairs]
+    members: list[list[Sample]] = [[] for _ in order]
+    add = [part.append for part in members]
     for sample, place in zip(samples, places, strict=True):
-        series[place].append(sample)
+        add[place](sample)
+    series = [_Series(*pair, part, habits) for pair, part in zip(order, members, strict=True)]
+    marks = [
+        _Mark(i, s.amends, s.deleted) for i, s in enumerate(samples) if s.amends is not None or s.deleted
+    ]
     head = ColumnWriter()
     head.number(len(samples))
     head.number(len(series))
     base_us = 0
-    seqs = [_planned_seqs(members) for members in series]
-    for members, (mode, _) in zip(series, seqs, strict=True):
-        base_us = _write_span(head, members, mode, base_us)
-    _write_marks(head, samples, places)
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=_DICTIONARY)
+    for one in series:
+        base_us = _write_span(head, one, base_us)
+    _write_marks(head, marks, places)
+    # A small window is enough and sooner ready.
+    packer = zlib.compressobj(9, zlib.DEFLATED, -10, 5, zdict=_DICTIONARY)
     packed_head = packer.compress(bytes(head)) + packer.flush()
-    steady = any(s.steady_us for s in samples)
-    arrivals = _planned_arrivals(samples, series, places)
+    steadies = [s.steady_us for s in samples]
+    steady = any(steadies)
+    received = [s.received_us for s in samples]
+    arrivals = _planned_arrivals(received, steadies, series, places, habits)
     out = ColumnWriter()
     out.planned(arrivals.places)
-    for members, (_, planned) in zip(series, seqs, strict=True):
-        times_us = [s.time_us for s in members]
-        first_us = min(times_us)
-        unit_us = math.gcd(*(t - first_us for t in times_us)) or 1
+    for one in series:
+        low_us = one.low_us
+        since_us = [t - low_us for t in one.times_us]
+        unit_us = math.gcd(*since_us) or 1
         _write_unit(out, unit_us, steady)
-        out.column([(t - first_us) // unit_us for t in times_us])
-        out.planned(planned)
-        out.column([s.quality for s in members])
-        _write_values(out, [s.value for s in members])
+        out.planned(one.plan(since_us if unit_us == 1 else [t // unit_us for t in since_us], "time"))
+        out.planned(one.residuals)
+        out.column([s.quality for s in one.members])
+        _write_values(out, one)
     _write_unit(out, arrivals.unit_us, steady)
     out.number(arrivals.way)
     for planned in arrivals.columns:
         out.planned(planned)
     if steady:
-        near = min(s.time_us for s in series[0]) // arrivals.unit_us
-        out.column([(s.received_us - s.steady_us) // arrivals.unit_us - near for s in samples])
-    return bytes((STEADY_FORMAT if steady else PLAIN_FORMAT,)) + packed_head + bytes(out)
+        unit_us = arrivals.unit_us
+        near = series[0].low_us // unit_us
+        offsets = list(map(sub, received, steadies))
+        out.column(_mapped(offsets, lambda offset: offset // unit_us - near))
+    data = bytes((STEADY_FORMAT if steady else PLAIN_FORMAT,)) + packed_head + bytes(out)
+    amendments = tuple(
+        Amendment(m.position, (m.amends[0], samples[m.position].kind, m.amends[1])) for m in marks if m.amends
+    )
+    return data, Summary(len(samples), tuple(one.span() for one in series), amendments)
 
 
 def read_summary(data: bytes) -> Summary:
@@ -187,32 +241,16 @@ def _predicted(mode: int, time_us: int, lowest: int) -> int:
     return time_us // _US_PER_MIN if mode == _SEQ_MINUTES else lowest
 
 
-def _planned_seqs(members: Sequence[Sample]) -> tuple[int, Plan]:
-    """What a series' numbers are best predicted from, and the column of what is left."""
-    seqs = [s.seq for s in members]
-    if seqs == [s.time_us for s in members]:
-        return _SEQ_TIME, plan_column([0] * len(seqs))
-    low = min(seqs)
-    plain = plan_column([seq - low for seq in seqs])
-    if plain.bits:
-        minutes = plan_column([s.seq - s.time_us // _US_PER_MIN for s in members])
-        if minutes.bits < plain.bits:
-            return _SEQ_MINUTES, minutes
-    return _SEQ_PLAIN, plain
-
-
-def _write_span(out: ColumnWriter, members: Sequence[Sample], mode: int, base_us: int) -> int:
-    first = members[0]
-    out.text(first.source)
-    out.text(first.kind)
-    out.number(len(members))
-    low_us, high_us = min(s.time_us for s in members), max(s.time_us for s in members)
+def _write_span(out: ColumnWriter, series: _Series, base_us: int) -> int:
+    low_us, high_us, mode = series.low_us, series.high_us, series.mode
+    out.text(series.source)
+    out.text(series.kind)
+    out.number(len(series.members))
     out.number(low_us - base_us)
     out.number(high_us - low_us)
-    low, high = min(s.seq for s in members), max(s.seq for s in members)
     out.number(mode)
-    out.number(low - _predicted(mode, low_us, 0))
-    out.number(high - _predicted(mode, high_us, low))
+    out.number(series.low - _predicted(mode, low_us, 0))
+    out.number(series.high - _predicted(mode, high_us, series.low))
     return low_us
 
 
@@ -246,17 +284,16 @@ def _read_head(data: bytes) -> tuple[Summary, list[_Mark], list[int], ColumnRead
     return Summary(count, tuple(spans), tuple(amendments)), marks, modes, ColumnReader(columns)
 
 
-def _write_marks(out: ColumnWriter, samples: Sequence[Sample], places: Sequence[int]) -> None:
+def _write_marks(out: ColumnWriter, marks: Sequence[_Mark], places: Sequence[int]) -> None:
     """Amendments and deletions are rare: a list in the head, with the series of each."""
-    marked = [(i, s) for i, s in enumerate(samples) if s.amends is not None or s.deleted]
-    out.number(len(marked))
-    for position, sample in marked:
-        out.number(position)
-        out.number(_HAS_AMENDS * (sample.amends is not None) | _IS_DELETED * sample.deleted)
-        if sample.amends is not None:
-            out.text(sample.amends[0])
-            out.number(sample.amends[1])
-    out.column([places[position] for position, _ in marked])
+    out.number(len(marks))
+    for mark in marks:
+        out.number(mark.position)
+        out.number(_HAS_AMENDS * (mark.amends is not None) | _IS_DELETED * mark.deleted)
+        if mark.amends is not None:
+            out.text(mark.amends[0])
+            out.number(mark.amends[1])
+    out.column([places[mark.position] for mark in marks])
 
 
 def _read_marks(reader: ColumnReader, count: int) -> list[_Mark]:
@@ -268,21 +305,26 @@ def _read_marks(reader: ColumnReader, count: int) -> list[_Mark]:
     return marks
 
 
-def _decimals(values: Iterable[float]) -> tuple[int, list[int]]:
+def _decimals(values: Sequence[float]) -> tuple[int, list[int]]:
     """The fewest decimals that hold every value exactly, with the values as integers; _RAW when none does."""
-    values = list(values)
-    minus_zero = 0 in values and any(v == 0 and math.copysign(1, v) < 0 for v in values)
-    if all(map(math.isfinite, values)) and max(map(abs, values)) < 1e9 and not minus_zero:
-        for decimals in range(_MAX_DECIMALS + 1):
-            scale = 10**decimals
-            whole = [round(v * scale) for v in values]
-            # The very division that reading does, so equality here means equality there.
-            if [w / scale for w in whole] == values:
-                return decimals, whole
+    if not all(map(math.isfinite, values)) or max(values) >= 1e9 or min(values) <= -1e9:
+        return _RAW, []
+    if 0 in values and any(v == 0 and math.copysign(1, v) < 0 for v in values):
+        return _RAW, []
+    whole = list(map(int, values))
+    if whole == values:
+        return 0, whole
+    for decimals in range(1, _MAX_DECIMALS + 1):
+        scale = 10**decimals
+        whole = [round(v * scale) for v in values]
+        # The very division that reading does, so equality here means equality there.
+        if [w / scale for w in whole] == values:
+            return decimals, whole
     return _RAW, []
 
 
-def _write_values(out: ColumnWriter, values: Sequence[float]) -> None:
+def _write_values(out: ColumnWriter, series: _Series) -> None:
+    values = [s.value for s in series.members]
     decimals, whole = _decimals(values)
     out.number(decimals)
     if decimals == _RAW:
@@ -290,7 +332,7 @@ def _write_values(out: ColumnWriter, values: Sequence[float]) -> None:
         # Byte planes: signs and exponents lie side by side, which deflate likes.
         out.raw(b"".join(rows[plane::8] for plane in range(8)))
     else:
-        out.column(whole)
+        out.planned(series.plan(whole, f"values {decimals}"))
 
 
 def _read_values(reader: ColumnReader, count: int) -> list[float]:
@@ -331,7 +373,11 @@ class _Arrivals(NamedTuple):
 
 
 def _planned_arrivals(
-    samples: Sequence[Sample], series: Sequence[Sequence[Sample]], places: Sequence[int]
+    received: list[int],
+    steadies: list[int],
+    series: Sequence[_Series],
+    places: list[int],
+    habits: Habits | None,
 ) -> _Arrivals:
     """Live samples come shortly after their time, each sensor in its own way; a backfill comes all at once. The way
     that packs better wins.
@@ -339,23 +385,31 @@ def _planned_arrivals(
     Wall time less steady time stays the same until the clock is set. Its distance to the first time is short: how
     long the machine had been up.
     """
-    arrived_us = [s.received_us for s in samples]
-    unit_us = math.gcd(*arrived_us, *(s.steady_us for s in samples)) or 1
-    as_they_are = plan_column([t // unit_us for t in arrived_us], grid=False)
+    unit_us = math.gcd(*received, *steadies) or 1
+    as_they_are = plan_column(_mapped(received, lambda t: t // unit_us), grid=False)
     late = []
     if as_they_are.bits:
         late = [
-            plan_column([s.received_us // unit_us - s.time_us // unit_us for s in part]) for part in series
+            one.plan([s.received_us // unit_us - s.time_us // unit_us for s in one.members], "late")
+            for one in series
         ]
     if not late or sum(column.bits for column in late) >= as_they_are.bits:
-        return _Arrivals(unit_us, _BY_ARRIVAL, [as_they_are], plan_column(places))
-    if arrived_us == sorted(arrived_us):  # else the wall clock was set back meanwhile
-        _, together = _as_arrived([[s.received_us for s in part] for part in series])
+        return _Arrivals(
+            unit_us, _BY_ARRIVAL, [as_they_are], plan_column(places, habits=habits, name="places")
+        )
+    if received == sorted(received):  # else the wall clock was set back meanwhile
+        _, together = _as_arrived([[s.received_us for s in one.members] for one in series])
         told = [places[at] for group in together for at in group]
         if 2 * len(told) <= len(places):
             as_arrived = plan_column([_AS_ARRIVED] * len(places))
             return _Arrivals(unit_us, _BY_SERIES, [*late, plan_column(told)], as_arrived)
-    return _Arrivals(unit_us, _BY_SERIES, late, plan_column(places))
+    return _Arrivals(unit_us, _BY_SERIES, late, plan_column(places, habits=habits, name="places"))
+
+
+def _mapped(values: Sequence[int], change: Callable[[int], int]) -> list[int]:
+    """``change`` of each; once, where all are equal, as they often are."""
+    first = values[0]
+    return [change(first)] * len(values) if values.count(first) == len(values) else list(map(change, values))
 
 
 def _as_arrived(arrivals: Sequence[Sequence[int]]) -> tuple[list[int], list[range]]:

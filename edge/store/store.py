@@ -25,6 +25,7 @@ from edge.store.admission import checked_name, normal
 from edge.store.archive import Archive
 from edge.store.arrivals import Arrivals
 from edge.store.chain import chained, remembered, unchained
+from edge.store.columns import Habits
 from edge.store.database import NO_SPACE, FileWatch, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.head import HEAD_ROW, Head
@@ -35,7 +36,7 @@ from edge.store.keys import Secret
 from edge.store.opening import audit, examined, open_file
 from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
-from edge.store.segment import decode_segment, encode_segment, read_summary
+from edge.store.segment import decode_segment, pack_segment
 from edge.store.slots import Ring, read_records, save_copy
 from edge.store.thinning import Thinner
 
@@ -46,6 +47,8 @@ log = structlog.get_logger()
 # Larger folds pack better (1,024: some 10% less) but lengthen the transaction that folds and the tail that
 # is read and written in full records; 256 is under a day of a CGM.
 FOLD_SAMPLES: Final = 256
+# Three of 512 fill a page, as five of 256 do; longer ones leave half a page empty.
+FOLDS_AT_ONCE: Final = 2
 # Unpacked segments kept for the next question, a tenth of a MiB each: sync and engine read on where they were.
 _KEPT_SEGMENTS: Final = 2
 # Rows that one outbox message holds at most (about 12 kB sealed: any broker takes it). So it is known which samples
@@ -71,7 +74,7 @@ class Store:
         self._ring, self._sealer = ring, ring.sealer()
         self._mutex = threading.RLock()
         self.arrivals = Arrivals(clock)
-        self._index = Index()
+        self._index, self._habits = Index(), Habits()
         self._unpacked: OrderedDict[int, list[Sample]] = OrderedDict()
         self._closed = False
         # True while disk and memory may differ; stays so after a failure whose outcome is unknown.
@@ -119,16 +122,7 @@ class Store:
         """
         with self._mutex:
             self._check_usable()
-            received_us, steady_us = self.arrivals.now()
-            fresh: dict[tuple[str, str, int], Sample] = {}
-            for sample in samples:
-                kept = normal(sample, received_us, steady_us)
-                key = kept.key
-                if key in fresh or self._has(key):
-                    self._has_come_again(kept.source, kept.seq)
-                else:
-                    fresh[key] = kept
-            new = tuple(fresh.values())
+            new = self._new(normal(list(samples), *self.arrivals.now()))
             if new:
                 self._append_new(new)
             return new
@@ -412,6 +406,19 @@ class Store:
 
     # --- inside
 
+    def _new(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        """Those whose keys are not here yet, each key once."""
+        if self._index.are_new(samples):
+            return tuple(samples)
+        fresh: dict[tuple[str, str, int], Sample] = {}
+        for sample in samples:
+            key = sample.key
+            if key in fresh or self._has(key):
+                self._has_come_again(sample.source, sample.seq)
+            else:
+                fresh[key] = sample
+        return tuple(fresh.values())
+
     def _has(self, key: tuple[str, str, int]) -> bool:
         new = self._index.is_new(key)
         if new is not None:
@@ -430,11 +437,18 @@ class Store:
         rows = [*index.tail, *new]
         whole = len(rows) - len(rows) % FOLD_SAMPLES
         first = index.tail_first_row
-        folds, links = [], self._head.links
-        for at in range(0, whole, FOLD_SAMPLES):
-            plain = chained(encode_segment(rows[at : at + FOLD_SAMPLES]), links)
+        folds, summaries, links, at = [], [], self._head.links, 0
+        while at < whole:
+            # What comes at once folds into longer segments: nobody waits for the rows in between.
+            size = (
+                FOLDS_AT_ONCE * FOLD_SAMPLES if whole - at >= FOLDS_AT_ONCE * FOLD_SAMPLES else FOLD_SAMPLES
+            )
+            segment, summary = pack_segment(rows[at : at + size], self._habits)
+            plain = chained(segment, links)
             folds.append((first + at, plain))
+            summaries.append(summary)
             links = remembered(links, plain)
+            at += size
         kept = rows[whole:] if folds else new
         kept_row = first + len(rows) - len(kept)
 
@@ -453,8 +467,8 @@ class Store:
             head.links = links
 
         def remember() -> None:
-            for row, plain in folds:
-                index.add_segment(row, read_summary(unchained(plain)[1]))
+            for (row, _), summary in zip(folds, summaries, strict=True):
+                index.add_segment(row, summary)
             for sample in kept:
                 index.add_tail(sample)
 

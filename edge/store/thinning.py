@@ -29,8 +29,8 @@ from edge.store.segment import encode_segment, read_summary
 if TYPE_CHECKING:
     from edge.store.store import Store
 
-# 8,192 samples, some 3 MiB while they are unpacked and a tenth of a second on a Pi.
-BATCH_SEGMENTS: Final = 32
+# Samples of one step: some 3 MiB while they are unpacked and a tenth of a second on a Pi.
+BATCH_ROWS: Final = 8192
 # Room inside the file that is enough to go on with: 1 MiB is a year of a CGM.
 RESERVE_BYTES: Final = 1 << 20
 # Thinning itself writes to the log, some 200 kB a step. On a disk that somebody filled to the last byte it could not,
@@ -63,11 +63,16 @@ class Thinner:
         sent = store.acknowledged_row if cloud else store.last_row
         limit = store.last_row if unsent else sent
         found: list[int] = []
+        rows = 0
         for place, first in enumerate(index.first_rows):
             last = first + index.sizes[place] - 1
             if first < store._head.chain_from:
                 continue
-            if last > limit or index.newest_us(place) >= before_us or len(found) == BATCH_SEGMENTS:
+            if (
+                last > limit
+                or index.newest_us(place) >= before_us
+                or (rows := rows + index.sizes[place]) > BATCH_ROWS
+            ):
                 break
             if cloud and first <= pointer < last:
                 break  # the next message is made of a part of it

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import sqlite_utils  # noqa: F401
 
 from core.messages import Sample
 from edge.store.keys import Secret
-from edge.store.store import Store
+from edge.store.store import FOLD_SAMPLES, Store
 
 KEY = bytes(range(32))
 HUB = "hub-1"
@@ -49,6 +50,13 @@ def reading(number: int, kind: str = "cgm_mgdl", source: str = "cgm", **fields: 
 
 def open_store(path: Path, key: Secret = KEY, hub_id: str = HUB) -> Store:
     return Store.open(path, key, hub_id=hub_id, clock=FixedClock())
+
+
+def append_in_folds(store: Store, samples: Iterable[Sample]) -> None:
+    """As they come over the months: every segment holds a fold."""
+    rest = iter(samples)
+    while part := list(islice(rest, FOLD_SAMPLES)):
+        store.append(part)
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.errors import StoreError
+from core.messages import Sample
 from edge.store.store import Store
-from tests.edge.store.conftest import open_store, reading
+from tests.edge.store.conftest import START_US, open_store, reading
 
 
 def refused(write: Callable[[], object]) -> bool:
@@ -86,7 +87,11 @@ def thin(folder: Path) -> None:
         file.unlink()
     with open_store(folder / "replay.sqlite") as store:
         for at in range(0, 12_000, 500):
-            store.append(reading(n, kind="heart_rate_bpm", source="strap") for n in range(at, at + 500))
+            store.append(
+                # One a second, of values that do not pack to nothing: thinning them makes room.
+                Sample(START_US + n * 1_000_000, "heart_rate_bpm", float(n * n * 7919 % 997), "strap", n)
+                for n in range(at, at + 500)
+            )
         assert store.thinner.hold_spare()
         full = ballast(folder, 0)
         last = 20_000

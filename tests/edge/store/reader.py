@@ -179,7 +179,13 @@ class Bytes:
             step = self.varint()
             beats, rest = self.column(n), self.column(n)
             return [step * beat + more for beat, more in zip(beats, rest, strict=True)]
+        if packing in (6, 7):
+            return list(range(n)) if packing == 7 else [0] * n
         [width] = self.take(1)
+        if packing == 5:
+            lowest = self.varint()
+            digits = "".join(f"{byte:08b}" for byte in self.take(-(-width * n // 8)))
+            return [lowest + int(digits[at * width : (at + 1) * width], 2) for at in range(n)]
         lowest = self.varint() if packing == 3 else 0
         firsts = [self.varint() for _ in range(order)]
         bits = iter("".join(f"{byte:08b}" for byte in self.take(self.varint())))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import DecodeError
-from edge.store.columns import ColumnReader, ColumnWriter, Packing, pack_column
+from edge.store.columns import ColumnReader, ColumnWriter, Habits, Packing, pack_column, plan_column
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-1000, 1000), st.integers(-(1 << 66), 1 << 66))
 
@@ -24,16 +26,24 @@ def test_columns_and_texts_come_back(columns: list[list[int]], text: str) -> Non
     reader.end()
 
 
+WALK = list(accumulate((n * n * 7919 >> 5) % 7 - 3 for n in range(500)))
+
+
 @pytest.mark.parametrize(
     ("values", "packing", "most_bytes"),
     [
         ([7] * 500, Packing.CONSTANT, 2),
         ([1_700_000_000 + 300 * n for n in range(500)], Packing.CONSTANT, 10),  # steps
+        ([0] * 500, Packing.ZERO, 1),
+        (list(range(500)), Packing.COUNT, 1),
+        # a minute late for a day: nothing but two changes
+        ([300 * n + 60 * (n > 99) - 60 * (n > 399) for n in range(500)], Packing.GRID, 25),
+        (WALK, Packing.RICE, 215),  # steps of seven sizes: 2.8 bits
         (
-            [300 * n + 60 * (n > 99) - 60 * (n > 399) for n in range(500)],
-            Packing.RICE,
-            90,
-        ),  # about a bit each
+            [(n * n * 2_654_435_761 >> 7) % 1000 for n in range(500)],
+            Packing.FIXED,
+            635,
+        ),  # flat noise: 10 bits
         ([0, 1, 2] * 200, Packing.DEFLATE, 20),  # a pattern
         (
             [(n * n * 2_654_435_761 >> 7) % 13 for n in range(500)],
@@ -52,6 +62,21 @@ def test_each_packing_serves_what_it_is_for(values: list[int], packing: Packing,
     packed = pack_column(values)
     assert packed[0] & 15 == packing
     assert len(packed) <= most_bytes
+
+
+def test_a_column_unlike_its_middle_is_packed_as_it_is() -> None:
+    calm, wild = [100 + n % 3 for n in range(200)], [n * n * 7919 % 100_003 for n in range(150)]
+    assert len(pack_column(wild + calm + wild)) < len(pack_column(wild + wild)) + len(pack_column(calm)) * 4
+
+
+def test_habits_are_given_up_when_they_do_not_serve() -> None:
+    habits = Habits()
+    calm, wild = [n % 3 for n in range(300)], [n * n * 7919 % 100_003 for n in range(300)]
+    for values in (calm, wild, calm, WALK[:4], WALK, wild):
+        packed = plan_column(values, habits=habits, name="x").pack()
+        assert ColumnReader(packed).column(len(values)) == values
+        if values is wild:  # what follows a habit of longer numbers is only not as short as it might be
+            assert len(packed) <= 1.05 * len(pack_column(values))
 
 
 def test_one_far_jump_does_not_widen_a_whole_column() -> None:

@@ -17,7 +17,7 @@ from edge.store.journal import check_chain, read_line
 from edge.store.repair import KEPT_ASIDE, RepairReport, open_or_repair
 from edge.store.slots import COPY_SUFFIX, copy_path
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
-from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store, reading
+from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, append_in_folds, open_store, reading
 from tests.edge.store.test_tamper import cells, flip, sql
 
 SEGMENTS = 5
@@ -129,7 +129,7 @@ def test_an_exchanged_segment_is_found_reported_and_not_used(full: Path) -> None
     shutil.copy(full, other)
     for path, first in ((full, 50_000), (other, 60_000)):
         with open_store(path) as store:
-            store.append(reading(n) for n in range(first, first + 3 * FOLD_SAMPLES))
+            append_in_folds(store, (reading(n) for n in range(first, first + 3 * FOLD_SAMPLES)))
     row = (SEGMENTS + 1) * FOLD_SAMPLES + 1
     [(content,)] = sql(other, f"SELECT sealed FROM segments WHERE number = {row}")
     sql(full, "UPDATE segments SET sealed = ? WHERE number = ?", values=(content, row))
@@ -148,7 +148,7 @@ def test_an_exchange_hidden_behind_damage_is_found_as_well(full: Path) -> None:
     shutil.copy(full, other)
     for path, first in ((full, 50_000), (other, 60_000)):
         with open_store(path) as store:
-            store.append(reading(n) for n in range(first, first + 8 * FOLD_SAMPLES))
+            append_in_folds(store, (reading(n) for n in range(first, first + 8 * FOLD_SAMPLES)))
     row = (SEGMENTS + 1) * FOLD_SAMPLES + 1
     [(content,)] = sql(other, f"SELECT sealed FROM segments WHERE number = {row}")
     sql(full, "UPDATE segments SET sealed = ? WHERE number = ?", values=(content, row))
