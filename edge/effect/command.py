@@ -77,7 +77,7 @@ def lines(asked: Asked) -> list[str]:
     r = asked.records
     said = [
         f"{r.main.identification.words()}",
-        f"{r.treated} corrections, and {r.untreated} moments without one, above {asked.above_mgdl:g} mg/dL; "
+        f"{r.words()}, above {asked.above_mgdl:g} mg/dL; "
         f"glucose {asked.after_min:g} min later, mg/dL (95 %):",
     ]
     for who, mean, low, high, refused in rows(asked):

@@ -30,7 +30,7 @@ def report_html(asked: Asked, names: Sequence[str]) -> str:
     refused = "".join(f"<li>{escape(who)}: {escape(why)}</li>" for who, *_, why in rows(asked) if why)
     parts = (
         f"<h1>{title}</h1>",
-        f'<p class="quiet">{escape(", ".join(names))} · {r.treated} corrections and {r.untreated} moments without one, '
+        f'<p class="quiet">{escape(", ".join(names))} · {r.words()}, '
         f"above {asked.above_mgdl:g} mg/dL · glucose {asked.after_min:g} min later · 95 % intervals</p>",
         '<p class="quiet">Not a medical device; no figure here is a therapy recommendation.</p>',
         '<div class="tiles"><div class="tile"><div class="name">Those who corrected, by records</div>'
