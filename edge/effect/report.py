@@ -9,7 +9,7 @@ from core.causal.asked import Asked, by_words, e_value_words, rows
 from core.causal.counterfactual import STRUCTURE_LN_SD
 from core.causal.twin_graph import twin_svg
 from core.drawing.forest import FOREST_CSS, Line, forest
-from core.drawing.style import CSS
+from core.drawing.style import page
 from core.drawing.svg import both_widths
 
 WIDE, NARROW = 1060, 420
@@ -49,11 +49,7 @@ def report_html(asked: Asked, names: Sequence[str]) -> str:
         f"{twin_svg(illness_recorded=True)}</section>",
         _twin(asked),
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{CSS}{FOREST_CSS}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return page("effect", title, FOREST_CSS, "".join(parts))
 
 
 def _lines(asked: Asked) -> list[Line]:
