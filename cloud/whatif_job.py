@@ -182,8 +182,7 @@ def effect(question: Effect) -> Said:
     found = rows(asked)
     words = [
         f"{records.main.identification.words()}",
-        f"{records.treated} corrections and {records.untreated} moments without one, above {asked.above_mgdl:g} mg/dL; "
-        f"glucose {asked.after_min:g} min later",
+        f"{records.words()}, above {asked.above_mgdl:g} mg/dL; glucose {asked.after_min:g} min later",
         e_value_words(asked),
         by_words(asked),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 import sys
@@ -20,7 +21,7 @@ from cloud.trials.analyse import analyse
 from cloud.trials.plan import OUTCOME_NAMES, OUTCOMES, Plan, PopulationPlan, read_plan
 from cloud.trials.provenance import gather, result_digest
 from cloud.trials.report import advised_words, report_html
-from cloud.trials.run import OnProgress, Outcome, run_trial, write_atomically
+from cloud.trials.run import PART, OnProgress, Outcome, is_part, run_trial, unwritable, write_atomically
 from cloud.trials.simulate import BASELINE_NAMES
 from core.errors import ConfigError, InputError
 from core.messages import Prior
@@ -36,31 +37,32 @@ def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> 
     plan, plan_bytes = read_plan(plan_file)
     prior = read_prior(plan.population, plan_file.parent)
     origin = gather(plan, plan_bytes, prior)
-    _claim(out, origin.key)
-    try:
-        with _bar(plan.name) as on_progress:
-            outcome = run_trial(
-                plan, prior, origin, out, workers or len(os.sched_getaffinity(0)), scheduler, on_progress
-            )
-    except KeyboardInterrupt:
-        sys.stderr.write("hometwin: stopped; the same command goes on from here\n")
-        raise
-    analysis = analyse(plan, outcome.rows)
-    digest = result_digest(outcome.rows)
-    summary = {
-        "plan": plan,
-        "sizing": outcome.sizing,
-        "people": outcome.people,
-        "analysis": analysis,
-        "provenance": origin,
-        "result_sha256": digest,
-    }
-    write_atomically(out / "results.csv", table_csv(plan, outcome).encode())
-    write_atomically(out / "trial.toml", plan_bytes)
-    if prior is not None:  # the cloud's moves on; this is the one these people were drawn from
-        write_atomically(out / "prior.json", msgspec.json.encode(prior))
-    write_atomically(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1))
-    write_atomically(out / "report.html", report_html(plan, outcome, analysis, origin, digest).encode())
+    with _locked(out):
+        _claim(out, origin.key)
+        try:
+            with _bar(plan.name) as on_progress:
+                outcome = run_trial(
+                    plan, prior, origin, out, workers or len(os.sched_getaffinity(0)), scheduler, on_progress
+                )
+        except KeyboardInterrupt:
+            sys.stderr.write("hometwin: stopped; the same command goes on from here\n")
+            raise
+        analysis = analyse(plan, outcome.rows)
+        digest = result_digest(outcome.rows)
+        summary = {
+            "plan": plan,
+            "sizing": outcome.sizing,
+            "people": outcome.people,
+            "analysis": analysis,
+            "provenance": origin,
+            "result_sha256": digest,
+        }
+        write_atomically(out / "results.csv", table_csv(plan, outcome).encode())
+        write_atomically(out / "trial.toml", plan_bytes)
+        if prior is not None:  # the cloud's moves on; this is the one these people were drawn from
+            write_atomically(out / "prior.json", msgspec.json.encode(prior))
+        write_atomically(out / "summary.json", msgspec.json.format(msgspec.json.encode(summary), indent=1))
+        write_atomically(out / "report.html", report_html(plan, outcome, analysis, origin, digest).encode())
     took_s = time.monotonic() - started
     lines = [f"{outcome.sizing}; {len(plan.arms)} arms × {plan.days} days in {took_s:.1f} s"]
     if outcome.resumed:
@@ -138,28 +140,52 @@ def table_csv(plan: Plan, outcome: Outcome) -> str:
     return text.getvalue()
 
 
-def _claim(out: Path, key: str) -> None:
-    """The folder belongs to one trial: another plan, code or version must not be mixed in, nor overwrite it."""
-    marker = out / "key"
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """The folder, made when it is missing, for one run at a time. A file system that knows no locks is trusted."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if marker.is_file():
-            if marker.read_text(encoding="utf-8").strip() != key:
-                raise InputError(
-                    "holds a trial of another plan, code or version",
-                    where=str(out),
-                    mend="give another --out folder, or remove it",
-                )
-            return
-        if any(out.iterdir()):
+        lock = os.open(out, os.O_RDONLY)
+    except OSError as err:
+        raise unwritable(out, err) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                "another run is at work there", where=str(out), mend="wait for it, or stop it"
+            ) from None
+        except OSError:  # no locks here
+            pass
+        yield
+    finally:
+        os.close(lock)
+
+
+def _claim(out: Path, key: str) -> None:
+    """The folder belongs to one trial: another plan, code or version must not be mixed in, nor overwrite it.
+
+    What a killed run left half-written is removed.
+    """
+    marker = out / "key"
+    try:
+        ours = marker.is_file()
+        if ours and marker.read_bytes().strip() != key.encode():
+            raise InputError(
+                "holds a trial of another plan, code or version",
+                where=str(out),
+                mend="give another --out folder, or remove it",
+            )
+        if not ours and not all(is_part(path) for path in out.iterdir()):
             raise InputError(
                 "is not empty and holds no trial", where=str(out), mend="give another --out folder"
             )
-        write_atomically(marker, key.encode() + b"\n")
+        for part in filter(is_part, [*out.glob(f"{PART}*"), *out.glob(f"chunks/{PART}*")]):
+            part.unlink()
     except OSError as err:
-        raise InputError(
-            f"cannot be written: {err.strerror or type(err).__name__}", where=str(out), mend="check --out"
-        ) from None
+        raise unwritable(out, err) from None
+    if not ours:
+        write_atomically(marker, key.encode() + b"\n")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from cloud.trials.provenance import Provenance
 from cloud.trials.run import Outcome
 from cloud.trials.simulate import Row
 from core.drawing.forest import FOREST_CSS, Line, forest
-from core.drawing.style import CSS
+from core.drawing.style import page
 from core.drawing.svg import both_widths
 
 WIDE: Final = 1060
@@ -48,11 +48,7 @@ def report_html(plan: Plan, outcome: Outcome, analysis: Analysis, origin: Proven
         _design(plan, outcome),
         _provenance(plan, origin, digest),
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>{escape(plan.name)}</title>'
-        f"<style>{CSS}{OWN_CSS}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return page("trial", escape(plan.name), OWN_CSS, "".join(parts))
 
 
 def _head(plan: Plan, outcome: Outcome) -> str:

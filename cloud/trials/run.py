@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from core.messages import Prior
 
 CHUNK: Final = 20  # people: about half a second's work, so that little is lost and the bar moves
 AHEAD: Final = 3  # chunks per worker that wait: enough to keep it busy, few enough to stop quickly
+PART: Final = ".part-"  # begins the name of a file that is not whole; eight characters follow
 SCHEDULER_TIMEOUT: Final = "10s"
 Z95: Final = 1.959963984540054
 
@@ -58,7 +59,10 @@ class Store:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder / "chunks", key
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise unwritable(self.folder, err) from None
         self.taken_up = 0
 
     def load(self, first: int, count: int) -> list[Row] | None:
@@ -81,18 +85,42 @@ class Store:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """The file is the old one or the new one at any moment, also after a power cut."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    """The file is the old one or the new one at any moment, also after a power cut. InputError when the disk refuses."""
+    part = None
     try:
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=PART)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except OSError as err:
+        _drop(part)
+        raise unwritable(path, err) from None
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        _drop(part)
         raise
+
+
+def unwritable(path: Path, err: OSError) -> InputError:
+    """What a person can mend: a full disk, a folder that is not theirs."""
+    return InputError(
+        f"cannot be written: {err.strerror or type(err).__name__}",
+        where=str(path),
+        mend="see to room and rights; the same command then goes on from here",
+    )
+
+
+def is_part(path: Path) -> bool:
+    """A file that a killed run did not finish."""
+    return path.name.startswith(PART) and len(path.name) == len(PART) + 8 and path.is_file()
+
+
+def _drop(part: str | None) -> None:
+    if part is not None:
+        with suppress(OSError):
+            os.unlink(part)
 
 
 def run_trial(

@@ -76,7 +76,7 @@ def estimate_effect(
     A covariate may need several columns to be told (the hour, as sine and cosine): float[n, k]. A treatment of
     0 and 1 gives the difference between them by ``method``, for ``target`` "all" or "treated" (doubly robust
     only: those who were treated, had they not been); any other the slope per unit, by regression. Raises RefusedError when the graph does not identify the effect (naming the unmeasured
-    confounder), or when the data hold no comparison; InputError when a needed column is absent.
+    confounder), or when the data hold no comparison; InputError when a needed column is absent or of another length.
     """
     if method not in METHODS:
         raise InputError(f"must be one of {', '.join(METHODS)}", where="method")
@@ -95,7 +95,7 @@ def estimate_effect(
     absent = [name for name in needed if name not in records]
     if absent:
         raise InputError(f"no column {', '.join(absent)}", where="records")
-    table = np.column_stack([np.asarray(records[name], dtype=np.float64) for name in needed])
+    table = _table(records, needed, groups)
     whole = np.all(np.isfinite(table), axis=1)
     kept = table[whole]
     of = None if groups is None else np.asarray(groups)[whole]
@@ -119,6 +119,27 @@ def estimate_effect(
         e_value_of_difference(step * estimate.effect, step * estimate.low, step * estimate.high, spread),
         int(whole.size - kept.shape[0]),
     )
+
+
+def _table(
+    records: Mapping[str, ArrayLike], needed: tuple[str, ...], groups: ArrayLike | None
+) -> NDArray[np.float64]:
+    """Outcome, treatment, then the rest, side by side; InputError when they do not fit together."""
+    try:
+        columns = [np.asarray(records[name], dtype=np.float64) for name in needed]
+    except (TypeError, ValueError):
+        raise InputError("a column does not hold numbers alone", where="records") from None
+    if any(c.ndim != 1 for c in columns[:2]) or any(c.ndim not in (1, 2) for c in columns[2:]):
+        raise InputError(
+            "outcome and treatment take one number a row, others one or several", where="records"
+        )
+    rows = {name: len(column) for name, column in zip(needed, columns, strict=True)}
+    if groups is not None:
+        rows["groups"] = np.asarray(groups).size
+    if len(set(rows.values())) > 1:
+        lengths = ", ".join(f"{name} {n}" for name, n in rows.items())
+        raise InputError(f"columns must have equal length: {lengths}", where="records")
+    return np.column_stack(columns)
 
 
 def discrete_distribution(

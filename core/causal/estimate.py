@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.causal.regress import (
-    Z95,
     design,
     least_squares,
     logistic,
     standard_error,
+    t95,
     without_scores,
 )
 from core.errors import InputError, RefusedError
@@ -210,9 +210,8 @@ def front_door(y: ArrayLike, a: ArrayLike, m: ArrayLike, groups: ArrayLike | Non
 
 def _estimate(method: str, effect: float, influence: Floats, groups: ArrayLike | None) -> Estimate:
     error, count = standard_error(influence - influence.mean(), groups)
-    return Estimate(
-        method, effect, effect - Z95 * error, effect + Z95 * error, error, int(influence.size), count
-    )
+    half = t95(count - 1) * error
+    return Estimate(method, effect, effect - half, effect + half, error, int(influence.size), count)
 
 
 def _doubly_robust(

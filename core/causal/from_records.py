@@ -19,7 +19,6 @@ from core.causal.identify import identify
 from core.causal.moments import Moments
 from core.causal.twin_graph import INSULIN, LATER, twin_graph
 from core.errors import RefusedError
-from core.units import US_PER_DAY
 
 MIN_PEOPLE: Final = (
     10  # with fewer, days count as what is independent, and the answer is about these people alone
@@ -27,6 +26,7 @@ MIN_PEOPLE: Final = (
 MIN_ARM: Final = (
     20  # as ``estimate.MIN_EFFECTIVE``: before weighting, an arm cannot be worth more than it holds
 )
+MIN_DAYS: Final = 10  # of a person, on which an arm lies: moments of one evening are one evening's word
 MAIN: Final = "doubly robust"
 TREATED: Final = "treated"
 
@@ -40,6 +40,13 @@ class Tried(NamedTuple):
     refused: str
 
 
+class Arm(NamedTuple):
+    """Moments of one kind, and on how many days of a person they lie."""
+
+    n: int
+    days: int
+
+
 class FromRecords(NamedTuple):
     """The answer: ``main`` is doubly robust, of the moments at which there was a correction."""
 
@@ -48,11 +55,18 @@ class FromRecords(NamedTuple):
     everywhere: est.Estimate  # all moments as they stand, adjusted for nothing
     naive: est.Estimate  # the same among those at which both could happen
     always_the_same: tuple[str, ...]  # nodes that never varied
-    treated: int
-    untreated: int
+    treated: Arm
+    untreated: Arm
     people: int
     by: str  # what counts as independent: person | day
     chance: float  # of a correction at such a moment
+
+    def words(self) -> str:
+        """What was compared."""
+        return (
+            f"{self.treated.n} corrections on {self.treated.days} days, and {self.untreated.n} moments without one on "
+            f"{self.untreated.days}"
+        )
 
 
 def ask(people: Sequence[Moments]) -> FromRecords:
@@ -61,11 +75,13 @@ def ask(people: Sequence[Moments]) -> FromRecords:
     identify(graph_of(together.columns), INSULIN, LATER).required()
     fit = together.eligible
     given = together.columns[INSULIN][fit] > 0
-    treated, untreated = int(np.count_nonzero(given)), int(np.count_nonzero(~given))
-    if min(treated, untreated) < MIN_ARM:
+    treated, untreated = (
+        Arm(int(np.count_nonzero(arm)), int(np.unique(day[fit][arm]).size)) for arm in (given, ~given)
+    )
+    if min(treated.n, untreated.n) < MIN_ARM or min(treated.days, untreated.days) < MIN_DAYS:
         raise RefusedError(
-            f"no comparison: {treated} corrections, and {untreated} moments at which one could have been given and was not;"
-            f" {MIN_ARM} of each is the least",
+            f"no comparison: {treated.n} corrections on {treated.days} days, and {untreated.n} moments at which one could "
+            f"have been given and was not on {untreated.days}; {MIN_ARM} of each on {MIN_DAYS} days is the least",
             where="causal effect",
             mend="ask of a longer record, of more people's, or set the threshold to where corrections begin",
         )
@@ -104,10 +120,11 @@ def joined(people: Sequence[Moments]) -> tuple[Moments, NDArray[np.int64], NDArr
     columns = {n: np.concatenate([p.columns[n] for p in people]) for n in names}
     time_us = np.concatenate([p.time_us for p in people])
     person = np.repeat(np.arange(len(people)), [p.time_us.size for p in people])
-    _, day = np.unique(np.column_stack([person, time_us // US_PER_DAY]), axis=0, return_inverse=True)
+    date = np.concatenate([p.day for p in people])
+    _, day = np.unique(np.column_stack([person, date]), axis=0, return_inverse=True)
     dose = np.concatenate([p.dose_u for p in people])
     eligible = np.concatenate([p.eligible for p in people])
-    return Moments(columns, time_us, dose, eligible), person, day.reshape(-1)
+    return Moments(columns, time_us, dose, eligible, date), person, day.reshape(-1)
 
 
 def graph_of(columns: dict[str, NDArray[np.float64]], same: Sequence[str] = ()) -> Graph:

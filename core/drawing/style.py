@@ -1,4 +1,6 @@
-"""The style sheet of all reports. Every text colour has a contrast of at least 4.5 to its ground, light and dark."""
+"""The frame and the style sheet of all reports. Every text colour has a contrast of at least 4.5 to its ground, light and
+dark.
+"""
 
 from typing import Final
 
@@ -47,3 +49,20 @@ rect.twin { fill: var(--twin); } rect.other { fill: var(--other); } rect.half { 
 .alarm.low { fill: var(--low); stroke: var(--low); } .alarm.high { fill: var(--high); stroke: var(--high); } .alarm.hollow { fill: none; stroke-width: 1.5; }
 .carbs { stroke: var(--carbs); stroke-width: 3.5; } .bolus { stroke: var(--bolus); stroke-width: 3.5; } .long { stroke: var(--bolus); stroke-width: 3.5; stroke-dasharray: 3 2; } .basal { fill: var(--basal); }
 """
+
+
+def page_begins(maker: str) -> str:
+    """How every page by this command begins, whatever it says: by it a command knows its own."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="generator" content="Hometwin {maker}">'
+    )
+
+
+def page(maker: str, title: str, css: str, body: str) -> str:
+    """A whole page, self-contained. maker: the command; title and body: HTML, escaped already."""
+    return (
+        f"{page_begins(maker)}<title>{title}</title><style>{CSS}{css}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
+    )

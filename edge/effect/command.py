@@ -9,16 +9,19 @@ from zoneinfo import ZoneInfo
 
 from core.causal.asked import Asked, Person, ask_people, by_words, e_value_words, rows
 from core.causal.twin_graph import ACTIVITY, ILLNESS
+from core.drawing.style import page_begins
 from core.errors import InputError, RefusedError
 from core.events import parse_event_time
 from core.patient import Patient
 from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN
 from edge.readers import read_record
 from edge.replay.command import load_patient
-from edge.replay.outputs import write_whole
+from edge.replay.outputs import only_ours, write_whole
 
 TABLE: Final = "effect.csv"
 PAGE: Final = "report.html"
+HEADER: Final = "who,effect,low,high,refused"
+BEGINNINGS: Final = {TABLE: f"{HEADER}\n", PAGE: page_begins("effect")}
 LEAST_MIN, MOST_MIN = 30.0, 360.0  # before, insulin has hardly begun; later, other things decide
 THRESHOLD_MGDL: Final = (100.0, 400.0)
 
@@ -44,6 +47,7 @@ def effect(
     from edge.effect.report import report_html
 
     _check(events, patient_files, above_mgdl, after_min, ill, never_ill, draws)
+    only_ours(out, BEGINNINGS)
     patients = _patients(patient_files, len(events))
     people = [_person(path, patient, ill, never_ill) for path, patient in zip(events, patients, strict=True)]
     try:
@@ -59,13 +63,13 @@ def effect(
     except RefusedError as err:
         raise InputError(err.what, where="refused", mend=_mend(err)) from None
     names = [path.name for path in events]
-    write_whole(out, {TABLE: table(asked), PAGE: report_html(asked, names)})
+    write_whole(out, {TABLE: table(asked), PAGE: report_html(asked, names)}, BEGINNINGS)
     return [*lines(asked), f"see {out / PAGE}"]
 
 
 def table(asked: Asked) -> str:
     """effect.csv, mg/dL."""
-    text = ["who,effect,low,high,refused"]
+    text = [HEADER]
     for who, mean, low, high, refused in rows(asked):
         numbers = ",".join("" if v != v else f"{v:.2f}" for v in (mean, low, high))
         text.append(f'"{who}",{numbers},"{refused}"')
@@ -77,7 +81,7 @@ def lines(asked: Asked) -> list[str]:
     r = asked.records
     said = [
         f"{r.main.identification.words()}",
-        f"{r.treated} corrections, and {r.untreated} moments without one, above {asked.above_mgdl:g} mg/dL; "
+        f"{r.words()}, above {asked.above_mgdl:g} mg/dL; "
         f"glucose {asked.after_min:g} min later, mg/dL (95 %):",
     ]
     for who, mean, low, high, refused in rows(asked):

@@ -9,7 +9,7 @@ from core.causal.asked import Asked, by_words, e_value_words, rows
 from core.causal.counterfactual import STRUCTURE_LN_SD
 from core.causal.twin_graph import twin_svg
 from core.drawing.forest import FOREST_CSS, Line, forest
-from core.drawing.style import CSS
+from core.drawing.style import page
 from core.drawing.svg import both_widths
 
 WIDE, NARROW = 1060, 420
@@ -30,7 +30,7 @@ def report_html(asked: Asked, names: Sequence[str]) -> str:
     refused = "".join(f"<li>{escape(who)}: {escape(why)}</li>" for who, *_, why in rows(asked) if why)
     parts = (
         f"<h1>{title}</h1>",
-        f'<p class="quiet">{escape(", ".join(names))} · {r.treated} corrections and {r.untreated} moments without one, '
+        f'<p class="quiet">{escape(", ".join(names))} · {r.words()}, '
         f"above {asked.above_mgdl:g} mg/dL · glucose {asked.after_min:g} min later · 95 % intervals</p>",
         '<p class="quiet">Not a medical device; no figure here is a therapy recommendation.</p>',
         '<div class="tiles"><div class="tile"><div class="name">Those who corrected, by records</div>'
@@ -49,11 +49,7 @@ def report_html(asked: Asked, names: Sequence[str]) -> str:
         f"{twin_svg(illness_recorded=True)}</section>",
         _twin(asked),
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{CSS}{FOREST_CSS}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return page("effect", title, FOREST_CSS, "".join(parts))
 
 
 def _lines(asked: Asked) -> list[Line]:

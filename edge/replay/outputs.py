@@ -1,21 +1,39 @@
-"""The folder of a replay. Files carry ``.partial`` in their names until the replay has ended well."""
+"""Folders that answers are written to: whole or marked as partial, an older answer replaced, anything else kept.
+
+Files carry ``.partial`` in their names until they are whole and on the disk. A file of the same name that does not begin as
+the same command's do is somebody's own, and the command refuses the folder.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
 
+from core.drawing.style import page_begins
 from core.errors import InputError
 from core.messages import Alarm, Estimate, Forecast
 from edge.replay.pipeline import standard_deviations
 
 TABLES: Final = ("forecasts.csv", "posterior.csv", "alarms.csv")
 NAMES: Final = (*TABLES, "summary.json", "report.html")
+MADE_BY: Final = "hometwin replay"
+FORECASTS_HEADER: Final = "made_at,horizon_min,mean,sd,p05,p50,p95"
+POSTERIOR_HEADER: Final = ("time", "status", "data_age_s", "nis", "glucose_mgdl", "glucose_mgdl_sd")
+ALARMS_HEADER: Final = "time,number,name,level,raised,value,data_age_s"
+BEGINNINGS: Final = {  # of a replay's own files; the posterior's further columns are the model's
+    "forecasts.csv": f"{FORECASTS_HEADER}\n",
+    "posterior.csv": ",".join(POSTERIOR_HEADER),
+    "alarms.csv": f"{ALARMS_HEADER}\n",
+    "summary.json": f'{{\n "made_by": "{MADE_BY}"',
+    "report.html": page_begins("replay"),
+}
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FLUSH_LINES: Final = 4000  # lines kept in memory: less than a megabyte
 
@@ -38,9 +56,8 @@ class ReplayFolder:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            only_ours(folder, BEGINNINGS)
             for name in NAMES:
-                # An older run's files must not stand beside this one's as if they belonged together.
-                (folder / name).unlink(missing_ok=True)
                 (folder / partial(name)).unlink(missing_ok=True)
             self._files: dict[str, TextIO] = {
                 name: (folder / partial(name)).open("w", encoding="utf-8", newline="\n") for name in TABLES
@@ -48,8 +65,8 @@ class ReplayFolder:
         except OSError as err:
             raise self._refused(err) from None
         self._lines: dict[str, list[str]] = {name: [] for name in TABLES}
-        self._line("forecasts.csv", "made_at,horizon_min,mean,sd,p05,p50,p95")
-        self._line("alarms.csv", "time,number,name,level,raised,value,data_age_s")
+        self._line("forecasts.csv", FORECASTS_HEADER)
+        self._line("alarms.csv", ALARMS_HEADER)
         self._named = False
 
     def __enter__(self) -> ReplayFolder:
@@ -84,9 +101,7 @@ class ReplayFolder:
             columns = [f"{name},{name}_sd" for name in estimate.names]
             self._line(
                 "posterior.csv",
-                ",".join(
-                    ("time", "status", "data_age_s", "nis", "glucose_mgdl", "glucose_mgdl_sd", *columns)
-                ),
+                ",".join((*POSTERIOR_HEADER, *columns)),
             )
         numbers = [estimate.data_age_s, estimate.nis, estimate.output_mean, estimate.output_sd]
         for mean, sd in zip(estimate.mean, standard_deviations(estimate), strict=True):
@@ -106,7 +121,7 @@ class ReplayFolder:
     def write(self, name: str, text: str) -> None:
         """A whole small file."""
         try:
-            (self.folder / partial(name)).write_text(text, encoding="utf-8", newline="\n")
+            _write_synced(self.folder / partial(name), text)
         except OSError as err:
             raise self._refused(err) from None
 
@@ -125,6 +140,8 @@ class ReplayFolder:
         self.flush()
         try:
             for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
                 file.close()
             for name in NAMES:
                 if (self.folder / partial(name)).exists():
@@ -133,12 +150,7 @@ class ReplayFolder:
             raise self._refused(err) from None
 
     def _refused(self, err: Exception) -> InputError:
-        why = (err.strerror if isinstance(err, OSError) else None) or type(err).__name__
-        return InputError(
-            f"cannot be written: {why}",
-            where=f"--out {self.folder.name}",
-            mend="choose a folder that can be written, with room",
-        )
+        return _unwritable(self.folder, NAMES, err)
 
     def _line(self, name: str, line: str) -> None:
         self._lines[name].append(line)
@@ -164,18 +176,67 @@ def _plain(tree: Any) -> Any:
     return tree
 
 
-def write_whole(out: Path, texts: dict[str, str]) -> None:
-    """Texts by file name, whole or none: written under partial names, then renamed."""
+def write_whole(out: Path, texts: Mapping[str, str], beginnings: Mapping[str, str]) -> None:
+    """Texts by file name: all of them whole on the disk under partial names, then renamed over an older answer.
+
+    beginnings: as ``only_ours``. InputError when that refuses, or nothing can be written; what was there is then as it was.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        only_ours(out, beginnings)
         for name, text in texts.items():
-            (out / name).unlink(missing_ok=True)  # an older answer must not stand beside a part of this one
-            (out / partial(name)).write_text(text, encoding="utf-8", newline="\n")
+            (out / partial(name)).unlink(missing_ok=True)
+            _write_synced(out / partial(name), text)
         for name in texts:
             (out / partial(name)).replace(out / name)
     except OSError as err:
-        raise InputError(
-            f"cannot be written: {err.strerror or type(err).__name__}",
-            where=f"--out {out.name}",
-            mend="choose a folder that can be written, with room",
-        ) from None
+        raise _unwritable(out, texts, err) from None
+
+
+def only_ours(out: Path, beginnings: Mapping[str, str]) -> None:
+    """InputError when one of these files is there and does not begin as ours do: replacing it would lose it.
+
+    An empty file holds nothing to lose. What is no plain file is somebody's own.
+    """
+    for name, beginning in beginnings.items():
+        path = out / name
+        if not os.path.lexists(path):
+            continue
+        wanted = beginning.encode()
+        begins = None
+        if path.is_file():
+            try:
+                with path.open("rb") as file:
+                    begins = file.read(len(wanted))
+            except OSError as err:
+                raise _unwritable(out, (), err) from None
+        if begins not in (b"", wanted):
+            raise InputError(
+                f"holds a {name} that this command did not write",
+                where=_option(out),
+                mend=f"move {name} away, or choose another folder",
+            )
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _unwritable(out: Path, names: Iterable[str], err: Exception) -> InputError:
+    """The error to raise; the partial files are gone, they would only keep the disk full."""
+    for name in names:
+        with suppress(OSError):
+            (out / partial(name)).unlink(missing_ok=True)
+    why = (err.strerror if isinstance(err, OSError) else None) or type(err).__name__
+    return InputError(
+        f"cannot be written: {why}",
+        where=_option(out),
+        mend="choose a folder that can be written, with room",
+    )
+
+
+def _option(out: Path) -> str:
+    return f"--out {out.name or out}"

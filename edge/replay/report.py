@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from core.drawing.style import CSS
+from core.drawing.style import page
 from core.drawing.svg import both_widths
 from edge.replay import charts
 from edge.replay.pipeline import Trace
@@ -49,11 +49,7 @@ def report_html(trace: Trace, summary: dict[str, Any], written_s: float) -> str:
         parts += [_calibration(trace, summary, zone), _parameters(trace, zone), _alarms(trace, summary)]
     parts += [_assumed(summary), _figures(summary), _foot(summary, written_s)]
     title = escape(f"Replay of {summary['file']}")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{CSS}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return page("replay", title, "", "".join(parts))
 
 
 def _head(trace: Trace, summary: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edge.readers import Record
-from edge.replay.outputs import iso
+from edge.replay.outputs import MADE_BY, iso
 from edge.replay.pipeline import HORIZONS_MIN, Trace
 from edge.replay.scores import (
     glucose_metrics,
@@ -31,6 +31,7 @@ def summarise(trace: Trace, record: Record, name: str, timezone: str) -> dict[st
     own_s = trace.total_s - trace.twin_s
     raised = Counter(a.name for a in trace.alarms if a.raised)
     return {
+        "made_by": MADE_BY,
         "complete": trace.complete,
         "file": name,
         "format": record.format,

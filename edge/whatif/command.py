@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 
 from core.causal.change import parse_all
 from core.causal.counterfactual import Counterfactual
+from core.drawing.style import page_begins
 from core.errors import InputError
 from core.events import parse_event_time
 from core.twin import HISTORY_US, Twin
 from edge.readers import read_record
 from edge.replay.command import load_patient
-from edge.replay.outputs import iso, write_whole
+from edge.replay.outputs import iso, only_ours, write_whole
 from edge.whatif.report import report_html
 
 TABLE: Final = "counterfactual.csv"
@@ -23,6 +24,7 @@ PAGE: Final = "report.html"
 HEADER: Final = (
     "time,factual_mean,factual_p05,factual_p95,cf_mean,cf_p05,cf_p95,effect_mean,effect_p05,effect_p95"
 )
+BEGINNINGS: Final = {TABLE: f"{HEADER}\n", PAGE: page_begins("whatif")}
 
 
 def whatif(
@@ -45,6 +47,7 @@ def whatif(
     start_us = parse_event_time(start, zone, "--from")
     end_us = parse_event_time(end, zone, "--to")
     parsed = parse_all(changes, zone)
+    only_ours(out, BEGINNINGS)
     record = read_record(events, zone)
     # The twin looks back 15 days at most; what came after the window tells nothing that may be used here.
     used = [s for s in record.samples if start_us - HISTORY_US < s.time_us < end_us]
@@ -59,7 +62,7 @@ def whatif(
         TABLE: table(answer),
         PAGE: report_html(answer, changes, events.name, used, patient.timezone, time.time()),
     }
-    write_whole(out, texts)
+    write_whole(out, texts, BEGINNINGS)
     return lines(answer, out)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from core.causal.counterfactual import Counterfactual, Course
-from core.drawing.style import CSS
+from core.drawing.style import page
 from core.drawing.svg import Plot, both_widths, nice_ticks
 from core.messages import Sample
 from core.units import US_PER_H
@@ -69,12 +69,7 @@ def report_html(
         _basis(answer),
         f'<p class="quiet">Written {datetime.fromtimestamp(written_s, UTC):%Y-%m-%d %H:%M} UTC.</p>',
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}{OWN_CSS}</style></head><body><main>{''.join(parts)}"
-        "</main></body></html>\n"
-    )
+    return page("whatif", escape(title), OWN_CSS, "".join(parts))
 
 
 def _cautions(answer: Counterfactual) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -19,11 +20,11 @@ from scipy import stats
 
 from cloud.trials import advised
 from cloud.trials.analyse import analyse
-from cloud.trials.command import read_prior, trial
+from cloud.trials.command import _locked, read_prior, trial
 from cloud.trials.plan import OUTCOME_NAMES, Arm, Plan, PopulationPlan, Size, read_plan
 from cloud.trials.provenance import gather, result_digest
 from cloud.trials.report import advised_words
-from cloud.trials.run import CHUNK, Store, run_trial, sample_size
+from cloud.trials.run import CHUNK, PART, Store, run_trial, sample_size
 from cloud.trials.simulate import Job, Row, arms_of, measure, run_job
 from core import closed_loop as loop
 from core.advice_types import Advice, Policy
@@ -288,6 +289,84 @@ def test_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     trial(source, tmp_path / "whole", workers=1)
     for name in ("results.csv", "summary.json", "report.html", "trial.toml"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "trial.toml", tmp_path / "full"
+    source.write_text(PLAN.format(people=2 * CHUNK))
+    trial(source, tmp_path / "whole", workers=1)
+    real = os.fsync
+
+    def fills(at: int) -> None:
+        """The disk takes ``at`` files, and of the next one only a part."""
+        left = [at]
+
+        def fsync(file: int) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(file)
+
+        monkeypatch.setattr("os.fsync", fsync)
+
+    for at, name in enumerate(("key", "0000000-020.json", "0000020-020.json", "results.csv")):
+        fills(min(at, 1))  # what was written before is not written again
+        with pytest.raises(
+            InputError, match=rf"{name}: cannot be written: No space left.*goes on from here"
+        ) as refused:
+            trial(source, out, workers=1)
+        assert refused.value.exit_code == 2
+        assert not [p for p in out.rglob("*") if p.name.startswith(PART)]
+        assert not (out / "report.html").exists()
+    monkeypatch.undo()
+    assert any("2 chunks were there" in line for line in trial(source, out, workers=1))
+    for name in ("results.csv", "summary.json", "report.html", "trial.toml"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_real_limit_ends_the_command_with_code_2(tmp_path: Path) -> None:
+    """No file may grow past 1 kB: as a full disk, but without one."""
+    source, out = tmp_path / "trial.toml", tmp_path / "out"
+    source.write_text(PLAN.format(people=2 * CHUNK))
+    limited = (
+        "import resource, sys; from edge.process import with_one_line_errors; from cloud.trials.command import trial;"
+        "from pathlib import Path; trial(Path(sys.argv[1]), Path(sys.argv[3]), workers=1);"  # kernels are cached now
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "with_one_line_errors(lambda: trial(Path(sys.argv[1]), Path(sys.argv[2]), workers=1))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", limited, str(source), str(out), str(tmp_path / "before")],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        timeout=110,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "0000000-020.json: cannot be written: File too large (see to room and rights" in done.stderr
+    assert [p.name for p in (out / "chunks").iterdir()] == []
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_and_does_not_stop_the_next(tmp_path: Path) -> None:
+    source, out = tmp_path / "trial.toml", tmp_path / "out"
+    source.write_text(PLAN.format(people=2))
+    out.mkdir()
+    (out / f"{PART}abcd_123").write_bytes(b"key, half")  # killed before the folder was even claimed
+    trial(source, out, workers=1)
+    (out / "chunks" / f"{PART}0000zzzz").write_bytes(b"half a chunk")
+    trial(source, out, workers=1)
+    assert not [p for p in out.rglob("*") if p.name.startswith(PART)]
+
+
+def test_two_runs_do_not_share_a_folder_at_a_time(tmp_path: Path) -> None:
+    source, out = tmp_path / "trial.toml", tmp_path / "out"
+    source.write_text(PLAN.format(people=2))
+    with _locked(out), pytest.raises(InputError, match="another run is at work there"):
+        trial(source, out, workers=1)
+    assert list(out.iterdir()) == []
+    trial(source, out, workers=1)
 
 
 def test_report_and_table_hold_what_was_measured(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from core.causal.effect import (
 )
 from core.causal.graph import Graph
 from core.causal.identify import identify
+from core.causal.regress import t95
 from core.causal.scm import LinearScm
 from core.causal.twin_graph import EDGES, INSULIN, LATER, NODES, PLACES, twin_graph, twin_svg
 from core.errors import InputError, RefusedError
@@ -168,6 +169,40 @@ def test_refuses_before_it_computes_and_counts_what_it_left_out() -> None:
     assert answer.estimate.n == 1900
     with pytest.raises(RefusedError, match="illness would have to be measured"):
         estimate_effect(twin_graph(), {}, INSULIN, LATER)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"Z": np.zeros(99)}, "equal length: Y 100, A 100, Z 99"),
+        ({"Y": np.zeros(101)}, "equal length"),
+        ({"A": np.zeros((100, 2))}, "one number a row"),
+        ({"Y": np.float64(3.0)}, "one number a row"),
+        ({"Z": np.zeros((100, 2, 2))}, "one or several"),
+        ({"Z": ["ill"] * 100}, "numbers alone"),
+        ({"Z": [[1.0], [1.0, 2.0]] * 50}, "numbers alone"),
+    ],
+)
+def test_columns_that_do_not_fit_together_are_one_typed_error(change: dict[str, object], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        estimate_effect(CONFOUNDED, self_test(100, 1) | change, "A", "Y")
+
+
+def test_groups_of_another_length_are_one_typed_error() -> None:
+    r = self_test(100, 1)
+    for groups in (np.arange(99), np.zeros((100, 2))):
+        with pytest.raises(InputError, match="groups"):
+            estimate_effect(CONFOUNDED, r, "A", "Y", groups=groups)
+        with pytest.raises(InputError, match="groups"):
+            est.naive(r["Y"], r["A"], groups)
+
+
+def test_with_few_groups_the_interval_is_students() -> None:
+    for freedom, exact in ((9, 2.2622), (14, 2.1448), (29, 2.0452), (10_000, 1.9602)):
+        assert t95(freedom) == pytest.approx(exact, abs=5e-4)
+    r = self_test(200, 2)
+    found = est.naive(r["Y"], r["A"], np.arange(200) // 20)
+    assert found.high - found.effect == pytest.approx(2.2622 * found.standard_error, rel=1e-3)
 
 
 def test_a_covariate_may_take_several_columns_and_the_target_may_be_the_treated() -> None:

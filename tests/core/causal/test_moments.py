@@ -27,7 +27,8 @@ from core.messages import Sample
 from core.units import US_PER_DAY, US_PER_MIN
 
 UTC = ZoneInfo("UTC")
-DAY_US = 20_000 * US_PER_DAY
+DAY = 20_000
+DAY_US = DAY * US_PER_DAY
 EFFECT = -30.0
 
 
@@ -89,6 +90,62 @@ def test_a_dose_with_a_meal_is_no_correction() -> None:
     assert rows(record(at(702, "bolus_u", 2.0), at(640, "carbs_g", 40.0))).columns[INSULIN].sum() == 1
 
 
+def test_doses_minutes_apart_are_one_course_and_the_next_is_another() -> None:
+    parts = rows(record(at(702, "bolus_u", 1.0), at(707, "bolus_u", 0.5), at(717, "bolus_u", 0.25)))
+    assert np.flatnonzero(parts.columns[INSULIN]).size == 1
+    k = int(np.flatnonzero(parts.columns[INSULIN])[0])
+    assert minute_of(parts)[k] == 700
+    assert parts.dose_u[k] == 1.75
+    two = rows(record(at(702, "bolus_u", 1.0), at(718, "bolus_u", 0.5)))
+    assert [m for m, v in zip(minute_of(two), two.dose_u, strict=True) if v] == [700, 715]
+    assert int(two.columns[INSULIN][two.eligible].sum()) == 1  # nobody decides anew within 150 min
+    # A course whose last part is a meal's is the meal's.
+    assert not rows(
+        record(at(702, "bolus_u", 1.0), at(715, "bolus_u", 1.0), at(734, "carbs_g", 40.0))
+    ).dose_u.any()
+    assert not rows(record(at(702, "bolus_u", 0.0))).columns[INSULIN].any()  # a dose of nothing is none
+
+
+@pytest.mark.parametrize("offset_min", [0, 2])
+def test_how_often_the_sensor_reads_changes_neither_arm(offset_min: int) -> None:
+    """One course of glucose and doses; sensors of 1, 5 and 15 min, on the clock's minutes or beside them."""
+    rng = np.random.default_rng(12)
+    minutes = np.arange(30 * 1440)
+    glucose = 215.0 + 40 * np.sin(minutes / 173.0) + 15 * np.sin(minutes / 61.0)
+    doses = [m for m in minutes[::180].tolist() if rng.random() < 0.4]
+    doses = [m + int(rng.integers(0, 15)) for m in doses]
+    for m in doses:
+        after = np.arange(m, minutes.size)
+        glucose[m:] -= 40.0 * np.exp(-(((after - m - 150) / 70.0) ** 2))
+    found = []
+    for every in (1, 5, 15):
+        readings = [at(m, "cgm_mgdl", glucose[m]) for m in range(offset_min, minutes.size, every)]
+        boluses = [at(m, "bolus_u", 2.0) for m in doses]
+        beats = [at(m, "heart_rate_bpm", 60.0 + m % 7) for m in range(0, minutes.size, 10)]
+        record = sorted([*readings, *boluses, *beats], key=lambda s: s.time_us)
+        found.append(rows(record, ill=[], above_mgdl=0.0))
+    often, usual, rare = found
+    for other in (often, rare):
+        inside = np.isin(usual.time_us, other.time_us)
+        assert inside.mean() > 0.999
+        assert other.time_us.size == pytest.approx(usual.time_us.size, abs=4)
+        assert np.count_nonzero(other.dose_u[other.eligible]) == np.count_nonzero(
+            usual.dose_u[usual.eligible]
+        )
+    answers = [ask([m]) for m in found]
+    assert len({a.treated for a in answers}) == 1
+    assert np.ptp([a.untreated.n for a in answers]) <= 4
+    effects = [a.main.estimate.effect for a in answers]
+    assert np.ptp(effects) < 1.0 < 0.5 * answers[0].main.estimate.standard_error
+
+
+def test_days_are_the_persons_own() -> None:
+    evening = [at(-60 + 5 * k, "cgm_mgdl", 230.0) for k in range(60)]  # 23:00 to 04:00 UTC
+    west = moments(evening, ZoneInfo("America/New_York"), above_mgdl=200.0, after_min=120.0, waking_h=(0, 24))
+    assert np.unique(west.day).size == 1
+    assert np.unique(moments(evening, UTC, above_mgdl=200, after_min=120.0, waking_h=(0, 24)).day).size == 2
+
+
 def test_gaps_stay_gaps_and_what_nobody_measured_has_no_column() -> None:
     holes = [
         s
@@ -128,7 +185,8 @@ def people(n: int, rng: np.random.Generator, rows_each: int = 150) -> list[Momen
             ILLNESS: ill,
         }
         time_us = DAY_US + np.arange(rows_each) * 30 * US_PER_MIN
-        found.append(Moments(columns, time_us, 2.0 * dose, np.ones(rows_each, dtype=bool)))
+        eligible = np.ones(rows_each, dtype=bool)
+        found.append(Moments(columns, time_us, 2.0 * dose, eligible, time_us // US_PER_DAY))
     return found
 
 
@@ -177,6 +235,11 @@ def test_too_few_of_either_kind_are_refused() -> None:
     kept[dosed[MIN_ARM - 1 :]] = False
     with pytest.raises(RefusedError, match=f"no comparison: {MIN_ARM - 1} corrections"):
         ask([them[0].where(kept)])
+    many = people(1, np.random.default_rng(9), rows_each=800)[0]
+    assert ask([many]).treated.days == 17
+    evenings = many._replace(day=DAY + np.arange(800) // 90)  # the same moments, on nine days
+    with pytest.raises(RefusedError, match=r"on 9 days.*on 9; 20 of each on 10 days is the least"):
+        ask([evenings])
     with pytest.raises(RefusedError, match="no moment"):
         joined([])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from core.drawing.style import page_begins
 from core.errors import InputError
 from edge.effect.command import effect
 from tests.edge.effect.lives import write
@@ -62,6 +63,9 @@ def test_one_persons_record_is_answered_and_the_twin_stands_beside_it(
     assert "<8>" not in page
     assert page.count("<svg") == 3  # the plot in two widths, and the graph
     assert "src=" not in page
+    again = effect([recording], [], out, never_ill=True, with_twin=False)  # its own answer it replaces
+    assert again
+    assert "the twin" not in (out / "effect.csv").read_text()
 
 
 def test_what_the_record_lacks_is_named_with_what_would_help(recording: Path, tmp_path: Path) -> None:
@@ -112,3 +116,16 @@ def test_what_cannot_be_meant_is_one_clear_error(
     with pytest.raises(InputError, match=match):
         effect(**({"events": [recording], "patient_files": [], "out": tmp_path / "out"} | how))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_of_another_command_is_kept_and_refused_before_anything_is_asked(
+    recording: Path, tmp_path: Path
+) -> None:
+    for name, theirs in (("report.html", page_begins("whatif")), ("effect.csv", "what,I,noted\n")):
+        out = tmp_path / name
+        out.mkdir()
+        (out / name).write_text(theirs)
+        with pytest.raises(InputError, match=f"holds a {name} that this command did not write"):
+            effect([recording], [], out)  # which would be refused for want of illness
+        assert [p.name for p in out.iterdir()] == [name]
+        assert (out / name).read_text() == theirs

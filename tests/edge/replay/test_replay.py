@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from core.messages import Sample
 from core.twin import ForecastResult, Twin
 from edge.replay import charts, command
 from edge.replay.command import replay
-from edge.replay.outputs import NAMES, TABLES, ReplayFolder, iso, partial
+from edge.replay.outputs import BEGINNINGS, NAMES, TABLES, ReplayFolder, iso, partial, write_whole
 from edge.replay.pipeline import HORIZONS_MIN, Trace, run, usable
 from edge.replay.scores import observed_at
 from tests.core.people import MIN_US, START_US, live
@@ -193,13 +195,99 @@ def test_a_days_picture_leaves_the_gap_open(two_days: Path, tmp_path: Path) -> N
 def test_an_older_run_is_replaced_and_strange_files_stay(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "report.html").write_text("older")
+    (out / "report.html").write_text(BEGINNINGS["report.html"] + "older")
     (out / partial("forecasts.csv")).write_text("older, stopped")
     (out / "diary.txt").write_text("mine")
     replay(lines_file(tmp_path, "2024-01-01T00:00:00,cgm_mgdl,120"), None, None, out)
     assert (out / "diary.txt").read_text() == "mine"
     assert sorted(p.name for p in out.iterdir()) == sorted((*NAMES, "diary.txt"))
     assert "older" not in (out / "report.html").read_text()
+
+
+def test_what_the_person_wrote_is_not_replaced(tmp_path: Path) -> None:
+    recording = lines_file(tmp_path, "2024-01-01T00:00:00,cgm_mgdl,120")
+    out = tmp_path / "out"
+    replay(recording, None, None, out)
+    replay(recording, None, None, out)  # its own it replaces
+    first = {name: (out / name).read_bytes() for name in NAMES}
+    for name in NAMES:
+        for theirs in (
+            b"mine",
+            first[name][:20],
+            b"\xef\xbb\xbf" + first[name],
+            first[name].replace(b"\n", b"\r\n", 1)[1:],
+        ):
+            (out / name).write_bytes(theirs)
+            with pytest.raises(
+                InputError, match=f"--out out: holds a {name} that this command did not write"
+            ) as found:
+                replay(recording, None, None, out)
+            assert found.value.exit_code == 2
+            assert (out / name).read_bytes() == theirs
+        (out / name).write_bytes(
+            b"" if name == "alarms.csv" else first[name]
+        )  # nothing to lose in an empty one
+    assert sorted(p.name for p in out.iterdir()) == sorted(NAMES)
+    replay(recording, None, None, out)
+    assert (out / "alarms.csv").read_bytes() == first["alarms.csv"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "broken link"])
+def test_what_is_no_plain_file_is_not_replaced_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "report.html"
+    {
+        "folder": lambda: place.mkdir(),
+        "pipe": lambda: os.mkfifo(place),
+        "broken link": lambda: place.symlink_to("nowhere"),
+    }[kind]()
+    with pytest.raises(InputError, match=r"holds a report\.html"):
+        replay(lines_file(tmp_path, "2024-01-01T00:00:00,cgm_mgdl,120"), None, None, tmp_path)
+    assert os.path.lexists(place)
+
+
+def test_a_partial_name_that_links_elsewhere_is_not_written_through(tmp_path: Path) -> None:
+    diary = tmp_path / "diary.txt"
+    diary.write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / partial("a.csv")).symlink_to(diary)
+    write_whole(out, {"a.csv": "x\n1\n"}, {"a.csv": "x\n"})
+    assert diary.read_text() == "mine"
+    assert (out / "a.csv").read_text() == "x\n1\n"
+
+
+def test_a_full_disk_keeps_the_older_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = {"a.csv": "x\n", "b.csv": "y\n"}
+    older, newer = ({"a.csv": f"x\n{k}\n", "b.csv": f"y\n{k}\n"} for k in (1, 2))
+    write_whole(tmp_path, older, begin)
+
+    def full(path: Path, text: str) -> None:
+        path.write_text(text[:1])
+        if path.name.startswith("b"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.replay.outputs._write_synced", full)
+        with pytest.raises(InputError, match="No space"):
+            write_whole(tmp_path, newer, begin)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == older
+    write_whole(tmp_path, newer, begin)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == newer
+
+
+def test_a_replay_on_a_full_disk_keeps_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = lines_file(tmp_path, "2024-01-01T00:00:00,cgm_mgdl,120")
+    out = tmp_path / "out"
+    replay(recording, None, None, out)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("edge.replay.outputs._write_synced", full)
+    with pytest.raises(InputError, match="cannot be written: No space"):
+        replay(recording, None, None, out)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
 def test_a_refused_recording_touches_no_older_results(tmp_path: Path) -> None:

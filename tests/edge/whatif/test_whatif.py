@@ -102,6 +102,16 @@ def test_words_of_nearby_doses_do_not_lie_on_each_other(out: Path) -> None:
         assert y0 != y1 or x1 - x0 >= 5 * len(text)
 
 
+def test_a_file_of_the_same_name_is_refused_in_one_line_and_kept(recording: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<h1>my own</h1>")
+    done = command(recording, tmp_path, "--do", "bolus_u*=0.5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "holds a report.html that this command did not write (move report.html away" in done.stderr
+    assert (tmp_path / "report.html").read_text() == "<h1>my own</h1>"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_the_wrong_word_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path) -> None:
     done = command(recording, tmp_path / "new", "--do", "bolus*=0.5")
     assert done.returncode == 2
