@@ -9,7 +9,7 @@ from edge.config import HubConfig
 from edge.desk import at_the_desk
 from edge.store.database import WriterLock
 from edge.store.files import is_there
-from edge.store.keyring import destroy_files
+from edge.store.keyring import destroy_files, erasing
 from edge.store.keys import shred
 
 WARNING = (
@@ -28,7 +28,8 @@ def erase(config: HubConfig, confirmed: str) -> list[str]:
         with at_the_desk(config) as ask:
             gone = ask({"do": "erase", "confirm": confirmed})["gone"]
     except (InputError, StoreError) as err:
-        if isinstance(err, StoreBusyError) or not is_there(config.store_path):
+        begun = is_there(config.store_path) or is_there(erasing(config.store_path))
+        if isinstance(err, StoreBusyError) or not begun:
             raise
         # No key opens it, or it is of a newer program: what cannot be read can be destroyed all the same.
         with contextlib.closing(WriterLock(config.store_path)):
@@ -36,4 +37,5 @@ def erase(config: HubConfig, confirmed: str) -> list[str]:
     lines = [f"destroyed {name}" for name in gone]
     names = (config.store.key_file, config.store.passphrase_file)
     lines += [f"destroyed {config.path(name)}" for name in names if name and shred(config.path(name))]
+    shred(erasing(config.store_path))
     return [*lines, "the record cannot be read any more; destroy backups of the key as well"]

@@ -21,6 +21,7 @@ from core.errors import (
     StoreError,
     TamperedError,
 )
+from edge.store.files import give_to_owner_of
 from edge.store.keys import sync_folder
 from edge.store.migrations import (
     APPLICATION_ID,
@@ -63,6 +64,7 @@ class WriterLock:
                 where=str(name),
                 mend="check the folder and its owner",
             ) from None
+        give_to_owner_of(path if path.exists() else path.parent, self._handle)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -138,7 +140,7 @@ def reported(path: Path) -> Iterator[None]:
             raise StoreBusyError(
                 "another process uses the file", where=where, mend="stop that one first"
             ) from None
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
             raise no_space(path) from None
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             raise InputError(
@@ -167,7 +169,7 @@ def no_space(path: Path) -> StoreError:
     )
 
 
-def _is_full(path: Path) -> bool:
+def is_full(path: Path) -> bool:
     """Some file systems notice only at the flush that there is no space, and SQLite calls that an I/O error."""
     try:
         disk = os.statvfs(path.parent)

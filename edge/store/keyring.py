@@ -7,6 +7,8 @@ record is done, names and commitments move to the new key and the old one is des
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from core.errors import InputError, StoreError, TamperedError
 from edge.store.database import reported
 from edge.store.head import HEAD_ROW, Head
-from edge.store.keys import KEY_BYTES, Secret, shred
+from edge.store.keys import KEY_BYTES, Secret, shred, sync_folder
 from edge.store.sealing import LAST_KEY, Sealer, Table, marks, row_ident
 from edge.store.slots import COPY_SUFFIX, Ring, SlotKind, slot_of
 
@@ -36,12 +38,36 @@ _DATA_TABLES: Final = (
 ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damaged stores there
 
 
+# Beside a store whose erasing has begun. It goes last, after the key file: whatever cuts it off, it can be finished.
+ERASING_SUFFIX: Final = ".erasing"
+
+
+def erasing(path: Path) -> Path:
+    """The mark that the store at ``path`` is being erased."""
+    return path.with_name(path.name + ERASING_SUFFIX)
+
+
 def destroy_files(path: Path) -> list[str]:
-    """Overwrite and remove a store's files, the copy of its keys first; needs no key. Names of what is gone."""
-    ends = (COPY_SUFFIX, COPY_SUFFIX + ".new", "-wal", ".repaired", ".mended", ".new", ".spare", "")
+    """Overwrite and remove a store's files, the copy of its keys first; needs no key. Names of what is gone.
+
+    Before anything else it leaves the mark ``erasing``, which whoever asked for this removes when the key is gone too.
+    """
+    begin_erasing(path)
+    ends = [COPY_SUFFIX, COPY_SUFFIX + ".new", ".spare"]
+    ends += [
+        of + end for of in (".repaired", ".mended", ".new", "") for end in ("-wal", "-shm", "-journal", "")
+    ]
     doomed = [path.with_name(path.name + end) for end in ends]
-    doomed += sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
+    # What was set aside comes before the store: while that is there, people see that the erase is not done.
+    doomed[-1:-1] = sorted(path.parent.glob(glob.escape(path.name + ASIDE_SUFFIX) + "*"))
     return [file.name for file in doomed if shred(file)]
+
+
+def begin_erasing(path: Path) -> None:
+    """Leave the mark, durably; a disk that refuses it does not save the record."""
+    with contextlib.suppress(OSError):
+        erasing(path).touch(0o600)
+        sync_folder(path.parent)
 
 
 class StoreKeys:
@@ -225,11 +251,12 @@ class StoreKeys:
         """Destroy every wrapped key, then the files: nothing of the record can be read any more, by anybody.
 
         The store is closed then. Returns the names of the files that are gone. The keys that persons hold (key
-        file, credential, passphrase) open nothing any more; destroy the file all the same.
+        file, credential, passphrase) open nothing any more; destroy the file all the same, then the mark ``erasing``.
         """
         store = self._store
         with store._mutex:
             store._check_usable()
+            begin_erasing(store._path)
             with reported(store._path):
                 db = store._db
                 db.execute("PRAGMA secure_delete = ON")

@@ -19,7 +19,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from core.errors import InputError
+from core.errors import InputError, TamperedError
 from edge.store.files import is_there
 
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
@@ -71,10 +71,10 @@ class Passphrase:
     def stretched(self, salt: bytes, log2_n: int) -> list[bytes]:
         """The 32 bytes that wrap, by scrypt: 16 MiB and some tenths of a second, once per opening.
 
-        A second one only where the words were typed otherwise than in NFC (Unicode Annex 15).
+        TamperedError for an effort that no slot of ours asks for. A second one only where the words were typed otherwise than in NFC (Unicode Annex 15).
         """
         if not 0 < log2_n <= MAX_SCRYPT_LOG2_N or len(salt) != SALT_BYTES:
-            raise InputError("asks for an effort that is none of ours", where="slots")
+            raise TamperedError("asks for an effort that is none of ours", where="slots")
         return [Scrypt(salt, KEY_BYTES, 1 << log2_n, _SCRYPT_R, _SCRYPT_P).derive(f) for f in self._forms]
 
 

@@ -11,6 +11,7 @@ from core.errors import InputError, TamperedError
 from edge.store.database import WriterLock, open_database
 from edge.store.examine import CheckReport, Examination
 from edge.store.head import HEAD_ROW, Head
+from edge.store.keyring import destroy_files, erasing
 from edge.store.keys import Secret
 from edge.store.sealing import Table, marks, row_ident
 from edge.store.slots import Ring, insert_ring, new_ring, read_records, unlock
@@ -26,6 +27,13 @@ def open_file(path: Path, key: Secret, hub_id: str) -> tuple[WriterLock, sqlite3
         raise InputError(f"store folder cannot be made: {err.strerror}", where=str(path.parent)) from None
     lock = WriterLock(path)
     try:
+        if erasing(path).exists():
+            destroy_files(path)
+            raise InputError(
+                "erasing this record was begun and cut off; its files are destroyed now",
+                where=str(path),
+                mend="hometwin erase, which destroys the key as well",
+            )
         db, made = open_database(path, lambda db: _found(db, key, hub_id))
         if made:
             log.warning("store.made", path=str(path))

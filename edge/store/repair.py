@@ -12,9 +12,11 @@ Of each table a decision is taken, and told:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,21 +25,24 @@ import msgspec
 import structlog
 
 from core.clock import Clock
-from core.errors import DecodeError, HometwinError, StoreError, TamperedError, WrongKeyError
+from core.errors import DecodeError, HometwinError, InputError, StoreError, TamperedError, WrongKeyError
 from core.messages import Sample, decode
 from edge.store.aggregates import decode_aggregates
 from edge.store.chain import chained, remembered, unchained, vouched
-from edge.store.database import WriterLock, make_database
+from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
+from edge.store.files import give_to_owner_of
 from edge.store.head import COMMITTED, HEAD_ROW, Head
 from edge.store.journal import hash_of, read_line
 from edge.store.keyring import ASIDE_SUFFIX
 from edge.store.keys import Secret, sync_folder
+from edge.store.migrations import APPLICATION_ID
 from edge.store.refill import Refill, Wanted
 from edge.store.salvage import attach, read_head_record, read_key_records, read_rows, with_first_page
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment, encode_segment, read_summary
 from edge.store.slots import COPY_SUFFIX, KeyRecords, Ring, load_copy, load_first_page, slot_of, unlock
 from edge.store.store import BATCH_SAMPLES, Store
+from edge.store.thinning import SPARE_SUFFIX
 
 log = structlog.get_logger()
 
@@ -74,6 +79,12 @@ def open_or_repair(
     try:
         return _sound(path, key, hub_id, clock), None
     except TamperedError as err:
+        if not _was_ours(path):
+            raise InputError(
+                "file is no store, and never was one",
+                where=str(path),
+                mend="check the state folder; move the file away if the store shall be there",
+            ) from None
         reason = str(err)
     except WrongKeyError as err:
         # Both the wrapped key and its check value may be damaged: the copy beside the store knows better.
@@ -125,19 +136,72 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
     lock = WriterLock(path)
     try:
         try:
-            return _carry_over(path, key, hub_id, clock, reason)
+            try:
+                return _carry_over(path, key, hub_id, clock, reason)
+            except _FAILURES as err:
+                if not _refused(err, path) or not _make_room(path):
+                    raise
+                return _carry_over(path, key, hub_id, clock, reason)
         except WrongKeyError:
             raise  # whoever holds the right key can still repair it: nothing is begun anew under this one
-        except (
-            *(HometwinError, sqlite3.Error, OSError),
-            *(ValueError, OverflowError, TypeError, AttributeError),
-        ) as err:
-            # Nothing could be carried over (no key opens it, no space): begin anew beside it.
+        except _FAILURES as err:
+            if _refused(err, path):
+                _make_room(path)
+                why = err.what if isinstance(err, HometwinError) else type(err).__name__
+                raise StoreError(
+                    f"store is damaged and cannot be repaired now ({why}); it stays where it is",
+                    where=str(path),
+                    mend="free as much space as the store is long; it is repaired at the next start",
+                ) from None
+            # Nothing could be carried over, no key opens it: begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
             aside = _set_aside_whole(path, clock)
             return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, 0, 1)
     finally:
         lock.release()
+
+
+_FAILURES: Final = (
+    *(HometwinError, sqlite3.Error, OSError),
+    *(ValueError, OverflowError, TypeError, AttributeError),
+)
+
+
+def _refused(err: BaseException, path: Path) -> bool:
+    """Whether the disk or its rights, not the damage, kept a repair from being done: it will do another time."""
+    if isinstance(err, OSError):
+        return err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+    if isinstance(err, sqlite3.Error):
+        code = getattr(err, "sqlite_errorcode", 0) & 0xFF
+        no_right = code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN)
+        return code == sqlite3.SQLITE_FULL or no_right or (code == sqlite3.SQLITE_IOERR and is_full(path))
+    return isinstance(err, (InputError, StoreError)) and not isinstance(err, TamperedError)
+
+
+def _make_room(path: Path) -> bool:
+    """Remove what a repair left half done, and the room held for a full disk; False when none was held."""
+    for of in (".repaired", ".mended"):
+        for end in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(OSError):
+                path.with_name(path.name + of + end).unlink(missing_ok=True)
+    try:
+        path.with_name(path.name + SPARE_SUFFIX).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _was_ours(path: Path) -> bool:
+    """Whether a store of ours lies, or lay, at ``path``: what is somebody else's is not touched."""
+    try:
+        with path.open("rb") as file:
+            page = file.read(PAGE_BYTES)
+    except FileNotFoundError:
+        return True  # only its log is left
+    except OSError:
+        return False
+    named = page[68:72] == APPLICATION_ID.to_bytes(4, "big") or b"_sqlite_migrations" in page
+    return not page or named or load_copy(path) is not None
 
 
 Kept = tuple[Any, bytes, bytes]  # number or name hash, record, content
@@ -164,13 +228,18 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
             mended.with_name(mended.name + end).unlink(missing_ok=True)
     log_left = path.with_name(path.name + "-wal")
     if log_left.exists() and log_left.stat().st_size:
-        raise StoreError("write-ahead log cannot be folded in", where=str(log_left))
+        if is_full(path):
+            raise no_space(path)
+        raise TamperedError("write-ahead log cannot be folded in", where=str(log_left))
     kept = {table: _trusted(table, part, old, sealer, distrusted) for table, part in found.items()}
     kept[Table.SEGMENTS] = _apart(kept[Table.SEGMENTS])
     head = Head(sealer.commitment_key)
     rows = _Rows(kept, old)
     fresh = path.with_name(path.name + ".repaired")
     make_database(fresh, lambda new: _fill(new, head, records, kept, rows, old, sealer, clock))
+    facts = path.stat()
+    fresh.chmod(stat.S_IMODE(facts.st_mode))
+    give_to_owner_of(path, fresh)
     aside = _name_aside(path, clock)
     os.link(path, aside)
     fresh.rename(path)

@@ -24,6 +24,7 @@ import msgspec
 from core.errors import DecodeError, InputError, TamperedError, WrongKeyError
 from core.messages import decode, encode
 from edge.store.database import reported
+from edge.store.files import give_to_owner_of
 from edge.store.keys import SALT_BYTES, SCRYPT_LOG2_N, Passphrase, Secret, sync_folder
 from edge.store.sealing import CHECK_BYTES, LAST_KEY, STORE_ID_BYTES, Cipher, OuterKey, Sealer, best_cipher
 
@@ -251,6 +252,7 @@ def save_copy(path: Path, records: KeyRecords, first_page: bytes) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        give_to_owner_of(path, fresh)
         fresh.replace(place)
         sync_folder(place.parent)
     except OSError:

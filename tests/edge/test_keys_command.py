@@ -15,7 +15,7 @@ from edge.control import ask_hub, serve_control
 from edge.erase_command import erase
 from edge.hub import Hub
 from edge.keys_command import add_passphrase, overview_lines, recover, retire, rotate, rotate_data
-from edge.store.keys import Passphrase, create_key, load_key
+from edge.store.keys import Passphrase, create_key, load_key, shred
 from edge.store.store import Store
 from tests.edge.store.conftest import FixedClock, reading
 
@@ -142,6 +142,33 @@ def test_what_cannot_be_read_can_be_erased_all_the_same(config: HubConfig, how: 
     lines = erase(config, "home")
     assert "destroyed replay.sqlite.keys" in lines
     assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
+
+
+@pytest.mark.parametrize(
+    "last", ["", "replay.sqlite.keys", "replay.sqlite-wal", "replay.sqlite", "store.key"]
+)
+def test_an_erase_that_is_cut_is_finished_by_a_second_one(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Cut before any file, amid them, before the key file, and before the mark."""
+    done = [""]
+
+    def cut(file: Path) -> bool:
+        if last in done:
+            raise KeyboardInterrupt
+        done.append(file.name)
+        return shred(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.store.keyring.shred", cut)
+        patch.setattr("edge.erase_command.shred", cut)
+        with pytest.raises(KeyboardInterrupt):
+            erase(config, "home")
+    erase(config, "home")
+    assert not config.path("store.key").exists()
+    assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
+    with pytest.raises(InputError, match="no store here"):
+        erase(config, "home")
 
 
 async def test_the_desk_refuses_what_cannot_be_meant(config: HubConfig) -> None:

@@ -15,11 +15,13 @@ import pytest
 from core.errors import InputError, TamperedError, WrongKeyError
 from edge.store.database import reported
 from edge.store.journal import read_line
-from edge.store.keys import Passphrase, load_passphrase
+from edge.store.keyring import erasing
+from edge.store.keys import Passphrase, load_passphrase, shred
+from edge.store.repair import open_or_repair
 from edge.store.slots import copy_path, load_copy
 from edge.store.store import FOLD_SAMPLES, Store
 from tests.edge.store.conftest import HUB, KEY, FixedClock, open_store, reading
-from tests.edge.store.test_tamper import cells, everything
+from tests.edge.store.test_tamper import cells, everything, sql
 
 Opened = Callable[..., Store]
 OTHER = bytes(range(32, 64))
@@ -154,7 +156,7 @@ def test_passphrases_come_from_private_files_and_never_show(tmp_path: Path) -> N
     file.write_text("short")
     with pytest.raises(InputError, match=r"store\.passphrase.*12 characters"):
         load_passphrase(file, {})
-    with pytest.raises(InputError):
+    with pytest.raises(TamperedError):
         words.stretched(bytes(16), 30)
     file.write_bytes("fünf Wörter, die niemand weiß".encode("latin-1"))
     with pytest.raises(InputError, match=r"store\.passphrase.*UTF-8"):
@@ -275,7 +277,8 @@ def test_erased_nothing_opens_and_every_file_is_gone(full: Path, folder: Path) -
     store = open_store(full)
     gone = store.keys.erase()
     assert {full.name, full.name + ".keys", aside.name} <= set(gone)
-    assert [p.name for p in folder.iterdir()] == [full.name + ".lock"]
+    # The mark goes when the key is gone too (edge/erase_command.py).
+    assert {p.name for p in folder.iterdir()} == {full.name + ".lock", full.name + ".erasing"}
 
 
 def test_with_the_keyring_destroyed_a_copy_of_everything_else_is_useless(
@@ -286,8 +289,47 @@ def test_with_the_keyring_destroyed_a_copy_of_everything_else_is_useless(
     monkeypatch.setattr("edge.store.keyring.shred", lambda _: False)
     store.keys.erase()
     copy_path(full).unlink()
+    erasing(full).unlink()
     with pytest.raises(TamperedError):
         open_store(full)
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_an_erase_that_is_cut_is_finished_by_the_next_opening(
+    full: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The copy of the keys would bring the record back otherwise."""
+    done = []
+
+    def cut(file: Path) -> bool:
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(file)
+        return shred(file)
+
+    store = open_store(full)
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.store.keyring.shred", cut)
+        with pytest.raises(KeyboardInterrupt):
+            store.keys.erase()
+    with pytest.raises(InputError, match="begun and cut off"):
+        open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
+    assert {p.name for p in folder.iterdir()} == {full.name + ".lock", full.name + ".erasing"}
+    with pytest.raises(
+        InputError, match="begun and cut off"
+    ):  # nor does a new record begin under the old key
+        open_store(full)
+
+
+def test_an_effort_that_is_none_of_ours_is_damage_and_repaired(full: Path) -> None:
+    with open_store(full) as store:
+        store.keys.add(WORDS)
+    sql(full, "UPDATE slots SET cost = 99 WHERE kind = 2")
+    store, report = open_or_repair(full, WORDS, hub_id=HUB, clock=FixedClock())
+    assert report is not None
+    assert report.rows_lost == 0
+    store.close()
+    open_store(full, WORDS).close()
 
 
 def test_the_copy_of_the_wrapped_keys_follows_every_change(full: Path) -> None:

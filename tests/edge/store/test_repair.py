@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import random
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import structlog
 
-from core.errors import StoreBusyError, StoreError, WrongKeyError
+from core.errors import InputError, StoreBusyError, StoreError, WrongKeyError
 from core.messages import Sample
+from edge.store.database import make_database
 from edge.store.head import HEAD_ROW
 from edge.store.journal import check_chain, read_line
 from edge.store.repair import KEPT_ASIDE, RepairReport, open_or_repair
-from edge.store.slots import COPY_SUFFIX, copy_path
+from edge.store.slots import copy_path
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
+from edge.store.thinning import SPARE_SUFFIX
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, append_in_folds, open_store, reading
 from tests.edge.store.test_tamper import cells, flip, sql
 
@@ -272,14 +278,14 @@ def test_a_store_in_use_is_not_repaired(full: Path) -> None:
         open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
 
 
-@pytest.mark.parametrize("what", ["empty", "cut", "noise", "log alone"])
+@pytest.mark.parametrize("what", ["empty", "cut", "log alone"])
 def test_a_file_beyond_repair_is_set_aside_and_the_hub_begins_anew(full: Path, what: str) -> None:
     data = full.read_bytes()
     if what == "log alone":
         full.rename(full.with_name("gone"))
         full.with_name(full.name + "-wal").write_bytes(b"x" * 5000)
     else:
-        full.write_bytes({"empty": b"", "cut": data[:5000], "noise": bytes(range(256)) * 64}[what])
+        full.write_bytes({"empty": b"", "cut": data[:5000]}[what])
     copy_path(full).unlink()
     store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
     assert report is not None
@@ -288,6 +294,47 @@ def test_a_file_beyond_repair_is_set_aside_and_the_hub_begins_anew(full: Path, w
     assert store.cursors("cgm") == {}  # sensors tell all they have
     assert store.append([reading(1)])
     assert any(p.name.startswith(report.set_aside) for p in full.parent.iterdir())
+
+
+@pytest.mark.parametrize("what", ["noise", "another program's database"])
+def test_a_file_that_never_was_a_store_is_refused_and_left_as_it_is(path: Path, what: str) -> None:
+    if what == "noise":
+        path.write_bytes(bytes(range(256)) * 64)
+    else:
+        sql(path, "CREATE TABLE bookmarks (title TEXT)")
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("INSERT INTO bookmarks VALUES ('mine')")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="never was one"):
+        open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    assert path.read_bytes() == before
+    if what != "noise":
+        assert db.execute("SELECT title FROM bookmarks").fetchall() == [("mine",)]
+        db.close()
+    assert not list(path.parent.glob("*damaged*"))
+
+
+def test_noise_where_a_store_was_is_set_aside(full: Path) -> None:
+    full.write_bytes(bytes(range(256)) * 64)
+    store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
+    store.close()
+    assert report is not None
+    assert (full.parent / report.set_aside).read_bytes() == bytes(range(256)) * 64
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_repair_as_root_leaves_the_store_to_its_owner(full: Path) -> None:
+    for file in full.parent.iterdir():
+        os.chown(file, 12345, 23456)
+    full.with_name(full.name + ".lock").unlink()
+    sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    repaired(full)[0].close()
+    found = {
+        file.name: (file.stat().st_uid, file.stat().st_gid, file.stat().st_mode & 0o777)
+        for file in full.parent.iterdir()
+    }
+    assert {full.name, full.name + ".lock", full.name + ".keys"} <= found.keys()
+    assert set(found.values()) == {(12345, 23456, 0o600)}
 
 
 def test_every_page_damaged_in_turn_never_stops_the_store_nor_invents_anything(full: Path) -> None:
@@ -339,30 +386,54 @@ def test_a_repair_that_is_cut_is_done_again(full: Path, monkeypatch: pytest.Monk
     assert rows_of(store) == without(1, FOLD_SAMPLES)
 
 
-def test_without_space_for_a_new_file_the_damaged_one_is_only_renamed(
-    full: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "refusal", [OSError(errno.ENOSPC, "full"), StoreError("no space left"), sqlite3.OperationalError()]
+)
+def test_without_room_for_a_repair_the_damaged_store_stays_until_there_is_some(
+    full: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
     sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
     sql(full, "DELETE FROM keyring")
+    before = sorted(p.name for p in full.parent.iterdir())
+    content = full.read_bytes()
 
-    def no_space(*_: object) -> None:
-        raise StoreError("no space left")
+    def no_space(fresh: Path, _: object) -> None:
+        fresh.write_bytes(b"half done")
+        if isinstance(refusal, sqlite3.OperationalError):
+            with contextlib.closing(sqlite3.connect(":memory:")) as db:  # SQLite's own word for it
+                db.execute("PRAGMA max_page_count = 1")
+                db.execute("CREATE TABLE t (x)")
+        raise refusal
 
-    monkeypatch.setattr("edge.store.repair.make_database", no_space)
-    store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
-    assert report is not None
-    assert report.kept == {}
-    assert store.last_row == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.store.repair.make_database", no_space)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="stays where it is") as caught:
+                open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
+            assert "free as much space" in caught.value.mend
+            assert sorted(p.name for p in full.parent.iterdir()) == before
+            assert full.read_bytes() == content
+    store, report = repaired(full)
+    assert rows_of(store) == without(1, FOLD_SAMPLES)
+    assert report.rows_lost == FOLD_SAMPLES
     store.close()
-    monkeypatch.undo()  # there is space again: the file and its own copy of the keys give back what they hold
-    for end in ("", COPY_SUFFIX):
-        full.with_name(report.set_aside + end).rename(full.with_name(full.name + end))
-    for end in ("-wal", "-shm"):
-        full.with_name(full.name + end).unlink(missing_ok=True)
-    store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
-    assert report is not None
-    assert report.kept["segments"] >= 1
-    assert store.last_row > 0
+
+
+def test_a_repair_takes_the_room_that_is_held_for_a_full_disk(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    spare = full.with_name(full.name + SPARE_SUFFIX)
+    spare.write_bytes(bytes(1 << 19))
+
+    def refused_at_first(fresh: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+        if spare.exists():
+            raise StoreError("no space left")
+        make_database(fresh, fill)
+
+    monkeypatch.setattr("edge.store.repair.make_database", refused_at_first)
+    store, _ = repaired(full)
+    assert rows_of(store) == without(1, FOLD_SAMPLES)
     store.close()
 
 
@@ -386,13 +457,14 @@ def test_a_clock_behind_does_not_let_the_file_just_set_aside_be_forgotten(full: 
 
 
 def test_a_file_of_which_nothing_was_carried_over_is_never_forgotten(full: Path) -> None:
-    full.write_bytes(b"noise" * 4000)
+    cut = full.read_bytes()[:5000]
+    full.write_bytes(cut)
     copy_path(full).unlink()
     store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
     store.close()
     assert report is not None
     _repair_often(full)
-    assert (full.parent / report.set_aside).read_bytes() == b"noise" * 4000
+    assert (full.parent / report.set_aside).read_bytes() == cut
 
 
 def _repair_often(full: Path) -> None:
