@@ -20,7 +20,7 @@ body { margin: 0; background: var(--ground); color: var(--text); font: 15px/1.55
 main { max-width: 1120px; margin: 0 auto; padding: 1.2rem clamp(.7rem, 3vw, 2rem) 3rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .2rem 0 .2rem; letter-spacing: -.01em; }
 h2 { font-size: 1.12rem; margin: 0 0 .2rem; } h3 { font-size: .95rem; margin: .9rem 0 .3rem; }
-p { margin: .3rem 0 .6rem; } .quiet { color: var(--quiet); font-size: .9rem; } a { color: var(--accent); }
+main { overflow-wrap: break-word; } p { margin: .3rem 0 .6rem; } .quiet { color: var(--quiet); font-size: .9rem; } a { color: var(--accent); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem clamp(.7rem, 2vw, 1.3rem); margin: 1rem 0; }
 .partial, .caution { border-left: 4px solid var(--warn); background: var(--warnbg); padding: .6rem .9rem; border-radius: 6px; margin: .8rem 0; }
 .partial { font-weight: 650; }
@@ -28,7 +28,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .7rem .9rem; }
 .tile .name { color: var(--quiet); font-size: .82rem; } .tile .figure { font-size: 1.5rem; font-weight: 650; line-height: 1.25; }
 .tile .figure small { font-size: .85rem; font-weight: 400; color: var(--quiet); } .tile .beside { font-size: .82rem; color: var(--quiet); }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 1rem 1.6rem; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 1rem 1.6rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; } th, td { text-align: right; padding: .3rem .55rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { color: var(--quiet); font-weight: 600; }

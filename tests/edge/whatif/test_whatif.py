@@ -6,12 +6,14 @@ import csv
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from core.errors import InputError
 from edge.replay.outputs import iso
@@ -89,6 +91,28 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(out: Path) -> None:
     assert "Outside the domain" in page
     assert "nan" not in page.lower().split("<body>")[1]
     assert page.count("<table") == page.count('<div class="scroll"><table')  # else a phone shows half of it
+
+
+@pytest.mark.system
+def test_a_phone_shows_every_column(out: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium is not None, "chromium is missing (mend: apt install chromium, or run make test)"
+    beyond = "e => [...e.querySelectorAll('*')].filter(x => x.getBoundingClientRect().right > innerWidth + 0.5).length"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        try:
+            for width in (320, 390):
+                page = browser.new_page(viewport={"width": width, "height": 844})
+                page.goto((out / "report.html").as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                split = page.locator("section", has_text="uncertainty comes from")
+                assert split.locator("td:last-child").first.inner_text().endswith("%")
+                assert split.evaluate(beyond) == 0
+        finally:
+            browser.close()
 
 
 def test_words_of_nearby_doses_do_not_lie_on_each_other(out: Path) -> None:
