@@ -276,6 +276,7 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
 def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     fresh = path.with_name(path.name + ".new")
     make_database(fresh, fill)
+    give_to_owner_of(path.parent, fresh)
     try:
         fresh.rename(path)
         sync_folder(path.parent)

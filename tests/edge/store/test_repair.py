@@ -324,11 +324,12 @@ def test_noise_where_a_store_was_is_set_aside(full: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_repair_as_root_leaves_the_store_to_its_owner(full: Path) -> None:
-    for file in full.parent.iterdir():
+    for file in [full.parent, *full.parent.iterdir()]:
         os.chown(file, 12345, 23456)
     full.with_name(full.name + ".lock").unlink()
     sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
     repaired(full)[0].close()
+    open_store(full.with_name("new.sqlite")).close()
     found = {
         file.name: (file.stat().st_uid, file.stat().st_gid, file.stat().st_mode & 0o777)
         for file in full.parent.iterdir()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from core.errors import DecodeError
 from core.messages import Sample
-from edge.store.segment import MAX_SAMPLES, decode_segment, encode_segment, read_summary
+from edge.store.columns import Habits
+from edge.store.segment import MAX_SAMPLES, decode_segment, encode_segment, pack_segment, read_summary
 from tests.edge.store.conftest import START_US, reading
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "store_segment.json"
@@ -102,6 +103,15 @@ def test_the_summary_spans_exactly_what_is_inside(samples: list[Sample]) -> None
     assert sum(span.size for span in summary.spans) == len(samples)
     amending = [(i, (s.amends[0], s.kind, s.amends[1])) for i, s in enumerate(samples) if s.amends]
     assert [tuple(a) for a in summary.amendments] == amending
+
+
+@given(st.lists(st.lists(SAMPLES, min_size=1, max_size=40), min_size=2, max_size=4))
+def test_the_habits_of_other_segments_change_no_sample(segments: list[list[Sample]]) -> None:
+    habits = Habits()
+    for samples in segments:
+        data, summary = pack_segment(samples, habits)
+        assert [exact(s) for s in decode_segment(data)] == [exact(s) for s in samples]
+        assert summary == read_summary(data)
 
 
 @given(st.lists(SAMPLES, min_size=1, max_size=12), st.data())
