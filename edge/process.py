@@ -97,7 +97,8 @@ def with_one_line_errors(call: Callable[[], None]) -> None:
         text, code = unwritten, 1
     if text:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"hometwin: {text}\n")
+            # A name that a person typed may hold a line's end, or what a terminal obeys.
+            sys.stderr.write(f"hometwin: {''.join(c if c.isprintable() else ' ' for c in text)}\n")
     raise SystemExit(code)
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cloud.trials.analyse import analyse
-from cloud.trials.plan import OUTCOME_NAMES, OUTCOMES, Plan, PopulationPlan, read_plan
+from cloud.trials.plan import OUTCOME_NAMES, OUTCOMES, Plan, PopulationPlan, read_plan, read_small
 from cloud.trials.provenance import gather, result_digest
 from cloud.trials.report import advised_words, report_html
 from cloud.trials.run import PART, OnProgress, Outcome, is_part, run_trial, unwritable, write_atomically
@@ -83,13 +83,10 @@ def read_prior(population: PopulationPlan, folder: Path) -> Prior | None:
     path = folder / population.file
     if population.kind == "cloud":
         return _cloud_prior(path, population.stratum)
+    text = read_small(path, "population.file")
     try:
-        prior = msgspec.json.decode(path.read_bytes(), type=Prior)
-    except OSError as err:
-        raise ConfigError(
-            f"cannot be read: {err.strerror or type(err).__name__}", where="population.file"
-        ) from None
-    except (msgspec.MsgspecError, ValueError) as err:
+        prior = msgspec.json.decode(text, type=Prior)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise ConfigError(f"is not a population prior: {err}", where="population.file") from None
     return checked_prior(prior)
 

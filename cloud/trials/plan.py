@@ -28,6 +28,7 @@ from core.models.hovorka import Array
 from core.virtual import Habits
 
 MIN_PRECISION: Final = 1e-6  # of half_width and detect
+MAX_BYTES: Final = 8 << 20  # of a plan or a prior; a prior of all parameters has some kilobytes
 MAX_PEOPLE: Final = 100_000
 MAX_DAYS: Final = 90
 MAX_ADVICE_DRAWS: Final = 5000
@@ -207,14 +208,23 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("name must have 1..200 characters, question at most 2000", where="name")
 
 
-def read_plan(path: Path) -> tuple[Plan, bytes]:
-    """(the plan, its bytes as they lay in the file). ConfigError says what is wrong and where."""
+def read_small(path: Path, where: str) -> bytes:
+    """A file that a person wrote or a trial left: ConfigError when it cannot be read, or never ends."""
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except OSError as err:
         raise ConfigError(
-            f"cannot be read: {err.strerror or type(err).__name__}", where=path.name, mend="check the path"
+            f"cannot be read: {err.strerror or type(err).__name__}", where=where, mend="check the path"
         ) from None
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"larger than {MAX_BYTES >> 20} MiB", where=where, mend="check the path")
+    return text
+
+
+def read_plan(path: Path) -> tuple[Plan, bytes]:
+    """(the plan, its bytes as they lay in the file). ConfigError says what is wrong and where."""
+    text = read_small(path, path.name)
     try:
         return msgspec.toml.decode(text, type=Plan), text
     except RecursionError:

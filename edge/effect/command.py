@@ -50,6 +50,11 @@ def effect(
     only_ours(out, BEGINNINGS)
     patients = _patients(patient_files, len(events))
     people = [_person(path, patient, ill, never_ill) for path, patient in zip(events, patients, strict=True)]
+    for k, person in enumerate(people):
+        if any(person.samples == other.samples for other in people[:k]):
+            raise InputError(
+                "holds the same as another recording: one person would count as two", where=events[k].name
+            )
     try:
         asked = ask_people(
             people,

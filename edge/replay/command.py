@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from rich.console import Console
@@ -20,6 +21,8 @@ from edge.replay.outputs import ReplayFolder, json_text
 from edge.replay.pipeline import Trace, run, usable
 from edge.replay.report import report_html
 from edge.replay.summary import summarise
+
+MAX_PATIENT_BYTES: Final = 1 << 20  # a hundred times the longest one that makes sense
 
 
 def replay(events: Path, patient_file: Path | None, model: str | None, out: Path) -> list[str]:
@@ -60,13 +63,18 @@ def load_patient(path: Path | None) -> Patient:
     if path is None:
         return Patient()
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_PATIENT_BYTES + 1)
     except OSError as err:
         raise ConfigError(
             f"cannot be read: {err.strerror or type(err).__name__}",
             where=path.name,
             mend="check --patient",
         ) from None
+    if len(text) > MAX_PATIENT_BYTES:
+        raise ConfigError(
+            f"larger than {MAX_PATIENT_BYTES >> 20} MiB", where=path.name, mend="check --patient"
+        )
     return Patient.from_toml(text)
 
 

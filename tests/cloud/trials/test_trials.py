@@ -395,6 +395,16 @@ def test_report_and_table_hold_what_was_measured(tmp_path: Path) -> None:
     assert any(summary["result_sha256"][:16] in line for line in lines)
 
 
+def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="zero: larger than 8 MiB"):
+        read_plan(Path("/dev/zero"))
+    with pytest.raises(ConfigError, match=r"population\.file: larger than"):
+        read_prior(PopulationPlan("prior", "/dev/zero"), tmp_path)
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(ConfigError, match="is not a population prior"):
+        read_prior(PopulationPlan("prior", "deep.json"), tmp_path)
+
+
 def test_a_folder_is_never_shared_by_two_trials(tmp_path: Path) -> None:
     source = tmp_path / "trial.toml"
     source.write_text(PLAN.format(people=2))

@@ -129,3 +129,21 @@ def test_a_page_of_another_command_is_kept_and_refused_before_anything_is_asked(
             effect([recording], [], out)  # which would be refused for want of illness
         assert [p.name for p in out.iterdir()] == [name]
         assert (out / name).read_text() == theirs
+
+
+def test_a_recording_given_twice_is_not_two_people(recording: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(recording.read_bytes())
+    with pytest.raises(InputError, match=r"copy\.csv: holds the same as another"):
+        effect([recording, copy], [], tmp_path / "out", never_ill=True)
+
+
+def test_an_error_is_one_line_whatever_the_name_holds(recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two\nlines\x1b[31m"
+    out.mkdir()
+    (out / "report.html").write_text("mine")
+    done = command(str(recording), "--never-ill", "--out", str(out))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+    assert "--out two lines [31m: holds a report.html" in done.stderr
