@@ -286,7 +286,7 @@ def _grid_ways(values: list[int], steps: list[int]) -> list[_Way]:
         + 2 * _length(_differences(_differences(beats)))
         + spread.bit_length() * len(values)
     )
-    return [_Way(bits, partial(_pack_grid, step))]
+    return [_Way(bits, partial(_pack_grid, step, Habits()))]
 
 
 def _on_grid(values: list[int], step: int) -> tuple[list[int], list[int]]:
@@ -295,9 +295,10 @@ def _on_grid(values: list[int], step: int) -> tuple[list[int], list[int]]:
     return beats, list(map(sub, values, map(step.__mul__, beats)))
 
 
-def _pack_grid(step: int, values: list[int]) -> bytes:
-    parts = [plan_column(part, grid=False).pack() for part in _on_grid(values, step)]
-    return bytes((Packing.GRID,)) + varints((step,)) + b"".join(parts)
+def _pack_grid(step: int, habits: Habits, values: list[int]) -> bytes:
+    parts = enumerate(_on_grid(values, step))
+    packed = [plan_column(part, grid=False, habits=habits, name=place).pack() for place, part in parts]
+    return bytes((Packing.GRID,)) + varints((step,)) + b"".join(packed)
 
 
 def _pack_deflate(values: list[int]) -> bytes:
