@@ -46,6 +46,10 @@ from edge.store.thinning import SPARE_SUFFIX
 
 log = structlog.get_logger()
 
+BEGIN_BYTES: Final = (
+    400 << 10
+)  # a new store with its log, and a day of readings; less than the room held for a full disk
+
 KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
 WHOLE_SUFFIX: Final = "-whole"  # of a damaged file of which nothing could be carried over
 US_PER_MS: Final = 1000
@@ -147,13 +151,16 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
         except _FAILURES as err:
             if _refused(err, path):
                 _make_room(path)
-                why = err.what if isinstance(err, HometwinError) else type(err).__name__
-                raise StoreError(
-                    f"store is damaged and cannot be repaired now ({why}); it stays where it is",
-                    where=str(path),
-                    mend="free as much space as the store is long; it is repaired at the next start",
-                ) from None
-            # Nothing could be carried over, no key opens it: begin anew beside it.
+                if not _can_begin(path):
+                    why = err.what if isinstance(err, HometwinError) else type(err).__name__
+                    raise StoreError(
+                        f"store is damaged and cannot be repaired now ({why}); it stays where it is",
+                        where=str(path),
+                        mend="free as much space as the store is long; it is repaired at the next start",
+                    ) from None
+                # Alarms come before history: the record waits beside a new store until somebody puts it back.
+                log.error("store.no_room_to_repair", mend="free space, stop the hub, put the file back")
+            # Or nothing could be carried over, no key opens it: begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
             aside = _set_aside_whole(path, clock)
             return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, 0, 1)
@@ -188,6 +195,20 @@ def _make_room(path: Path) -> bool:
         path.with_name(path.name + SPARE_SUFFIX).unlink()
     except OSError:
         return False
+    return True
+
+
+def _can_begin(path: Path) -> bool:
+    """Whether there is room for a new store, tried by taking it."""
+    trial = path.with_name(path.name + ".new")
+    try:
+        with trial.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, BEGIN_BYTES)
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            trial.unlink(missing_ok=True)
     return True
 
 

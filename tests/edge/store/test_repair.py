@@ -408,6 +408,7 @@ def test_without_room_for_a_repair_the_damaged_store_stays_until_there_is_some(
 
     with monkeypatch.context() as patch:
         patch.setattr("edge.store.repair.make_database", no_space)
+        patch.setattr("edge.store.repair.BEGIN_BYTES", 1 << 50)
         for _ in range(2):
             with pytest.raises(StoreError, match="stays where it is") as caught:
                 open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
@@ -418,6 +419,33 @@ def test_without_room_for_a_repair_the_damaged_store_stays_until_there_is_some(
     assert rows_of(store) == without(1, FOLD_SAMPLES)
     assert report.rows_lost == FOLD_SAMPLES
     store.close()
+
+
+def test_with_room_for_a_new_store_only_the_hub_goes_on_and_the_record_can_be_put_back(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    content = full.read_bytes()
+
+    def no_space(fresh: Path, _: object) -> None:
+        raise StoreError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.store.repair.make_database", no_space)
+        store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
+    assert report is not None
+    assert report.set_aside.endswith("-whole")
+    aside = full.parent / report.set_aside
+    assert aside.read_bytes() == content
+    store.append([reading(1)])
+    store.close()
+    for end in ("", "-wal", ".keys"):
+        full.with_name(full.name + end).unlink(missing_ok=True)
+        if aside.with_name(aside.name + end).exists():
+            aside.with_name(aside.name + end).rename(full.with_name(full.name + end))
+    back, _ = repaired(full)
+    assert rows_of(back) == without(1, FOLD_SAMPLES)
+    back.close()
 
 
 def test_a_repair_takes_the_room_that_is_held_for_a_full_disk(
