@@ -141,12 +141,18 @@ def merged(anchor: Anchor, night: NightInfo, gamma: float = GAMMA) -> Anchor:
     )
 
 
-def gain_of(night: NightInfo, mean: Array, ln_shift: float) -> float:
-    """Log-likelihood that a night's batch gains when the sensitivity of ``mean`` is moved by ``ln_shift``."""
+def shift_seen(night: NightInfo, known: Posterior) -> tuple[float, float]:
+    """(ln shift of the sensitivity that a night's batch shows against ``known``, its SD).
+
+    Everything else of the night is ``known``'s, as far as that is sure of it: least squares over all parameters x and
+    the shift δ of (x − m)ᵀC⁻¹(x − m) and what the night says of x + δe.
+    """
     i = N_CONSTANTS + model.LN_S
-    precision = unpacked(night.precision)
-    slope = float(night.vector[i] - precision[i] @ mean)
-    return ln_shift * slope - 0.5 * ln_shift**2 * float(precision[i, i])
+    precision, vector = unpacked(night.precision), np.array(night.vector)
+    sure = np.linalg.inv(known.cov)
+    share = np.linalg.solve(sure + precision, precision[i])
+    told = max(float(precision[i, i] - precision[i] @ share), 1e-6)
+    return float(vector[i] - share @ (sure @ known.mean + vector)) / told, told**-0.5
 
 
 def split(anchor: Anchor, onset_us: int) -> tuple[Anchor, tuple[NightInfo, ...]]:
