@@ -27,6 +27,7 @@ from core.consolidate import CONTEXT_SD, N_CONSTANTS, fresh_anchor, merged, post
 from core.guidance import Array, Guidance, packed
 from core.memory import USUAL, Anchor, Context, Day, Memory, NightInfo
 from core.models import hovorka as model
+from core.record import cgm_quarters
 from core.replay import ACTIVE_BPM, STILL_SD
 from core.units import US_PER_DAY, US_PER_H
 
@@ -54,7 +55,7 @@ ONSET_US: Final = 2 * US_PER_DAY  # so far back a change may begin
 SETTLE_US: Final = 36 * US_PER_H  # so long a change counts as in progress
 DWELL_US: Final = 18 * US_PER_H  # between two changes
 MIN_NIGHTS: Final = 5  # of an anchor: with fewer it is itself too unsure for anything to differ from it
-MIN_READINGS: Final = 40  # of six hours
+MIN_QUARTERS: Final = 13  # of six hours' 24 quarters of an hour with a reading
 OPEN_FACTOR: Final = 4.0
 OPEN_FACTOR_AGAIN: Final = 2.0
 SCATTER_SLACK: Final = 1.0  # MODELS F: iid false alarms rarer than every 55 days
@@ -85,10 +86,10 @@ def look(twin: Twin, memory: Memory, now_us: int) -> Looked:
         return Looked(memory)
     looked = msgspec.structs.replace(last, looked_us=now_us)
     anchor, usual = memory.anchor(), memory.anchor(USUAL)
-    readings = sum(e.kind == "cgm_mgdl" for e in twin.record.between(now_us - EVERY_US, now_us))
+    seen = cgm_quarters(twin.record.between(now_us - EVERY_US, now_us))
     ready = anchor is not None and usual is not None and _nights(usual) >= MIN_NIGHTS
     start_us = now_us - EVERY_US - BURN_US
-    if not ready or readings < MIN_READINGS or twin.track_at(start_us) is None:
+    if not ready or seen < MIN_QUARTERS or twin.track_at(start_us) is None:
         return Looked(msgspec.structs.replace(memory, look=looked))
     places = {number: _theta(twin, memory, number) for number, _ in memory.anchors}
     here = places[memory.current]
