@@ -1,7 +1,8 @@
 """Learning without forgetting: people of another structure whose insulin sensitivity falls for a week and comes back.
 
 A → B → A: sensitivity × 0.6 from day 10 to day 17. Up to day 7 all arms are one filter; then each learns in its own way, and
-what a night's batch says is computed once per person, along the plain filter, and given to all arms.
+what a night's batch says is computed once per person, along the plain filter, and given to all arms. HOMETWIN_JOBS processes
+share people (all cores when it is not set).
 """
 
 from __future__ import annotations
@@ -420,6 +421,7 @@ def run(quick: bool = False) -> Section:
     notes = (
         f"seeds {seeds[0]}–{seeds[-1]}, {DAYS} days each; sensitivity × {FACTOR} from day {FALL_DAY:g} to {BACK_DAY:g}; arms part at day {APART_DAY:g}; weight given and nothing else",
         "a night's batch runs along the plain filter and is shared by the arms",
+        "real people: nothing is told of them, and there is no truth: how often contexts are found is not how often life changed",
         "the filter that knew: ln s and its mean are shifted at the two moments",
         "simulation is not clinical evidence",
     )
