@@ -8,10 +8,9 @@ structure, drawn from the night's own prior; how often the night's 90 % interval
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
-from rich.progress import track as progress
 
 from bench.report import Figure
 from bench.truth import START_US, US_PER_MIN
@@ -66,60 +65,74 @@ class Followed(Playback):
         return rate
 
 
-def closed_loop(people: int, days: int) -> tuple[tuple[tuple[str, ...], ...], list[Figure]]:
-    """Rows and figures of ``people`` who follow the twin for ``days``."""
-    rows, moved, furthest = [], [], []
-    for seed in progress(range(LOOP_SEED, LOOP_SEED + people), description="following the twin"):
-        person = VirtualPerson(seed, sensor=AVERAGE_NOISE)
-        play = Followed(person, START_US)
-        twin = Twin(Patient(timezone="UTC", weight_kg=person.weight_kg))
-        known, kept, number = Memory(), [], 0
-        rng = np.random.default_rng(seed)
-        start_ln_s, course, far, sequence = math.nan, [], 0.0, 0
-        for quarter in range(4 * days):
-            samples = []
-            for time_us, kind, value in play.live(360):
-                sequence += 1
-                samples.append(Sample(time_us, kind, value, _SOURCES.get(kind, "meter"), sequence))
-            twin.observe(samples)
-            now_us = START_US + (quarter + 1) * 360 * US_PER_MIN
-            known = learning.look(twin, known, now_us)
-            if quarter % 4 == 3 and quarter >= 7:
-                found = learning.night(twin, known, kept, now_us, rng)
-                known = found.memory
-                twin.guide(*found.guidance)
-                kept = [item for item in kept if item[0] not in found.drop]
-                for episode in found.keep:
-                    number += 1
-                    kept.append((number, episode))
-                anchor = known.anchor()
-                assert anchor is not None
-                theta = posterior(anchor, twin.patient.therapy, twin.consts()).theta()[0]
-                course.append((quarter / 4, float(theta[0])))
-                far = max(far, float(np.max(np.abs(theta - np.array(anchor.base_mean[N_CONSTANTS:])))))
-                far = max(far, float(np.max(np.abs(found.record.mean[:N_CONSTANTS]))))
-                if quarter // 4 >= FOLLOW_DAY:
-                    if math.isnan(start_ln_s):
-                        start_ln_s = float(theta[0])
-                    low, high = FACTOR_LIMITS
-                    play.factor = min(max(math.exp(start_ln_s - float(theta[0])), low), high)
-        plasma = play.truth().plasma_mgdl[FOLLOW_DAY * 1440 :]
-        days_of, values = np.array(course).T
-        middle = float(np.mean(values[(days_of >= days / 3) & (days_of < 2 * days / 3)]))
-        late = float(np.mean(values[days_of >= 2 * days / 3]))
-        moved.append(abs(late - middle))
-        furthest.append(far)
-        inside = 100 * np.mean((plasma >= 70) & (plasma <= 180))
-        rows.append(
-            (
-                f"virtual {seed}",
-                f"{middle:+.2f}",
-                f"{late:+.2f}",
-                f"{far:.2f}",
-                f"{inside:.0f} %",
-                f"{100 * np.mean(plasma < 70):.1f} %",
-            )
+class Loop(NamedTuple):
+    """A person who followed the twin: ln s in the middle and last third of the days, and what came of it."""
+
+    seed: int
+    middle: float
+    late: float
+    furthest: float
+    in_range_pct: float
+    low_pct: float
+
+
+def followed(seed: int, days: int) -> Loop:
+    """One person who follows the twin for ``days``."""
+    person = VirtualPerson(seed, sensor=AVERAGE_NOISE)
+    play = Followed(person, START_US)
+    twin = Twin(Patient(timezone="UTC", weight_kg=person.weight_kg))
+    known, kept, number = Memory(), [], 0
+    rng = np.random.default_rng(seed)
+    start_ln_s, course, far, sequence = math.nan, [], 0.0, 0
+    for quarter in range(4 * days):
+        samples = []
+        for time_us, kind, value in play.live(360):
+            sequence += 1
+            samples.append(Sample(time_us, kind, value, _SOURCES.get(kind, "meter"), sequence))
+        twin.observe(samples)
+        now_us = START_US + (quarter + 1) * 360 * US_PER_MIN
+        known = learning.look(twin, known, now_us)
+        if quarter % 4 == 3 and quarter >= 7:
+            found = learning.night(twin, known, kept, now_us, rng)
+            known = found.memory
+            twin.guide(*found.guidance)
+            kept = [item for item in kept if item[0] not in found.drop]
+            for episode in found.keep:
+                number += 1
+                kept.append((number, episode))
+            anchor = known.anchor()
+            assert anchor is not None
+            theta = posterior(anchor, twin.patient.therapy, twin.consts()).theta()[0]
+            course.append((quarter / 4, float(theta[0])))
+            far = max(far, float(np.max(np.abs(theta - np.array(anchor.base_mean[N_CONSTANTS:])))))
+            far = max(far, float(np.max(np.abs(found.record.mean[:N_CONSTANTS]))))
+            if quarter // 4 >= FOLLOW_DAY:
+                if math.isnan(start_ln_s):
+                    start_ln_s = float(theta[0])
+                low, high = FACTOR_LIMITS
+                play.factor = min(max(math.exp(start_ln_s - float(theta[0])), low), high)
+    plasma = play.truth().plasma_mgdl[FOLLOW_DAY * 1440 :]
+    days_of, values = np.array(course).T
+    middle = float(np.mean(values[(days_of >= days / 3) & (days_of < 2 * days / 3)]))
+    late = float(np.mean(values[days_of >= 2 * days / 3]))
+    inside = 100 * float(np.mean((plasma >= 70) & (plasma <= 180)))
+    return Loop(seed, middle, late, far, inside, 100 * float(np.mean(plasma < 70)))
+
+
+def closed_loop(loops: list[Loop], days: int) -> tuple[tuple[tuple[str, ...], ...], list[Figure]]:
+    """Rows and figures of people who followed the twin for ``days``."""
+    rows = [
+        (
+            f"virtual {one.seed}",
+            f"{one.middle:+.2f}",
+            f"{one.late:+.2f}",
+            f"{one.furthest:.2f}",
+            f"{one.in_range_pct:.0f} %",
+            f"{one.low_pct:.1f} %",
         )
+        for one in loops
+    ]
+    moved, furthest = [abs(one.late - one.middle) for one in loops], [one.furthest for one in loops]
     limit = SAFE_SHARE * model.LN_CAP
     return tuple(rows), [
         Figure(
@@ -137,27 +150,27 @@ def closed_loop(people: int, days: int) -> tuple[tuple[tuple[str, ...], ...], li
     ]
 
 
-def calibration(people: int) -> tuple[tuple[tuple[str, ...], ...], Figure]:
-    """Coverage of the truth by one night's 90 % intervals, people drawn from the prior that the night uses."""
-    inside: dict[str, list[bool]] = {}
-    for k in progress(range(people), description="own structure"):
-        rng = np.random.default_rng([MATCHED_SEED, k])
-        truth, samples = matched_person(rng)
-        twin = Twin(Patient(timezone="UTC", weight_kg=75.0))
-        twin.observe(samples)
-        now_us = START_US + 2 * US_PER_DAY
-        night, _ = read_night(twin, START_US + US_PER_DAY, now_us)
-        point = twin.track_at(START_US + US_PER_DAY)
-        assert point is not None
-        mean, sd, _ = base_of(point)
-        precision = unpacked(night.precision) + np.diag(sd**-2.0)
-        vector = np.array(night.vector) + mean / sd**2
-        found = np.linalg.solve(precision, vector)
-        spread = np.sqrt(np.diag(np.linalg.inv(precision)))
-        for i, name in enumerate(NAMES):
-            inside.setdefault(name, []).append(
-                bool(abs(found[i] - truth[i]) <= Z90 * math.hypot(spread[i], 0.0))
-            )
+def covered(k: int) -> list[bool]:
+    """Of each parameter of person ``k``, drawn from the prior that the night uses: does the 90 % interval hold it?"""
+    rng = np.random.default_rng([MATCHED_SEED, k])
+    truth, samples = matched_person(rng)
+    twin = Twin(Patient(timezone="UTC", weight_kg=75.0))
+    twin.observe(samples)
+    now_us = START_US + 2 * US_PER_DAY
+    night, _ = read_night(twin, START_US + US_PER_DAY, now_us)
+    point = twin.track_at(START_US + US_PER_DAY)
+    assert point is not None
+    mean, sd, _ = base_of(point)
+    precision = unpacked(night.precision) + np.diag(sd**-2.0)
+    vector = np.array(night.vector) + mean / sd**2
+    found = np.linalg.solve(precision, vector)
+    spread = np.sqrt(np.diag(np.linalg.inv(precision)))
+    return [bool(hit) for hit in np.abs(found - truth) <= Z90 * spread]
+
+
+def calibration(people: list[list[bool]]) -> tuple[tuple[tuple[str, ...], ...], Figure]:
+    """Coverage of the truth by one night's 90 % intervals, of all people together."""
+    inside = {name: [hits[i] for hits in people] for i, name in enumerate(NAMES)}
     total = [hit for hits in inside.values() for hit in hits]
     share = float(np.mean(total))
     rows = tuple((name, f"{np.mean(hits):.2f}", str(len(hits))) for name, hits in inside.items())

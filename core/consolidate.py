@@ -26,6 +26,7 @@ from core.guidance import Array, packed, unpacked
 from core.memory import NAMES, Anchor, NightInfo
 from core.models import hovorka as model
 from core.patient import Therapy
+from core.record import cgm_quarters
 from core.refine import LN_RCL, Reading, refine
 from core.therapy_facts import facts_of, predicted_facts
 
@@ -41,7 +42,9 @@ WITHIN_SD: Final = np.array([*(0.0,) * N_CONSTANTS, 0.15, 0.02, 0.15, 0.10, 0.05
 # How far a context may lie from the usual life: illness takes 20–50 % of the sensitivity (MODELS A).
 CONTEXT_SD: Final = np.array([*(0.01,) * N_CONSTANTS, 0.40, 0.05, 0.10, 0.15, 0.10])
 LAG_NIGHTS: Final = 3  # nights that a change of context, found late, may still claim
-MIN_READINGS: Final = 100  # of a day's 288; with fewer the night adds nothing
+MIN_QUARTERS: Final = (
+    33  # of a day's 96 quarters of an hour with a reading; with fewer the night adds nothing
+)
 MIN_DAY_H: Final = 18.0
 FACT_STEPS: Final = 2  # facts are nearly linear in logs; each step costs 15 simulated doses
 PUBLISHED: Final = "published values (Hovorka 2004, Wilinska 2010)"
@@ -105,7 +108,7 @@ def read_night(twin: Twin, from_us: int, to_us: int) -> tuple[NightInfo, int]:
             if entry.kind == "carbs_g":
                 number, meals = meals, meals + 1
             acts.append(Act(entry.time_us, entry.kind, entry.value, number))
-    if len(readings) < MIN_READINGS:
+    if cgm_quarters(twin.record.between(from_us, to_us)) < MIN_QUARTERS:
         raise InputError("too few readings", where="night")
     found = refine(track, acts, readings, Therapy(), to_us, meals)
     mean, sd, _ = base_of(track)
@@ -141,12 +144,18 @@ def merged(anchor: Anchor, night: NightInfo, gamma: float = GAMMA) -> Anchor:
     )
 
 
-def gain_of(night: NightInfo, mean: Array, ln_shift: float) -> float:
-    """Log-likelihood that a night's batch gains when the sensitivity of ``mean`` is moved by ``ln_shift``."""
+def shift_seen(night: NightInfo, known: Posterior) -> tuple[float, float]:
+    """(ln shift of the sensitivity that a night's batch shows against ``known``, its SD).
+
+    Everything else of the night is ``known``'s, as far as that is sure of it: least squares over all parameters x and
+    the shift δ of (x − m)ᵀC⁻¹(x − m) and what the night says of x + δe.
+    """
     i = N_CONSTANTS + model.LN_S
-    precision = unpacked(night.precision)
-    slope = float(night.vector[i] - precision[i] @ mean)
-    return ln_shift * slope - 0.5 * ln_shift**2 * float(precision[i, i])
+    precision, vector = unpacked(night.precision), np.array(night.vector)
+    sure = np.linalg.inv(known.cov)
+    share = np.linalg.solve(sure + precision, precision[i])
+    told = max(float(precision[i, i] - precision[i] @ share), 1e-6)
+    return float(vector[i] - share @ (sure @ known.mean + vector)) / told, told**-0.5
 
 
 def split(anchor: Anchor, onset_us: int) -> tuple[Anchor, tuple[NightInfo, ...]]:

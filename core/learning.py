@@ -24,7 +24,7 @@ from core.consolidate import (
     posterior,
     read_night,
 )
-from core.contexts import MIN_NIGHTS, Looked, day_of, drifted
+from core.contexts import Looked, after_night, day_of
 from core.contexts import look as look_once
 from core.errors import DecodeError, InputError
 from core.guidance import Guidance, packed
@@ -39,6 +39,9 @@ NIGHT_FROM_H: Final = (
     2.0  # local: hardly anything is eaten or injected, and the machine has nothing else to do
 )
 NIGHT_TO_H: Final = 6.0
+ACROSS_US: Final = (
+    6 * 3_600_000_000
+)  # a day of which more lies before a change says nothing of either context
 NIGHT_LATE_US: Final = 30 * 3_600_000_000  # after so long any hour will do
 
 
@@ -107,23 +110,32 @@ def night(
         )
     therapy, consts = twin.patient.therapy, track.nominal.consts
     gamma = GAMMA if protection.ewc else 0.0
-    before = posterior(anchor, therapy, consts, gamma)
-    after, compared, readings, why = before, [], 0, ""
+    compared, readings, why = [], 0, ""
+    told: tuple[Guidance, ...] = ()
     try:
         if read is None:
             read, readings = read_night(twin, from_us, now_us)
-        if anchor.nights + len(anchor.recent) >= MIN_NIGHTS:
-            memory = msgspec.structs.replace(memory, look=drifted(memory.look, read, before.mean))
-        candidate = merged(anchor if protection.ewc else fresh_anchor(mean, sd, source), read, gamma)
-        after = posterior(candidate, therapy, consts, gamma)
-        if protection.rehearsal and anchor.nights + len(anchor.recent) > 0:
-            heard = [e for _, e in kept if e.context == number]
-            compared = rehearse(track, heard, _observed(before), _observed(after))
-            why = refused(compared)
-        if not why:
-            anchor = candidate
-    except (InputError, DecodeError, np.linalg.LinAlgError) as err:
-        why = err.what if isinstance(err, (InputError, DecodeError)) else "the batch found no mode"
+        memory = memory.with_anchor(number, anchor)
+        if protection.contexts:
+            memory, told = after_night(twin, memory, read, now_us)
+            number, anchor = memory.current, memory.anchor() or anchor
+    except (InputError, np.linalg.LinAlgError) as err:
+        why = err.what if isinstance(err, InputError) else "the batch found no mode"
+    before = after = posterior(anchor, therapy, consts, gamma)
+    if read is not None and not why and memory.look.changed_us - read.from_us > ACROSS_US:
+        why = "the day lies across a change of context"
+    try:
+        if read is not None and not why:
+            candidate = merged(anchor if protection.ewc else fresh_anchor(mean, sd, source), read, gamma)
+            after = posterior(candidate, therapy, consts, gamma)
+            if protection.rehearsal and anchor.nights + len(anchor.recent) > 0:
+                heard = [e for _, e in kept if e.context == number]
+                compared = rehearse(track, heard, _observed(before), _observed(after))
+                why = refused(compared)
+            if not why:
+                anchor = candidate
+    except (DecodeError, np.linalg.LinAlgError) as err:
+        why = err.what if isinstance(err, DecodeError) else "the batch found no mode"
     accepted = not why
     if not accepted:
         after = before
@@ -139,10 +151,10 @@ def night(
     memory = msgspec.structs.replace(
         memory, days=(*memory.days, today)[-KEPT_DAYS:], night_us=now_us, nights=memory.nights + 1
     )
-    pull: tuple[Guidance, ...] = ()
+    pull = told
     if anchor.nights + len(anchor.recent) > 0:
         theta, cov = _observed(after)
-        pull = (Guidance(now_us, "pull", tuple(theta.tolist()), packed(cov)),)
+        pull = (*told, Guidance(now_us, "pull", tuple(theta.tolist()), packed(cov)))
     record = NightRecord(
         now_us,
         context.name,

@@ -101,6 +101,8 @@ class Look(msgspec.Struct, frozen=True):
     gains: tuple[tuple[int, float, float], ...] = ()  # (time, more, less) of the last looks
     open_until_us: int = 0  # a change is in progress until then
     opened_for: str = ""
+    drift_back: tuple[tuple[int, float], ...] = ()  # as ``back``, of the nights' batches
+    changed_us: int = 0  # when the present context began, as far as is known
 
 
 class NightRecord(msgspec.Struct, frozen=True):

@@ -39,6 +39,14 @@ class Entry(NamedTuple):
     quality: int
 
 
+QUARTER_US: Final = 15 * 60_000_000
+
+
+def cgm_quarters(entries: Iterable[Entry]) -> int:
+    """Quarters of an hour with a CGM reading: how much was seen, whatever the sensor's interval."""
+    return len({e.time_us // QUARTER_US for e in entries if e.kind == "cgm_mgdl"})
+
+
 class Record:
     """Sorted events with amendments applied. ``seen`` keeps keys so that duplicates are ignored."""
 

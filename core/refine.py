@@ -442,6 +442,7 @@ class _Problem:
         moved = slopes[:, p.disturbance :]
 
         parts: dict[tuple[float, ...], Array] = {}
+        known: dict[Noise, float] = {}
 
         def part(make: Callable[[Noise], Array], key: tuple[float, ...], trial: Noise) -> Array:
             if key not in parts:
@@ -451,13 +452,26 @@ class _Problem:
         def spread(trial: Noise) -> Array:
             return np.asarray(moved @ self.disturbance_cov(trial) @ moved.T)
 
+        n = rest.size
+        bordered = np.zeros((n + 1, n + 1))
+        bordered[n, :n] = bordered[:n, n] = rest
+
         def evidence(trial: Noise) -> float:
-            cov = fixed + trial.meals**2 * meals
-            cov += part(spread, (0.0, *trial[2:5]), trial) + part(self.reading_cov, trial[:2], trial)
-            root = np.linalg.cholesky(cov + 1e-9 * np.eye(len(cov)))
-            white = np.linalg.solve(root, rest)
-            far = sum((math.log(a / b) / SEARCH_LN_SD) ** 2 for a, b in zip(trial, Noise(), strict=True))
-            return float(-0.5 * white @ white - np.log(np.diag(root)).sum() - 0.5 * far)
+            if trial not in known:
+                cov = bordered[:n, :n]
+                np.multiply(meals, trial.meals**2, out=cov)
+                cov += fixed
+                cov += part(spread, (0.0, *trial[2:5]), trial)
+                cov += part(self.reading_cov, trial[:2], trial)
+                np.fill_diagonal(cov, np.diag(cov) + 1e-9)
+                # The last row of the bordered matrix's root is the whitened rest: no second elimination.
+                bordered[n, n] = 1.0 + 1e12 * float(rest @ rest)
+                root = np.linalg.cholesky(bordered)
+                white = root[n, :n]
+                far = sum((math.log(a / b) / SEARCH_LN_SD) ** 2 for a, b in zip(trial, Noise(), strict=True))
+                ln_det = np.log(np.diag(root)[:n]).sum()
+                known[trial] = float(-0.5 * white @ white - ln_det - 0.5 * far)
+            return known[trial]
 
         found = [_climb(evidence, start) for start in (noise, QUIET_BODY)]
         return max(found)[1]

@@ -27,7 +27,7 @@ from core.guidance import Array, Guidance, packed
 from core.memory import USUAL
 from core.messages import decode, encode
 from core.models import hovorka as model
-from core.record import RANK, Entry
+from core.record import RANK, Entry, cgm_quarters
 from core.track import Track
 from core.units import US_PER_H, US_PER_MIN
 
@@ -38,7 +38,7 @@ BUDGET_BYTES: Final = 192 << 10  # of all episodes together: half a year of quar
 BLOCK_US: Final = 6 * US_PER_H
 BLOCKS: Final = ("night", "morning", "afternoon", "evening")
 LEVELS: Final = 8
-MIN_READINGS: Final = 40  # of a block's 72
+MIN_QUARTERS: Final = 13  # of a block's 24 quarters of an hour with a reading
 MEAL_G: Final = 20.0
 ACTIVE_BPM: Final = 30.0  # above rest
 ACTIVE_READINGS: Final = 3
@@ -126,7 +126,7 @@ def episodes_of(
         here = track.copy()
         here.advance(start_us)
         level = int(rng.integers(LEVELS))
-        if sum(e.kind == "cgm_mgdl" for e in entries) >= MIN_READINGS:
+        if cgm_quarters(entries) >= MIN_QUARTERS:
             before = twin.record.between(start_us - NEW_SENSOR_US, start_us)
             new_sensor = not any(e.kind == "cgm_mgdl" for e in before)
             # The middle of the first quarter of an hour, so that rounding cannot put it into the block before.

@@ -48,7 +48,7 @@ from edge.notify import notify_systemd
 log = structlog.get_logger()
 
 NIGHT_RETRY_US: Final = US_PER_H  # after a night's work that came to nothing
-DRIFT: Final = ("drift_more", "drift_less", "drift_more_from_us", "drift_less_from_us")
+DRIFT: Final = ("drift_more", "drift_less", "drift_more_from_us", "drift_less_from_us", "drift_back")
 
 
 class EngineSession:
@@ -59,6 +59,7 @@ class EngineSession:
         self._row = 0
         self._memory = memory.Memory()
         self._night: NightJob | None = None
+        self._night_context = memory.USUAL  # in which the night's work under way began
         self._night_not_before_us = 0
 
     def close(self) -> None:
@@ -87,6 +88,7 @@ class EngineSession:
         if isinstance(question, Night):
             if self._night is None:
                 kept, known = question.kept, memory.to_bytes(self._memory)
+                self._night_context = self._memory.current
                 self._night = NightJob(NightQuestion(question.now_us, self._twin.snapshot(), known, kept))
             return Done(self._row)
         if isinstance(question, AskNight):
@@ -190,15 +192,17 @@ class EngineSession:
             self._night_not_before_us = now_us + NIGHT_RETRY_US
             return NightDone(over=True, why=answer.why)
         found = memory.from_bytes(answer.memory)
-        if found.current != self._memory.current:
+        if self._memory.current != self._night_context:
             return NightDone(over=True, why="the context changed meanwhile")
-        if self._memory.look.looked_us > now_us:  # it was looked again while the night's work ran
+        changed = found.current != self._night_context  # by the night itself: its look begins anew
+        if self._memory.look.looked_us > now_us and not changed:  # it was looked again meanwhile
             drift = {name: getattr(found.look, name) for name in DRIFT}
             found = msgspec.structs.replace(found, look=msgspec.structs.replace(self._memory.look, **drift))
             for context in self._memory.contexts:
                 found = found.with_context(context)
         self._memory = found
         twin.guide(*answer.guidance)
+        twin.changing = found.changing(now_us)
         return NightDone(True, answer.keep, answer.drop, answer.record)
 
     @staticmethod

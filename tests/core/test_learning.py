@@ -14,9 +14,9 @@ from core.consolidate import (
     N_CONSTANTS,
     N_NAMES,
     fresh_anchor,
-    gain_of,
     merged,
     posterior,
+    shift_seen,
     split,
 )
 from core.errors import DecodeError
@@ -77,10 +77,13 @@ def test_nights_after_an_onset_leave_the_usual_anchor() -> None:
     assert kept.nights + len(kept.recent) == 4
 
 
-def test_a_nights_likelihood_of_a_shift_is_the_gaussians() -> None:
-    mean = np.zeros(N_NAMES)
-    found = gain_of(info(-0.4, 0.2), mean, -0.4)
-    assert found == pytest.approx(0.5 * (0.4 / 0.2) ** 2)
+def test_a_nights_shift_is_least_squares_by_hand() -> None:
+    """What is known: 0 ± .1; the night says −.4 ± .2; they differ by −.4 with the variances added."""
+    sure = merged(BASE, info(0.0, 0.1))
+    known = posterior(sure, Therapy(), CONSTS)
+    shift, sd = shift_seen(info(-0.4, 0.2), known)
+    assert shift == pytest.approx(-0.4 - known.mean[S], abs=1e-6)
+    assert sd == pytest.approx(math.sqrt(0.2**2 + known.cov[S, S]))
 
 
 def test_theta_is_conditional_on_the_filters_constants() -> None:
@@ -128,6 +131,11 @@ def test_two_nights_find_the_persons_sensitivity_and_refuse_absurd_news(lived: T
     assert not refused.record.accepted
     assert "score would fall" in refused.record.why
     assert refused.memory.anchor() == anchor
+    harmful = info(theta[0] - 0.7, 0.05, 3)  # half as sensitive, falsely sure: harm that a bad day could do
+    assert (
+        "score would fall"
+        in learning.night(lived, memory, kept, START_US + 3 * DAY_US, rng, read=harmful).record.why
+    )
     unprotected = learning.Protection(rehearsal=False)
     assert learning.night(
         lived, memory, kept, START_US + 3 * DAY_US, rng, unprotected, absurd
@@ -210,6 +218,48 @@ def test_a_change_is_found_named_opened_and_left_again() -> None:
     well = [number for at, number, _ in looks if at > back + 1]
     assert np.mean(np.array(ill) != USUAL) >= 0.6, looks
     assert np.mean(np.array(well) == USUAL) >= 0.6, looks
+
+
+def test_nights_find_a_change_and_the_way_back(lived: Twin) -> None:
+    """Three usual nights more, then four of −.5, then usual ones: the anchor of usual life forgets nothing."""
+    memory = with_usual(lived, np.zeros(5))
+    now_us = START_US + 3 * DAY_US
+    changes: list[tuple[int, int]] = []
+    for night, value in enumerate((0.05, -0.1, 0.0, -0.5, -0.45, -0.55, -0.5, 0.0, 0.05)):
+        said = msgspec.structs.replace(
+            info(value, 0.15), from_us=now_us + (night - 1) * DAY_US, to_us=now_us + night * DAY_US
+        )
+        was = memory.current
+        found = contexts.after_night(lived, memory, said, said.to_us)
+        memory = found.memory
+        anchor = memory.anchor()
+        assert anchor is not None
+        memory = memory.with_anchor(memory.current, merged(anchor, said))
+        if memory.current != was:
+            changes.append((night, memory.current))
+            assert found.guidance[0].kind == "move"
+    assert [number for _, number in changes] == [1, USUAL], changes
+    assert 3 <= changes[0][0] <= 4  # at the first or second night of it
+    assert 7 <= changes[1][0] <= 8
+    usual = memory.anchor(USUAL)
+    assert usual is not None
+    assert abs(posterior(usual, Therapy(), CONSTS).mean[S]) < 0.05
+    assert memory.look.drift_more < 1.0  # nothing is left over that could alarm again
+
+
+@pytest.mark.parametrize(("hours", "taken"), [(20, True), (12, False)])
+def test_a_day_across_a_change_joins_no_anchor(lived: Twin, hours: int, taken: bool) -> None:
+    now_us = START_US + 3 * DAY_US
+    memory = with_usual(lived, np.zeros(5))
+    looked = msgspec.structs.replace(memory.look, changed_us=now_us - hours * DAY_US // 24)
+    memory = msgspec.structs.replace(memory, look=looked)
+    said = msgspec.structs.replace(info(0.0), from_us=now_us - DAY_US, to_us=now_us)
+    found = learning.night(lived, memory, [], now_us, np.random.default_rng(1), read=said)
+    assert found.record.accepted == taken
+    assert ("across a change" in found.record.why) != taken
+    anchor = found.memory.anchor()
+    assert anchor is not None
+    assert len(anchor.recent) == int(taken)
 
 
 def day(**changes: float) -> Day:

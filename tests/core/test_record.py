@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import InputError
 from core.messages import Sample
-from core.record import Record
+from core.record import Record, cgm_quarters
 
 MIN_US = 60_000_000
 
@@ -87,3 +87,12 @@ def test_nothing_of_a_bad_batch_is_taken() -> None:
     with pytest.raises(InputError):
         record.add([reading(1), Sample(0, "cgm_mgdl", 100.0, "cgm", 2**63)])
     assert record.entries == []
+
+
+@pytest.mark.parametrize("interval_min", [1, 5, 15])
+def test_a_full_day_is_full_whatever_the_sensors_interval(interval_min: int) -> None:
+    record = Record()
+    record.add(reading(m) for m in range(0, 1440, interval_min))
+    record.add([Sample(7 * MIN_US, "carbs_g", 30.0, "meter", 1)])
+    assert cgm_quarters(record.between(-1, 1440 * MIN_US)) == 96
+    assert cgm_quarters(record.between(12 * 60 * MIN_US - 1, 1440 * MIN_US)) == 48

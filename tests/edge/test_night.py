@@ -123,6 +123,28 @@ def test_what_was_seen_while_the_night_worked_and_what_the_night_found_both_stay
     assert session._memory.current == 1
 
 
+def test_a_change_that_the_night_itself_found_is_taken_and_told() -> None:
+    session = session_at_night()
+    session.answer(Ask(NIGHT_US))
+    words = Look(looked_us=NIGHT_US - 9, open_until_us=NIGHT_US + 10**9, opened_for="needs more insulin")
+    found = Memory(look=words, nights=1, current=1)
+
+    class Over:
+        now_us = NIGHT_US
+        answer = NightAnswer(to_bytes(found))
+
+    session._memory = Memory(look=Look(looked_us=NIGHT_US + 1, more=2.0))
+    session._night = Over()  # type: ignore[assignment]
+    done = session.answer(AskNight())
+    assert isinstance(done, NightDone)
+    assert (done.over, done.why) == (True, "")
+    assert session._memory.current == 1
+    assert session._memory.look.more == 0.0  # its sums begin anew
+    answer = session.answer(Ask(NIGHT_US + 1))
+    assert isinstance(answer, Answer)
+    assert "more insulin" in answer.changing
+
+
 def test_a_look_that_fails_costs_no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Memory:
         raise np.linalg.LinAlgError("not positive definite")
