@@ -2,16 +2,24 @@
 
 How much is run is said in the section; HOMETWIN_ADVICE="PEOPLE,DAYS,SEEDS,DAYS" sets it (people of each group of
 simglucose and their days; virtual people of each scenario and theirs). The issue asks for 10,7 of simglucose.
+HOMETWIN_ADVICE_STATES: how many random states (0: none). HOMETWIN_ADVICE_JOBS: in how many processes; the same seeds
+give the same answers in any number of them.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import pairwise
+from multiprocessing import get_context
+from typing import Final, TypeVar
 
 import numpy as np
 
+from bench.advice_states import Seen, search
 from bench.advised_life import SCENARIOS, life
 from bench.bodies import Body
 from bench.closed_loop import (
@@ -30,6 +38,8 @@ from bench.report import Figure, Section, Table
 from core.advice_types import Policy
 from core.chance import binomial_cdf
 
+T = TypeVar("T")
+
 SEED: Final = 1
 GROUPS: Final = ("adult", "adolescent")
 FIRST_VIRTUAL: Final = 301  # not used for any choice in the twin or the adviser
@@ -43,14 +53,25 @@ def run(quick: bool) -> Section:
     """Everything, or with ``quick`` one person of each kind for a day."""
     text = "1,1,1,1" if quick else os.environ.get("HOMETWIN_ADVICE", "10,7,4,7")
     people, days, virtual, virtual_days = (int(part) for part in text.split(","))
-    padova = [outcome for group in GROUPS for outcome in _padova(group, people, days)]
-    lives = [
-        life(FIRST_VIRTUAL + k, scenario, virtual_days, advised=advised)
-        for scenario in SCENARIOS
-        for k in range(virtual)
-        for advised in (False, True)
+    states = 300 if quick else int(os.environ.get("HOMETWIN_ADVICE_STATES", "100000"))
+    people_jobs = [
+        partial(_padova, group, number, days) for group in GROUPS for number in range(1, people + 1)
     ]
-    figures = [*_targets(padova), *_safety(padova, "simglucose "), *_safety(lives, "")]
+    padova = [outcome for outcomes in _each(people_jobs) for outcome in outcomes]
+    lives = _each(
+        [
+            partial(life, FIRST_VIRTUAL + k, scenario, virtual_days, advised=advised)
+            for scenario in SCENARIOS
+            for k in range(virtual)
+            for advised in (False, True)
+        ]
+    )
+    figures = [
+        *_targets(padova),
+        *_safety(padova, "simglucose "),
+        *_safety(lives, ""),
+        *_states(states),
+    ]
     tables = (
         _table("simglucose, plasma glucose", padova),
         _table("Virtual people (ground truth C)", lives),
@@ -77,13 +98,41 @@ def run(quick: bool) -> Section:
     return Section("advice", "dosing by the twin's advice in closed loop", tables, notes, tuple(figures))
 
 
-def _padova(group: str, people: int, days: int) -> list[Outcome]:
+def _each(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Every job's answer, in order; in HOMETWIN_ADVICE_JOBS processes (1: in this one)."""
+    workers = int(os.environ.get("HOMETWIN_ADVICE_JOBS", "1"))
+    if workers <= 1 or len(jobs) <= 1:
+        return [job() for job in jobs]
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+        return list(pool.map(operator.call, jobs))
+
+
+def _states(n: int) -> list[Figure]:
+    """Rules that must hold in random states; each state has its own seed, so parts may be searched apart."""
+    if not n:
+        return []
+    edges = np.linspace(0, n, 9).astype(int).tolist()
+    parts: list[Seen] = _each([partial(search, b - a, a) for a, b in pairwise(edges)])
+    broken = [each for part in parts for each in part.broken]
+    return [
+        Figure(
+            f"{n} random states, absurd ones among them: limits exceeded, or dose on the wrong side of a like state's",
+            "0",
+            f"{len(broken)} ({sum(p.given for p in parts)} doses, {sum(p.refused for p in parts)} refusals,"
+            f" {sum(p.compared for p in parts)} pairs compared)",
+            "–",
+            not broken,
+        )
+    ]
+
+
+def _padova(group: str, number: int, days: int) -> list[Outcome]:
+    """One person of simglucose under every decider."""
     world = simulator()
     outcomes = []
-    for number in range(1, people + 1):
-        for make in (_basal_bolus, _calculator, _adviser):
-            body = Body(world, f"{group}#{number:03d}")
-            outcomes.append(live(world, body, make(body), days, SEED))
+    for make in (_basal_bolus, _calculator, _adviser):
+        body = Body(world, f"{group}#{number:03d}")
+        outcomes.append(live(world, body, make(body), days, SEED))
     return outcomes
 
 

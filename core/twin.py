@@ -84,6 +84,15 @@ class Checkpoint(NamedTuple):
     calibrations: int
 
 
+class _Walk(NamedTuple):
+    """Where the last look at innovations ended."""
+
+    turns: int
+    from_us: int
+    track: Track
+    found: list[Innovation]
+
+
 class Twin:
     """See the module. Not thread-safe; one per person."""
 
@@ -113,6 +122,8 @@ class Twin:
         self._start_us: int | None = None  # time of the first event
         self._checkpoints: list[Checkpoint] = []
         self._dirty_us: int | None = None
+        self._walk: _Walk | None = None
+        self._turns = 0  # how often the past was gone over again
         self._nominal_at_start()  # a wrong override shall be an error here, not at the first forecast
 
     # ---- the record ---------------------------------------------------------------------------------
@@ -229,19 +240,25 @@ class Twin:
     def innovations(self, start_us: int, end_us: int) -> list[Innovation]:
         """How each CGM reading in (start, end] differed from what the filter expected of it; pressed ones are left out."""
         self._catch_up(end_us)
-        point = next((c for c in reversed(self._checkpoints) if c.track.seen_us <= start_us), None)
-        if point is None:
-            return []
-        track = point.track.copy()
-        found = []
+        walk = self._walk
+        stale = walk is None or walk.turns != self._turns
+        if walk is None or stale or walk.from_us > start_us or walk.track.seen_us > end_us:
+            point = next((c for c in reversed(self._checkpoints) if c.track.seen_us <= start_us), None)
+            if point is None:
+                return []
+            walk = _Walk(self._turns, point.track.seen_us, point.track.copy(), [])
+        track, found = walk.track, [i for i in walk.found if i.time_us > start_us]
         for entry in self.record.between(track.seen_us, end_us):
             seen = track.scalars[SC_READINGS]
             self._guide(track, entry.time_us)
             track.apply(entry)
+            track.seen_us = entry.time_us
             if entry.kind == "cgm_mgdl" and entry.time_us > start_us and track.scalars[SC_READINGS] > seen:
                 sign = 1.0 if track.scalars[SC_Z1] >= 0.0 else -1.0
                 found.append(Innovation(entry.time_us, sign * math.sqrt(track.nis)))
-        return found
+        # Asked again and again as time goes on: go on from here, unless the past changes.
+        self._walk = _Walk(self._turns, start_us, track, found)
+        return list(found)
 
     def distances(self, t: int) -> tuple[tuple[str, float], ...]:
         """(log-parameter, standard deviations of its estimate from where the prior puts it) at ``t``."""
@@ -482,6 +499,7 @@ class Twin:
 
     def _calibrate(self, until_us: int) -> None:
         """Nominal values from the record so far, and the filter run over it again from the start."""
+        self._turns += 1
         assert self._start_us is not None
         past = self.record.between(self._start_us - 1, until_us)
         prior = self.prior if until_us > self._prior_from_us else None
@@ -508,6 +526,7 @@ class Twin:
         """Go back to the last checkpoint before ``time_us``."""
         if self._track is None or self._track.seen_us < time_us:
             return
+        self._turns += 1
         while self._checkpoints and self._checkpoints[-1].track.seen_us >= time_us:
             self._checkpoints.pop()
         if self._checkpoints:

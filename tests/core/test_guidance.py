@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import InputError
 from core.guidance import Guidance, packed, unpacked
+from core.messages import Sample
 from core.models import hovorka as model
 from core.twin import Patient, Twin
 from tests.core.people import DAY_US, START_US, live
@@ -130,3 +131,33 @@ def test_guidance_that_cannot_be_meant_is_refused_and_changes_nothing(bad: Guida
     with pytest.raises(InputError):
         twin.guide(bad)
     assert twin.estimate(END_US) == twin_with().estimate(END_US)
+
+
+def test_innovations_asked_as_time_goes_on_are_those_of_one_look_back() -> None:
+    hour_us = DAY_US // 24
+    samples = [s for s in live(2.0, seed=3).samples if s.time_us <= AT_US + 2 * hour_us]
+    late = Sample(AT_US - 2 * hour_us, "carbs_g", 70.0, "late", 1)
+    asked = Twin(Patient(weight_kg=75.0))
+    asked.observe(samples)
+    end_us = AT_US - 4 * hour_us
+    for _ in range(8):
+        end_us += hour_us // 2
+        step = asked.innovations(end_us - 6 * hour_us, end_us)
+    told = [*samples]
+    for change in ("nothing", "a late meal", "guidance"):
+        if change == "a late meal":
+            asked.observe([late])
+            told.append(late)
+        if change == "guidance":
+            asked.guide(PULL)
+        fresh = Twin(Patient(weight_kg=75.0))
+        fresh.observe(told)
+        if change == "guidance":
+            fresh.guide(PULL)
+        for back_us in (0, 3 * hour_us):  # ahead, and back again
+            until_us = AT_US + hour_us - back_us
+            again = asked.innovations(until_us - 6 * hour_us, until_us)
+            assert again == fresh.innovations(until_us - 6 * hour_us, until_us), change
+            assert len(again) > 60
+    assert step
+    assert step != again
