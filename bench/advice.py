@@ -92,7 +92,7 @@ def run(quick: bool) -> Section:
         "PEERS' own figures for all ten: calculator with corrections 92.0 / 2.8 (adults), 82.3 / 2.4 (adolescents)",
         f"the adviser was asked {sum(o.asked for o in asked)} times and refused {sum(o.refused for o in asked)}: "
         + "; ".join(f"{n} × {text_}…" for text_, n in sorted(why.items(), key=lambda item: -item[1])[:4]),
-        "not run: OpenAPS oref0; basal modulation (research mode) is not built",
+        "not run: OpenAPS oref0; basal modulation (research mode) is not built; a freer adviser was no better (docs/decisions/0008)",
         "simulation is not clinical evidence",
     )
     return Section("advice", "dosing by the twin's advice in closed loop", tables, notes, tuple(figures))

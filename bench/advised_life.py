@@ -30,7 +30,7 @@ SCENARIOS: Final = {
     "plain": {},
     "unlogged meals (3 of 10)": {"unannounced": 0.3},
     "no exercise": {"exercise": False},
-    "illness, 2 days": {"illness": (Illness(2.5, 2.0),)},
+    "illness, 2 days": {"illness": (Illness(RUN_IN_DAYS + 0.5, 2.0),)},
     "carbs counted with 45 % error": {"counting_cv": 0.45},
     "sensor reads 15 % high": {"sensor": SensorErrors(1.15, 0.0, 0.0, 0.0, 1.2604, -0.4022, 3.252, 3)},
     "compression low each night": {},

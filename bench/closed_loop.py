@@ -22,7 +22,7 @@ from core.patient import Patient, Therapy
 from core.twin import Twin
 from core.units import US_PER_MIN
 
-RUN_IN_DAYS: Final = 2
+RUN_IN_DAYS: Final = 7  # all of the twin's calibrations, and a week of habits
 MEAL_CV: Final = 0.15
 COUNT_CV: Final = 0.25
 UNANNOUNCED: Final = 0.10
