@@ -19,6 +19,7 @@ import numpy as np
 from rich.progress import track
 
 from bench.forecast import best_peer, cells
+from bench.nights import KeptTwin
 from bench.padova import EXTRA, GROUPS, RESPONSE_MIN, Answers, ask, simulator
 from bench.real import BLIND, HORIZONS_MIN, TWIN, Person, bootstrap, measured, patient
 from bench.recordings import US_PER_MIN
@@ -45,6 +46,7 @@ ASK_HOURS: Final = (3, 10, 16)
 ASK_FROM_DAY: Final = 5
 ROUGH_PEOPLE: Final = 5
 SIZE: Final = (0.5, 2.0)  # times the true size
+WHOLE: Final = "therapy told, nights"
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,17 @@ def planned(people: Sequence[Person]) -> Table:
     return Table("Real people: RMSE mg/dL from the last reading before an act", columns, tuple(rows_out))
 
 
-def ask_truth(seed: int) -> Answers:
-    """Ground truth C: the same question at three hours of the last days, each in a life of its own."""
+def ask_truth(seed: int, whole: bool = False) -> Answers:
+    """Ground truth C: the same question at three hours of the last days, each in a life of its own.
+
+    ``whole``: the twin as a hub keeps it, with the person's patient file and its nights.
+    """
     person = VirtualPerson(seed, sensor=AVERAGE_NOISE)
     record = person.record(START_US, DAYS)
-    twin = Twin(Patient(timezone="UTC", weight_kg=person.weight_kg))
+    if whole:
+        twin: Twin = KeptTwin(Patient.from_toml(person.prescription()), START_US, seed)
+    else:
+        twin = Twin(Patient(timezone="UTC", weight_kg=person.weight_kg))
     samples, position = samples_of(record.events), 0
     minutes = [d * 1440 + h * 60 for d in range(ASK_FROM_DAY, DAYS) for h in ASK_HOURS]
     believed: dict[str, list[np.ndarray]] = {kind: [] for kind, _ in EXTRA}
@@ -225,13 +233,14 @@ def judge(label: str, answers: Sequence[Answers]) -> tuple[list[tuple[str, ...]]
     return rows, figures
 
 
-def _groups(quick: bool) -> list[tuple[str, list[str], bool]]:
-    """(label, people, rough sensor) of simglucose."""
+def _groups(quick: bool) -> list[tuple[str, list[str], bool, bool]]:
+    """(label, people, rough sensor, whole twin) of simglucose."""
     world = simulator()
     if quick:
-        return [("adult", world.names("adult")[:1], False)]
-    groups = [(group, world.names(group), False) for group in GROUPS]
-    return [*groups, ("adult, rough sensor", world.names("adult")[:ROUGH_PEOPLE], True)]
+        return [("adult", world.names("adult")[:1], False, False)]
+    groups = [(group, world.names(group), False, False) for group in GROUPS]
+    groups.append(("adult, rough sensor", world.names("adult")[:ROUGH_PEOPLE], True, False))
+    return [*groups, *((f"{group}, {WHOLE}", world.names(group), False, True) for group in GROUPS)]
 
 
 def _shared(function: Callable[..., Answers], work: Sequence[tuple[Any, ...]], label: str) -> list[Answers]:
@@ -251,17 +260,24 @@ def run(quick: bool = False) -> Section:
     seeds = SEEDS[:2] if quick else SEEDS
     rows, more = judge("ground truth C", _shared(ask_truth, [(s,) for s in seeds], "what if, C"))
     figures += more
+    if not quick:
+        part, more = judge(
+            f"ground truth C, {WHOLE}", _shared(ask_truth, [(s, True) for s in seeds], "what if, C, whole")
+        )
+        rows += part
+        figures += more
     notes = [
         f"blind: the same filter on the record without inputs, its own prior; margin stated beforehand "
         f"({GAIN_PERCENT:g} %), interval 5–95 % over resampled people",
         "“act unknown” already expects the acts this person usually does at this hour; “planned” adds the whole "
         "effect of the act",
         f"ground truth C: seeds {seeds[0]}–{seeds[-1]}, {DAYS} days each, weight given and nothing else",
+        f"“{WHOLE}”: the twin as a hub keeps it, with a patient file (correction factor, ratio) and its nightly batches",
     ]
     try:
-        for group, names, rough in _groups(quick):
+        for group, names, rough, whole in _groups(quick):
             label = f"simglucose {group}"
-            work = [(name, k, rough) for k, name in enumerate(names)]
+            work = [(name, k, rough, whole) for k, name in enumerate(names)]
             part, more = judge(label, _shared(ask, work, label))
             rows += part
             figures += more

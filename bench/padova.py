@@ -19,12 +19,14 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
+from bench.nights import KeptTwin
 from bench.recordings import US_PER_MIN
 from core.errors import EnvironmentMissing
 from core.messages import Sample
-from core.patient import Patient
+from core.patient import Patient, Therapy
 from core.twin import Twin
 
 START_US: Final = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp()) * 1_000_000
@@ -128,8 +130,11 @@ def rough(rng: np.random.Generator) -> Iterator[float]:
         yield value
 
 
-def ask(name: str, seed: int, rough_sensor: bool) -> Answers:
-    """Let a person live, a twin follow, and ask both the same question at quiet times of the last days."""
+def ask(name: str, seed: int, rough_sensor: bool, whole: bool = False) -> Answers:
+    """Let a person live, a twin follow, and ask both the same question at quiet times of the last days.
+
+    ``whole``: the twin as a hub keeps it, told the therapy (Quest table), with its nights; else told the weight alone.
+    """
     rng = np.random.default_rng((seed, 41))
     world = simulator()
     body = world.person(name)
@@ -137,7 +142,12 @@ def ask(name: str, seed: int, rough_sensor: bool) -> Answers:
     quest = world.quest.loc[world.quest.Name == name].squeeze()
     basal_upm = p.u2ss * p.BW / 6000.0
     portion = PORTION[name.split("#")[0]]
-    twin = Twin(Patient(timezone="UTC", weight_kg=float(p.BW)))
+    patient = Patient(timezone="UTC", weight_kg=float(p.BW))
+    if whole:
+        therapy = Therapy(carb_ratio_g_per_u=float(quest.CR), correction_mgdl_per_u=abs(float(quest.CF)))
+        twin: Twin = KeptTwin(msgspec.structs.replace(patient, therapy=therapy), START_US, seed)
+    else:
+        twin = Twin(patient)
     noise = rough(rng) if rough_sensor else world.noise(world.sensor, seed=seed)
     rescue_at, number = -math.inf, 0
     meals = {
