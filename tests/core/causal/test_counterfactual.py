@@ -110,6 +110,22 @@ def test_a_future_window_is_averaged_over_and_is_less_certain(life: Life, twin: 
     assert sum(future.split.values()) == pytest.approx(1.0)
 
 
+def test_a_sensor_that_is_between_two_readings_makes_no_future(life: Life) -> None:
+    half = START_US + DAY_US
+    slow = Twin(PATIENT)
+    slow.observe(s for s in life.samples if s.kind != "cgm_mgdl" or s.time_us % (15 * MIN_US) == 0)
+    found = slow.whatif("s*=0.8", half, half + 4 * 60 * MIN_US + 14 * MIN_US, draws=40)
+    assert found.question == "counterfactual"
+
+
+def test_what_falls_out_of_the_window_is_said(known: Abduction) -> None:
+    late = answer(known, "bolus_u>>700")
+    assert "moved_out" in {c.code for c in late.cautions}
+    assert "moved_out" not in {c.code for c in answer(known, "bolus_u*=0.9").cautions}
+    cut = answer(known, "basal_uph@2023-11-10T00:00..2023-11-17T02:00*=0.9")
+    assert "cut" in {c.code for c in cut.cautions}
+
+
 def codes(found: object) -> set[str]:
     return {c.code for c in found.cautions if c.loud}  # type: ignore[attr-defined]
 
