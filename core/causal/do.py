@@ -104,6 +104,13 @@ def _doses(
             where=where,
             mend="check the time, or add one with @TIME=AMOUNT",
         )
+    at_a_minute = change.from_us is not None and change.to_us is None
+    if at_a_minute and sum(hit) > 1 and change.operator in ("=", "+=", "-=") and change.amount > 0:
+        raise InputError(  # each would get it: twice what was meant
+            f"the record holds {sum(hit)} at that minute",
+            where=where,
+            mend="*= changes them alike, =0 takes them away",
+        )
     out: list[Act] = []
     for act, is_hit in zip(acts, hit, strict=True):
         if not is_hit:

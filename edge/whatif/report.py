@@ -31,8 +31,8 @@ SOURCE_WORDS: Final = {
 CHARACTER_PX: Final = 6.0  # of the smallest words, generously
 QUESTION_WORDS: Final = {
     "counterfactual": "Counterfactual: the readings of these hours are known, and kept in mind.",
-    "interventional": "Interventional: these hours have no readings yet; an average over what may come.",
-    "both": "Partly past, partly future: readings are kept in mind as far as they go.",
+    "interventional": "Interventional: these hours have no readings; an average over what may come.",
+    "both": "Readings end before the window does: they are kept in mind as far as they go.",
 }
 
 
