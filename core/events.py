@@ -45,7 +45,7 @@ def _sample(row: list[str], zone: ZoneInfo, where: str, line: int) -> Sample:
         raise InputError(f"{len(row)} columns instead of 3", where=where)
     text, kind, number = (cell.strip() for cell in row)
     try:
-        value = float(number)
+        value = float(number.replace("_", "?"))  # Python reads 1_20 as 120; a person meant something else
     except ValueError:
         raise InputError("value is not a number", where=where) from None
     check_value(kind, value, where)

@@ -282,7 +282,8 @@ class _Problem:
         self.extra = np.where(self.blood, (0.1 * self.value + 5.0) ** 2, 0.0)
         grid_min = np.concatenate(([0.0], (self.world.grid_us - self.start_us) / US_PER_MIN))
         at_min = (self.time_us - self.start_us) / US_PER_MIN
-        self.right = np.clip(np.searchsorted(grid_min, at_min), 1, max(1, grid_min.size - 1))
+        last = grid_min.size - 1  # 0 when every reading lies where the span begins
+        self.right = np.clip(np.searchsorted(grid_min, at_min), min(1, last), last)
         if grid_min.size > 1:
             gap = grid_min[self.right] - grid_min[self.right - 1]
             self.weight = np.clip((at_min - grid_min[self.right - 1]) / gap, 0.0, 1.0)

@@ -201,7 +201,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not 1 <= self.days <= MAX_DAYS or not 0 <= self.warmup_days <= 14:
             raise ConfigError(f"days must lie in 1..{MAX_DAYS}, warmup_days in 0..14", where="days")
         if not 0 <= self.seed < 2**63:
-            raise ConfigError("must not be negative", where="seed")
+            raise ConfigError("must lie in 0..9223372036854775807", where="seed")
         if self.primary not in OUTCOME_NAMES:
             raise ConfigError(f"must be one of {', '.join(OUTCOME_NAMES)}", where="primary")
         if not 1 <= len(self.name) <= 200 or len(self.question) > 2000:

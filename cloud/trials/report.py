@@ -15,6 +15,7 @@ from cloud.trials.plan import OUTCOMES, Plan
 from cloud.trials.provenance import Provenance
 from cloud.trials.run import Outcome
 from cloud.trials.simulate import Row
+from core.causal.domain import BASAL_RANGE, TOTAL_RANGE
 from core.drawing.forest import FOREST_CSS, Line, forest
 from core.drawing.style import page
 from core.drawing.svg import both_widths
@@ -70,13 +71,14 @@ def _verdict(plan: Plan, analysis: Analysis) -> str:
             f"<li><b>{escape(plan.arms[d.arm].name)}</b> against {escape(plan.arms[0].name)}: {words} "
             f"{_interval(plan.primary, d)}. "
             + (
-                "The interval excludes no difference."
+                "Zero lies outside the interval: in this model the arms differ."
                 if sure
-                else "The interval holds no difference as well: this trial does not tell them apart."
+                else "Zero lies inside the interval: this trial does not tell them apart."
             )
             + "</li>"
         )
-    return f"<section><h2>Answer</h2><ul>{''.join(lines)}</ul></section>"
+    beyond = "".join(f'<p class="caution">{escape(words)}</p>' for words in domain_words(plan, analysis))
+    return f"<section><h2>Answer</h2>{beyond}<ul>{''.join(lines)}</ul></section>"
 
 
 def _tiles(plan: Plan, analysis: Analysis) -> str:
@@ -210,6 +212,32 @@ def _design(plan: Plan, outcome: Outcome) -> str:
         f"{advised}"
         f'<details><summary>Habits and unsteadiness</summary><p class="quiet">{escape(habits)}</p></details></section>'
     )
+
+
+def domain_words(plan: Plan, analysis: Analysis) -> list[str]:
+    """For each arm that lives where the model is not to be trusted: as what-if says it of one person."""
+    given = [f.mean for f in analysis.figures["basal_u_per_day"]]
+    found = []
+    for k, arm in enumerate(plan.arms):
+        ratio = given[k] / given[0] if given[0] > 0 else 1.0
+        low, high = BASAL_RANGE
+        if not (low <= arm.basal_factor <= high and low <= ratio <= high):
+            found.append(
+                f"NOT TRUSTWORTHY: {arm.name}: basal insulin leaves {low:g} to {high:g} times the usual. Without insulin "
+                "glucose rises faster in people, and ketosis is not in the model."
+            )
+        low, high = TOTAL_RANGE
+        for what, factor in (
+            ("food", arm.meal_size_factor),
+            ("insulin for the same meal", 1.0 / arm.carb_ratio_factor),
+            ("insulin for the same correction", 1.0 / arm.correction_factor),
+        ):
+            if not low - 1e-9 <= factor <= high + 1e-9:
+                found.append(
+                    f"NOT TRUSTWORTHY: {arm.name}: {what} leaves {low:g} to {high:g} times the usual: a change this large was "
+                    "not tested."
+                )
+    return found
 
 
 def advised_words(plan: Plan, rows: Sequence[Row]) -> list[str]:

@@ -246,7 +246,7 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
             try:
                 with Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False) as client:
                     yield client
-            except OSError:
+            except (OSError, ValueError):  # ValueError: no address at all
                 raise EnvironmentMissing(
                     "no Dask scheduler answers", where="scheduler", mend="check its address"
                 ) from None

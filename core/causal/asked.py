@@ -86,7 +86,7 @@ def ask_people(
             after_min=after_min,
             ill=person.ill,
         )
-        if never_active:
+        if never_active and ACTIVITY not in found.columns:  # a heart rate on record says more
             found.columns[ACTIVITY] = 0.0 * found.dose_u
         theirs.append(found)
     records = ask(theirs)

@@ -43,7 +43,7 @@ MAX_EXPRESSIONS: Final = 50
 MAX_LENGTH: Final = 200
 
 _FORM: Final = re.compile(
-    r"(?P<target>[a-z][a-z0-9_]*)\s*(?:@\s*(?P<when>[^@=*<>]+?)\s*)?(?P<operator>\*=|\+=|-=|=|>>|<<)\s*(?P<number>\S+)"
+    r"(?P<target>[a-z][a-z0-9_]*)\s*(?:@\s*(?P<when>[^@=*<>]+?)\s*)?(?P<operator>\*=|\+=|-=|=|>>|<<)\s*(?P<number>[^\s_]+)"
 )
 
 

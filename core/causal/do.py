@@ -22,6 +22,7 @@ class Changed(NamedTuple):
     rates: tuple[Rate, ...]
     shifts: tuple[tuple[int, int, int, float], ...]  # (from, to, place in θ, ln factor)
     added_meals: int  # numbered from the ``first_new_meal`` that was given
+    moved_out: int = 0  # doses and meals that happen only after the window
 
 
 def apply(
@@ -34,7 +35,7 @@ def apply(
     held = list(acts)
     rates: list[Rate] = []
     shifts: list[tuple[int, int, int, float]] = []
-    added = 0
+    added = moved_out = 0
     for change in changes:
         first, last = _span(change, start_us, end_us)
         if change.target in PARAMETERS:
@@ -52,9 +53,11 @@ def apply(
         elif change.target == PULSE:
             held = _pulse(change, held, first, last)
         else:
+            before = len(held)
             held, new = _doses(change, held, (first, last), (start_us, end_us), first_new_meal + added)
             added += new
-    return Changed(tuple(in_order(held)), tuple(rates), tuple(shifts), added)
+            moved_out += max(0, before - len(held))
+    return Changed(tuple(in_order(held)), tuple(rates), tuple(shifts), added, moved_out)
 
 
 def largest_shift(shifts: Sequence[tuple[int, int, int, float]], place: int) -> float:
@@ -100,6 +103,13 @@ def _doses(
             "the record holds none there to change",
             where=where,
             mend="check the time, or add one with @TIME=AMOUNT",
+        )
+    at_a_minute = change.from_us is not None and change.to_us is None
+    if at_a_minute and sum(hit) > 1 and change.operator in ("=", "+=", "-=") and change.amount > 0:
+        raise InputError(  # each would get it: twice what was meant
+            f"the record holds {sum(hit)} at that minute",
+            where=where,
+            mend="*= changes them alike, =0 takes them away",
         )
     out: list[Act] = []
     for act, is_hit in zip(acts, hit, strict=True):

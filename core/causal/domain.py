@@ -64,7 +64,7 @@ class Question(NamedTuple):
 
 def judge(q: Question) -> tuple[Caution, ...]:
     """All that applies, loud ones first."""
-    found = [*_sizes(q), *_distance(q), *_readings(q), *_record(q), *_courses(q)]
+    found = [*_sizes(q), *_distance(q), *_readings(q), *_record(q), *_courses(q), *_edges(q)]
     return tuple(sorted(found, key=lambda c: not c.loud))
 
 
@@ -219,6 +219,21 @@ def _courses(q: Question) -> Iterable[Caution]:
     if q.share_high > LOW_SHARE:
         yield Caution("high", True, "Glucose passes 400 mg/dL in some courses: ketosis is not in the model.")
     yield Caution("reaction", False, "Assumes that nothing else is done differently afterwards.")
+
+
+def _edges(q: Question) -> Iterable[Caution]:
+    _, start_us, end_us = q.span_us
+    if n := q.changed.moved_out:
+        yield Caution(
+            "moved_out",
+            False,
+            f"{n} {'dose or meal is' if n == 1 else 'doses or meals are'} moved past the end of the window, and so left out of this answer.",
+        )
+    if any(
+        c.from_us is not None and c.to_us is not None and (c.from_us < start_us or c.to_us > end_us)
+        for c in q.changes
+    ):
+        yield Caution("cut", False, "A change reaches beyond the window: only its part inside is done.")
 
 
 def _values(acts: Sequence[Act], kind: str) -> list[float]:

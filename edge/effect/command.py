@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -14,8 +15,8 @@ from core.errors import InputError, RefusedError
 from core.events import parse_event_time
 from core.patient import Patient
 from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN
-from edge.readers import read_record
-from edge.replay.command import load_patient
+from edge.readers import Record, read_record
+from edge.replay.command import load_patient, notes_of
 from edge.replay.outputs import only_ours, write_whole
 
 TABLE: Final = "effect.csv"
@@ -24,6 +25,8 @@ HEADER: Final = "who,effect,low,high,refused"
 BEGINNINGS: Final = {TABLE: f"{HEADER}\n", PAGE: page_begins("effect")}
 LEAST_MIN, MOST_MIN = 30.0, 360.0  # before, insulin has hardly begun; later, other things decide
 THRESHOLD_MGDL: Final = (100.0, 400.0)
+# Of the shorter record's readings; two people share about one in a hundred by chance.
+SHARED: Final = 0.1
 
 
 def effect(
@@ -49,12 +52,18 @@ def effect(
     _check(events, patient_files, above_mgdl, after_min, ill, never_ill, draws)
     only_ours(out, BEGINNINGS)
     patients = _patients(patient_files, len(events))
-    people = [_person(path, patient, ill, never_ill) for path, patient in zip(events, patients, strict=True)]
-    for k, person in enumerate(people):
-        if any(person.samples == other.samples for other in people[:k]):
+    read = [_person(path, patient, ill, never_ill) for path, patient in zip(events, patients, strict=True)]
+    people = [person for person, _ in read]
+    seen: list[frozenset[tuple[int, float]]] = []
+    for path, person in zip(events, people, strict=True):
+        readings = frozenset((s.time_us, s.value) for s in person.samples if s.kind == "cgm_mgdl")
+        if any(_shared(readings, other) for other in seen):
             raise InputError(
-                "holds the same as another recording: one person would count as two", where=events[k].name
+                "holds the same readings as another recording: one person would count as two",
+                where=path.name,
+                mend="give each person's record once",
             )
+        seen.append(readings)
     try:
         asked = ask_people(
             people,
@@ -67,9 +76,20 @@ def effect(
         )
     except RefusedError as err:
         raise InputError(err.what, where="refused", mend=_mend(err)) from None
-    names = [path.name for path in events]
-    write_whole(out, {TABLE: table(asked), PAGE: report_html(asked, names)}, BEGINNINGS)
-    return [*lines(asked), f"see {out / PAGE}"]
+    names = [f"{path.name} ({_days(person)})" for path, person in zip(events, people, strict=True)]
+    file = patient_files[0] if patient_files else None  # only whether there is one matters here
+    notes = [
+        f"{path.name}: {note}"
+        for path, (_, record) in zip(events, read, strict=True)
+        for note in notes_of(record, file)
+    ]
+    write_whole(out, {TABLE: table(asked), PAGE: report_html(asked, names, notes)}, BEGINNINGS)
+    return [
+        *(f"of {name}" for name in names),
+        *lines(asked),
+        *(f"note: {n}" for n in notes),
+        f"see {out / PAGE}",
+    ]
 
 
 def table(asked: Asked) -> str:
@@ -136,11 +156,31 @@ def _patients(files: Sequence[Path], wanted: int) -> list[Patient]:
     return loaded * wanted if len(loaded) == 1 else loaded
 
 
-def _person(path: Path, patient: Patient, ill: Sequence[str], never_ill: bool) -> Person:
+def _shared(one: frozenset[tuple[int, float]], other: frozenset[tuple[int, float]]) -> bool:
+    """Whether two recordings are of one person: two people hardly read the same to the digit at the same moments."""
+    return len(one & other) > SHARED * min(len(one), len(other))
+
+
+def _days(person: Person) -> str:
+    """First and last day of a record, by the person's clock."""
+    zone = ZoneInfo(person.patient.timezone)
+    first, last = (
+        datetime.fromtimestamp(person.samples[k].time_us / 1e6, UTC).astimezone(zone) for k in (0, -1)
+    )
+    return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+
+
+def _person(path: Path, patient: Patient, ill: Sequence[str], never_ill: bool) -> tuple[Person, Record]:
     zone = ZoneInfo(patient.timezone)
     spans = () if never_ill else [_span(text, zone) for text in ill] or None
-    samples = sorted(read_record(path, zone).samples, key=lambda s: (s.time_us, s.seq))
-    return Person(patient, samples, spans)
+    record = read_record(path, zone)
+    samples = sorted(record.samples, key=lambda s: (s.time_us, s.seq))
+    for text, (from_us, to_us) in zip(ill, spans or (), strict=bool(spans)):
+        if to_us < samples[0].time_us or from_us > samples[-1].time_us:  # it would say: never ill
+            raise InputError(
+                f"{text} lies outside the record", where="--ill", mend="check the year and the time zone"
+            )
+    return Person(patient, samples, spans), record
 
 
 def _span(text: str, zone: ZoneInfo) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from core.drawing.svg import both_widths
 WIDE, NARROW = 1060, 420
 
 
-def report_html(asked: Asked, names: Sequence[str]) -> str:
+def report_html(asked: Asked, names: Sequence[str], notes: Sequence[str] = ()) -> str:
     """The whole page, self-contained; no clock in it: the same question gives the same bytes."""
     r = asked.records
     main = r.main.estimate
@@ -28,6 +28,8 @@ def report_html(asked: Asked, names: Sequence[str]) -> str:
         else ""
     )
     refused = "".join(f"<li>{escape(who)}: {escape(why)}</li>" for who, *_, why in rows(asked) if why)
+    told = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    told = f"<h3>Notes on the recordings</h3><ul>{told}</ul>" if told else ""
     parts = (
         f"<h1>{title}</h1>",
         f'<p class="quiet">{escape(", ".join(names))} · {r.words()}, '
@@ -38,7 +40,7 @@ def report_html(asked: Asked, names: Sequence[str]) -> str:
         f'<div class="beside">{main.low:+.0f} to {main.high:+.0f}</div></div>'
         '<div class="tile"><div class="name">Adjusted for nothing</div>'
         f'<div class="figure">{r.everywhere.effect:+.0f} <small>mg/dL</small></div>'
-        '<div class="beside">an association, not an effect</div></div>'
+        f'<div class="beside">{r.everywhere.low:+.0f} to {r.everywhere.high:+.0f}; an association, not an effect</div></div>'
         f"{_twin_tile(asked)}</div>{same}",
         f"<section><h2>Who says what</h2>{both_widths(*plots)}"
         + (f"<h3>Refused</h3><ul>{refused}</ul>" if refused else "")
@@ -46,6 +48,7 @@ def report_html(asked: Asked, names: Sequence[str]) -> str:
         f"<section><h2>How it is known</h2><p>{escape(r.main.identification.words()).capitalize()}.</p>"
         f"<p>{escape(e_value_words(asked)).capitalize()}.</p><p>{escape(by_words(asked)).capitalize()}.</p>"
         "<p>The graph is an assumption: nothing in the records can prove it.</p>"
+        f"{told}"
         f"{twin_svg(illness_recorded=True)}</section>",
         _twin(asked),
     )

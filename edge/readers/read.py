@@ -33,7 +33,9 @@ def read_record(path: Path, zone: ZoneInfo, now_us: int | None = None) -> Record
             data = file.read(MAX_BYTES + 1)
     except OSError as err:
         raise InputError(
-            f"cannot be read: {err.strerror or type(err).__name__}", where=path.name, mend="check the path"
+            f"cannot be read: {err.strerror or type(err).__name__}",
+            where=path.name or str(path),
+            mend="check the path",
         ) from None
     return read_bytes(data, path.name, zone, now_us)
 

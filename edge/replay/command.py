@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from core.errors import ConfigError
 from core.patient import Patient
 from core.twin import Twin
-from edge.readers import read_record
+from edge.readers import Record, read_record
 from edge.replay.outputs import ReplayFolder, json_text
 from edge.replay.pipeline import Trace, run, usable
 from edge.replay.report import report_html
@@ -36,9 +36,7 @@ def replay(events: Path, patient_file: Path | None, model: str | None, out: Path
     twin = Twin(patient, model=model)
     record = read_record(events, ZoneInfo(patient.timezone))
     samples, notes = usable(record.samples)
-    trace = Trace(samples, notes=notes)
-    if patient_file is None and record.format in ("event file", "Dexcom Clarity CSV", "LibreView CSV"):
-        trace.notes.append("no patient file: local times are taken as UTC, and the person's body as average")
+    trace = Trace(samples, notes=[*notes, *_without_patient(record, patient_file)])
     with ReplayFolder(out) as folder:
         stopped = False
         try:
@@ -56,6 +54,17 @@ def replay(events: Path, patient_file: Path | None, model: str | None, out: Path
             raise KeyboardInterrupt
         folder.done()
     return _lines(summary, out, trace)
+
+
+def notes_of(record: Record, patient_file: Path | None) -> tuple[str, ...]:
+    """What the reader left out or assumed, and what the missing patient file would have said."""
+    return *record.notes, *_without_patient(record, patient_file)
+
+
+def _without_patient(record: Record, patient_file: Path | None) -> tuple[str, ...]:
+    if patient_file is None and record.format in ("event file", "Dexcom Clarity CSV", "LibreView CSV"):
+        return ("no patient file: local times are taken as UTC, and the person's body as average",)
+    return ()
 
 
 def load_patient(path: Path | None) -> Patient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from core.errors import InputError
 from core.events import parse_event_time
 from core.twin import HISTORY_US, Twin
 from edge.readers import read_record
-from edge.replay.command import load_patient
+from edge.replay.command import load_patient, notes_of
 from edge.replay.outputs import iso, only_ours, write_whole
 from edge.whatif.report import report_html
 
@@ -24,6 +25,11 @@ PAGE: Final = "report.html"
 HEADER: Final = (
     "time,factual_mean,factual_p05,factual_p95,cf_mean,cf_p05,cf_p95,effect_mean,effect_p05,effect_p95"
 )
+TERMINAL_WORDS: Final = {
+    "counterfactual": "counterfactual",
+    "interventional": "interventional (no readings in the window)",
+    "both": "partly counterfactual, partly interventional (the window outlasts the readings)",
+}
 BEGINNINGS: Final = {TABLE: f"{HEADER}\n", PAGE: page_begins("whatif")}
 
 
@@ -58,12 +64,13 @@ def whatif(
     twin = Twin(patient, seed=seed)
     twin.observe(used)
     answer = twin.whatif(parsed, start_us, end_us, draws=draws)
+    notes = notes_of(record, patient_file)
     texts = {
         TABLE: table(answer),
-        PAGE: report_html(answer, changes, events.name, used, patient.timezone, time.time()),
+        PAGE: report_html(answer, changes, events.name, used, patient.timezone, time.time(), notes),
     }
     write_whole(out, texts, BEGINNINGS)
-    return lines(answer, out)
+    return lines(answer, out, notes)
 
 
 def table(answer: Counterfactual) -> str:
@@ -76,16 +83,25 @@ def table(answer: Counterfactual) -> str:
     return "\n".join(rows) + "\n"
 
 
-def lines(answer: Counterfactual, out: Path) -> list[str]:
+def lines(answer: Counterfactual, out: Path, notes: Sequence[str] = ()) -> list[str]:
     """What the terminal says."""
     mean, low, high = answer.mean_effect
     said = [
-        f"{answer.question}: mean effect on glucose {mean:+.1f} mg/dL (90 %: {low:+.1f} to {high:+.1f}), {answer.draws} draws",
-        f"below 70 mg/dL: {100 * answer.below_70[0]:.1f} % of the time, then {100 * answer.below_70[1]:.1f} %; "
-        f"above 180: {100 * answer.above_180[0]:.1f} %, then {100 * answer.above_180[1]:.1f} %",
+        f"{TERMINAL_WORDS[answer.question]}: mean effect on glucose {mean:+.1f} mg/dL (90 %: {low:+.1f} to {high:+.1f}), {answer.draws} draws",
+        f"below 70 mg/dL: {share_words(answer.below_70, answer.share_change(-math.inf, 70.0))}; "
+        f"above 180: {share_words(answer.above_180, answer.share_change(180.0, math.inf))}",
     ]
     if not answer.trustworthy:
-        said.append("NOT TRUSTWORTHY: this question leaves the domain of the model")
+        said.insert(0, "NOT TRUSTWORTHY: this question leaves the domain of the model")
     said += [f"{'CAUTION' if c.loud else 'note'}: {c.text}" for c in answer.cautions]
+    said += [f"note: {note}" for note in notes]
     said.append(f"see {out / PAGE}")
     return said
+
+
+def share_words(share: tuple[float, float], change: tuple[float, float]) -> str:
+    """A share of the window without and with the change, and what the change may be."""
+    return (
+        f"{100 * share[0]:.1f} % of the time, then {100 * share[1]:.1f} % "
+        f"(90 %: {100 * change[0]:+.1f} to {100 * change[1]:+.1f} points)"
+    )

@@ -31,8 +31,8 @@ SOURCE_WORDS: Final = {
 CHARACTER_PX: Final = 6.0  # of the smallest words, generously
 QUESTION_WORDS: Final = {
     "counterfactual": "Counterfactual: the readings of these hours are known, and kept in mind.",
-    "interventional": "Interventional: these hours have no readings yet; an average over what may come.",
-    "both": "Partly past, partly future: readings are kept in mind as far as they go.",
+    "interventional": "Interventional: these hours have no readings; an average over what may come.",
+    "both": "Readings end before the window does: they are kept in mind as far as they go.",
 }
 
 
@@ -43,6 +43,7 @@ def report_html(
     samples: Sequence[Sample],
     timezone: str,
     written_s: float,
+    notes: Sequence[str] = (),
 ) -> str:
     """The whole page, self-contained."""
     zone = ZoneInfo(timezone)
@@ -66,7 +67,7 @@ def report_html(
         both_widths(*(_effect(answer, zone, width) for width in (WIDE, NARROW))),
         "</section>",
         _split(answer),
-        _basis(answer),
+        _basis(answer, notes),
         f'<p class="quiet">Written {datetime.fromtimestamp(written_s, UTC):%Y-%m-%d %H:%M} UTC.</p>',
     ]
     return page("whatif", escape(title), OWN_CSS, "".join(parts))
@@ -95,12 +96,13 @@ def _tiles(answer: Counterfactual) -> str:
             (
                 f"Time {words}",
                 f"{100 * pair[1]:.1f} <small>%</small>",
-                f"without the change {100 * pair[0]:.1f} %",
+                f"without the change {100 * pair[0]:.1f} %; difference, 90 %: "
+                f"{100 * change[0]:+.1f} to {100 * change[1]:+.1f}",
             )
-            for words, pair in (
-                ("below 70", answer.below_70),
-                ("below 54", answer.below_54),
-                ("above 180", answer.above_180),
+            for words, pair, change in (
+                ("below 70", answer.below_70, answer.share_change(-math.inf, 70.0)),
+                ("below 54", answer.below_54, answer.share_change(-math.inf, 54.0)),
+                ("above 180", answer.above_180, answer.share_change(180.0, math.inf)),
             )
         ),
     ]
@@ -211,7 +213,7 @@ def _split(answer: Counterfactual) -> str:
     )
 
 
-def _basis(answer: Counterfactual) -> str:
+def _basis(answer: Counterfactual, remarks: Sequence[str]) -> str:
     fit = answer.fit
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{math.exp(mean):.2f}×</td>"
@@ -221,6 +223,7 @@ def _basis(answer: Counterfactual) -> str:
     )
     assumed = "".join(f"<li>{escape(what)}: {escape(source)}</li>" for what, source in answer.assumed)
     notes = "".join(f"<li>{escape(text)}</li>" for text in answer.approximations)
+    told = "".join(f"<li>{escape(text)}</li>" for text in remarks)
     fitted = (
         f"{fit.readings} readings fitted within {fit.rmse_mgdl:.1f} mg/dL (insulin and food alone: "
         f"{fit.open_rmse_mgdl:.1f}); sensor error {fit.noise.sensor_mgdl:g} mg/dL."
@@ -230,6 +233,7 @@ def _basis(answer: Counterfactual) -> str:
     return (
         f"<section><h2>What it rests on</h2><p>{fitted}</p><ul>{notes}</ul>"
         + (f"<h3>Assumed</h3><ul>{assumed}</ul>" if assumed else "")
+        + (f"<h3>Notes on the recording</h3><ul>{told}</ul>" if told else "")
         + "<details><summary>Parameters of this person, beside the model's nominal values</summary>"
         f'<div class="scroll"><table><tr><th>parameter</th><th>most likely</th><th>90 %</th></tr>{rows}</table></div>'
         "</details></section>"

@@ -38,6 +38,7 @@ def test_a_zone_in_the_file_wins() -> None:
         ("2026-07-01T12:00:00,bolus_u,-4", "outside"),
         ("2026-07-01T12:00:00,bolus_u,nan", "outside"),
         ("2026-07-01T12:00:00,bolus_u,four", "not a number"),
+        ("2026-07-01T12:00:00,bolus_u,1_2", "not a number"),  # Python would read 12
         ("yesterday,bolus_u,4", "not ISO 8601"),
         ("2026-07-01T12:00:00,bolus_u", "2 columns"),
     ],

@@ -23,7 +23,7 @@ from cloud.trials.analyse import analyse
 from cloud.trials.command import _locked, read_prior, trial
 from cloud.trials.plan import OUTCOME_NAMES, Arm, Plan, PopulationPlan, Size, read_plan
 from cloud.trials.provenance import gather, result_digest
-from cloud.trials.report import advised_words
+from cloud.trials.report import advised_words, domain_words
 from cloud.trials.run import CHUNK, PART, Store, run_trial, sample_size
 from cloud.trials.simulate import Job, Row, arms_of, measure, run_job
 from core import closed_loop as loop
@@ -266,6 +266,20 @@ def test_no_scheduler_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("cloud.trials.run.SCHEDULER_TIMEOUT", "300ms")
     with pytest.raises(EnvironmentMissing, match="no Dask scheduler"):
         made(plan(), tmp_path, scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(EnvironmentMissing, match="no Dask scheduler"):
+        made(plan(), tmp_path, scheduler="nonsense")
+
+
+def test_an_arm_beyond_the_model_is_not_answered_with_confidence(tmp_path: Path) -> None:
+    arms = (Arm("usual care"), Arm("none", basal_factor=0.0), Arm("fast", meal_size_factor=0.0))
+    p = plan(arms=arms, size=Size(people=2), days=1)
+    said = domain_words(p, analyse(p, made(p, tmp_path)))
+    assert [words.split(": ")[:2] for words in said] == [
+        ["NOT TRUSTWORTHY", "none"],
+        ["NOT TRUSTWORTHY", "fast"],
+    ]
+    mild = plan(size=Size(people=2), days=1)
+    assert not domain_words(mild, analyse(mild, made(mild, tmp_path / "mild")))
 
 
 def test_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from core.causal.change import Do
 from core.causal.counterfactual import Abduction, abduct, answer
+from core.causal.do import apply
+from core.courses import Act
 from core.errors import InputError
 from core.messages import Sample
 from core.patient import Patient, Therapy
@@ -108,6 +111,34 @@ def test_a_future_window_is_averaged_over_and_is_less_certain(life: Life, twin: 
     assert width[0] > 1.5 * width[1]
     assert future.split["parameters"] > 0.0
     assert sum(future.split.values()) == pytest.approx(1.0)
+
+
+def test_a_sensor_that_is_between_two_readings_makes_no_future(life: Life) -> None:
+    half = START_US + DAY_US
+    slow = Twin(PATIENT)
+    slow.observe(s for s in life.samples if s.kind != "cgm_mgdl" or s.time_us % (15 * MIN_US) == 0)
+    found = slow.whatif("s*=0.8", half, half + 4 * 60 * MIN_US + 14 * MIN_US, draws=40)
+    assert found.question == "counterfactual"
+
+
+def test_an_amount_for_two_meals_of_one_minute_is_refused() -> None:
+    at = START_US + 60 * MIN_US
+    meals = [Act(at, "carbs_g", 30.0, 0), Act(at + MIN_US // 2, "carbs_g", 10.0, 1)]
+    window = (START_US, START_US + DAY_US)
+    for operator, amount in (("=", 20.0), ("+=", 5.0), ("-=", 5.0)):
+        with pytest.raises(InputError, match="holds 2 at that minute"):
+            apply([Do("carbs_g", operator, amount, at)], meals, *window, 2)
+    for operator, amount, total in (("=", 0.0, 0.0), ("*=", 0.5, 20.0)):
+        changed = apply([Do("carbs_g", operator, amount, at)], meals, *window, 2)
+        assert sum(a.value for a in changed.acts) == total
+
+
+def test_what_falls_out_of_the_window_is_said(known: Abduction) -> None:
+    late = answer(known, "bolus_u>>700")
+    assert "moved_out" in {c.code for c in late.cautions}
+    assert "moved_out" not in {c.code for c in answer(known, "bolus_u*=0.9").cautions}
+    cut = answer(known, "basal_uph@2023-11-10T00:00..2023-11-17T02:00*=0.9")
+    assert "cut" in {c.code for c in cut.cautions}
 
 
 def codes(found: object) -> set[str]:

@@ -92,6 +92,24 @@ def test_illness_may_be_told(recording: Path, tmp_path: Path) -> None:
     assert not any("twin" in line for line in said)
 
 
+def test_a_record_that_overlaps_another_is_one_person_twice(recording: Path, tmp_path: Path) -> None:
+    lines = recording.read_text().splitlines(keepends=True)
+    part = tmp_path / "part.csv"
+    part.write_text("".join(lines[: len(lines) // 2]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"part\.csv: holds the same readings"):
+        effect([recording, part], [], tmp_path / "out", never_ill=True, with_twin=False)
+
+
+def test_heart_rates_on_record_are_not_thrown_away(recording: Path, tmp_path: Path) -> None:
+    said = [
+        effect([recording], [], tmp_path / "out", never_ill=True, never_active=never, with_twin=False)
+        for never in (False, True)
+    ]
+    assert said[0] == said[1]
+    assert any("(2026-03-02 to 2026-04-" in line for line in said[0])  # how old the evidence is
+    assert any("local times are taken as UTC" in line for line in said[0])
+
+
 @pytest.mark.parametrize(
     ("how", "match"),
     [
@@ -104,6 +122,7 @@ def test_illness_may_be_told(recording: Path, tmp_path: Path) -> None:
         ({"ill": ["2026-03-04"]}, "--ill: must read TIME..TIME"),
         ({"ill": ["2026-03-04..2026-03-03"]}, "--ill: must end"),
         ({"ill": ["yesterday..today"]}, "--ill"),
+        ({"ill": ["2062-03-04..2062-03-05"]}, "--ill: .* lies outside the record"),
         ({"ill": ["2026-03-04..2026-03-05"], "never_ill": True}, "contradicts"),
         ({"draws": 1}, "--draws"),
         ({"patient_files": [Path("a"), Path("b")]}, "--patient"),
@@ -134,7 +153,7 @@ def test_a_page_of_another_command_is_kept_and_refused_before_anything_is_asked(
 def test_a_recording_given_twice_is_not_two_people(recording: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.csv"
     copy.write_bytes(recording.read_bytes())
-    with pytest.raises(InputError, match=r"copy\.csv: holds the same as another"):
+    with pytest.raises(InputError, match=r"copy\.csv: holds the same readings as another"):
         effect([recording, copy], [], tmp_path / "out", never_ill=True)
 
 

@@ -82,6 +82,26 @@ def test_the_table_has_exactly_the_columns_of_the_contract(out: Path) -> None:
     assert float(rows[-1][7]) != 0.0
 
 
+def test_one_reading_where_the_record_begins_is_answered_aloud(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text(
+        "time,kind,value\n2023-11-14T06:00:00,cgm_mgdl,120\n2023-11-15T13:00:00,bolus_u,5\n", encoding="utf-8"
+    )
+    said = whatif(path, None, *WINDOW, ["bolus_u*=0.7"], tmp_path / "out", 80, 0)
+    assert any("NOT TRUSTWORTHY" in line for line in said)
+
+
+def test_shares_have_intervals_and_notes_reach_the_reader(out: Path, recording: Path, tmp_path: Path) -> None:
+    page = (out / "report.html").read_text()
+    assert page.count("difference, 90 %:") == 3
+    assert "no patient file: local times are taken as UTC" in page
+    said = whatif(recording, None, *WINDOW, ["bolus_u>>600"], tmp_path / "out", 80, 0)
+    text = "\n".join(said)
+    assert "no patient file: local times are taken as UTC" in text
+    assert "points)" in text
+    assert "moved past the end of the window, and so left out" in text
+
+
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(out: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["counterfactual.csv", "report.html"]
     page = (out / "report.html").read_text()
