@@ -90,7 +90,7 @@ def demo(
     ] = "2d",
     from_: Annotated[str, typer.Option("--from", help="Where to start, e.g. 2023-11-06T00:00.")] = "",
     timezone: Annotated[str, typer.Option(help="Zone of the recording's clock.")] = "Europe/London",
-    seed: Annotated[int, typer.Option(help="Which virtual person.", min=0)] = 6,
+    seed: Annotated[int, typer.Option(help="Which virtual person.", min=0)] = 0,
     folder: Annotated[
         Path | None, typer.Option("--dir", help="Keep everything there (default: a new one).")
     ] = None,

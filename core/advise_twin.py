@@ -15,6 +15,7 @@ import numpy as np
 
 from core.advice import advise as choose
 from core.advice_types import Advice, Policy, Situation
+from core.blood import blood_error
 from core.chance import MIN_DRAWS, Floats
 from core.dosing import ACTION_MIN, insulin_on_board
 from core.messages import Quality, Sample
@@ -39,7 +40,7 @@ SEED: Final = 1  # the same draws for every candidate: doses then differ by dose
 
 
 class TwinPaths:
-    """Core's ``PathSource`` over a twin: drawn futures with meal and dose at ``for_time_us``."""
+    """Core's ``PathSource`` over a twin: drawn futures of blood, with meal and dose at ``for_time_us``."""
 
     def __init__(self, twin: Twin, now_us: int, for_time_us: int | None = None) -> None:
         self._twin, self._now_us = twin, now_us
@@ -47,6 +48,7 @@ class TwinPaths:
         self._lead_min = (self._at_us - now_us) / US_PER_MIN
         self._futures: dict[tuple[int, float], Futures] = {}
         self._basal_uph: float | None = None
+        self._blood = blood_error(twin.record, now_us)
 
     def paths(self, carbs_g: float, dose_u: float, draws: int, horizon_min: float) -> Floats:
         """Glucose from now to ``horizon_min`` after the meal, float64[draws, n_steps] mg/dL.
@@ -54,7 +56,7 @@ class TwinPaths:
         The time before the meal counts too: with a low on the way, a dose is the wrong advice.
         """
         plan = [(self._at_us, "bolus_u", dose_u), (self._at_us, "carbs_g", carbs_g)]
-        return self._clipped(self._drawn(draws, horizon_min).paths([p for p in plan if p[2] > 0]))
+        return self._in_blood(self._drawn(draws, horizon_min).paths([p for p in plan if p[2] > 0]))
 
     def basal_paths(self, factor: float, draws: int, horizon_min: float) -> Floats:
         """As ``paths``, nothing eaten or injected, the pump running at ``factor`` times its present rate."""
@@ -64,7 +66,7 @@ class TwinPaths:
         now = [(self._now_us, "basal_uph", self._basal_uph)]
         futures = self._drawn(draws, horizon_min)
         # Against the rate as it is, not against none: the forecast holds that one already.
-        return self._clipped(futures.paths(()) + futures.paths(plan) - futures.paths(now))
+        return self._in_blood(futures.paths(()) + futures.paths(plan) - futures.paths(now))
 
     def _drawn(self, draws: int, horizon_min: float) -> Futures:
         key = (draws, horizon_min)
@@ -75,9 +77,11 @@ class TwinPaths:
             )
         return self._futures[key]
 
-    @staticmethod
-    def _clipped(paths: Floats) -> Floats:
-        return np.clip(paths, 10.0, 1000.0)
+    def _in_blood(self, readings: Floats) -> Floats:
+        """Futures of readings as futures of blood: the sensor's lasting error is one for a whole course."""
+        rng = np.random.default_rng((SEED, len(readings)))
+        error = self._blood.mean_mgdl + self._blood.sd_mgdl * rng.standard_normal(len(readings))
+        return np.clip(readings + error[:, None], 10.0, 1000.0)
 
 
 def advise(
