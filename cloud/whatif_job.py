@@ -170,7 +170,7 @@ class Windows:
 
 def effect(question: Effect) -> Said:
     """What the records say, and the twin beside them."""
-    from core.causal.asked import Person, ask_people, by_words, e_value_words, rows  # loads numba
+    from core.causal.asked import Person, ask_people, by_words, doubts, e_value_words, rows  # loads numba
     from core.patient import Patient
 
     people = [
@@ -183,6 +183,7 @@ def effect(question: Effect) -> Said:
     words = [
         f"{records.main.identification.words()}",
         f"{records.words()}, above {asked.above_mgdl:g} mg/dL; glucose {asked.after_min:g} min later",
+        *doubts(asked),
         e_value_words(asked),
         by_words(asked),
     ]

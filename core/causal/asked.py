@@ -152,6 +152,26 @@ def rows(asked: Asked) -> list[tuple[str, float, float, float, str]]:
     return found
 
 
+def doubts(asked: Asked) -> tuple[str, ...]:
+    """Where another way of adjusting says otherwise than the main answer: it holds no effect, or both deny each other.
+
+    Those who corrected and all moments are different questions, so an honest pair may differ; a reader must know.
+    """
+    main = asked.records.main.estimate
+    found = []
+    for who, effect, low, high, refused in rows(asked):
+        if refused or not who.endswith(", all"):
+            continue
+        apart = not low <= main.effect <= high and not main.low <= effect <= main.high
+        if apart or (low <= 0.0 <= high) != (main.low <= 0.0 <= main.high):
+            found.append(
+                f"{who}: {effect:+.0f} ({low:+.0f} to {high:+.0f}), where those who corrected show {main.effect:+.0f} "
+                f"({main.low:+.0f} to {main.high:+.0f}): another effect at other moments, or a cause that is not on "
+                "record; rest on neither alone"
+            )
+    return tuple(found)
+
+
 def e_value_words(asked: Asked) -> str:
     """How fragile the answer is."""
     e = asked.records.main.e_value

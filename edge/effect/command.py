@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from core.causal.asked import Asked, Person, ask_people, by_words, e_value_words, rows
+from core.causal.asked import Asked, Person, ask_people, by_words, doubts, e_value_words, rows
 from core.causal.twin_graph import ACTIVITY, ILLNESS
 from core.drawing.style import page_begins
 from core.errors import InputError, RefusedError
@@ -113,6 +113,7 @@ def lines(asked: Asked) -> list[str]:
         said.append(
             f"  {who}: refused: {refused}" if refused else f"  {who}: {mean:+.1f} ({low:+.1f} to {high:+.1f})"
         )
+    said += [f"CAUTION: {doubt}" for doubt in doubts(asked)]
     said.append(e_value_words(asked))
     if asked.twin is not None:
         said.append(f"the model's equations beside the records: {asked.twin.comparison.words()}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from core.causal.asked import Asked, by_words, e_value_words, rows
+from core.causal.asked import Asked, by_words, doubts, e_value_words, rows
 from core.causal.counterfactual import STRUCTURE_LN_SD
 from core.causal.twin_graph import twin_svg
 from core.drawing.forest import FOREST_CSS, Line, forest
@@ -27,6 +27,7 @@ def report_html(asked: Asked, names: Sequence[str], notes: Sequence[str] = ()) -
         if r.always_the_same
         else ""
     )
+    differ = "".join(f'<p class="caution">{escape(doubt)}.</p>' for doubt in doubts(asked))
     refused = "".join(f"<li>{escape(who)}: {escape(why)}</li>" for who, *_, why in rows(asked) if why)
     told = "".join(f"<li>{escape(note)}</li>" for note in notes)
     told = f"<h3>Notes on the recordings</h3><ul>{told}</ul>" if told else ""
@@ -41,7 +42,7 @@ def report_html(asked: Asked, names: Sequence[str], notes: Sequence[str] = ()) -
         '<div class="tile"><div class="name">Adjusted for nothing</div>'
         f'<div class="figure">{r.everywhere.effect:+.0f} <small>mg/dL</small></div>'
         f'<div class="beside">{r.everywhere.low:+.0f} to {r.everywhere.high:+.0f}; an association, not an effect</div></div>'
-        f"{_twin_tile(asked)}</div>{same}",
+        f"{_twin_tile(asked)}</div>{differ}{same}",
         f"<section><h2>Who says what</h2>{both_widths(*plots)}"
         + (f"<h3>Refused</h3><ul>{refused}</ul>" if refused else "")
         + "</section>",
