@@ -69,7 +69,8 @@ async def test_a_segment_that_rots_while_the_hub_runs_is_repaired_without_a_hand
         first = await answer_when(config, status, lambda s: True)
         assert (first["store"]["rows"], first["store"]["repair"]) == (600, None)
         # As a card does it: behind the store's back.
-        stores[0]._db.execute("UPDATE segments SET sealed = zeroblob(length(sealed)) WHERE number = 257")
+        stores[0]._db.execute("UPDATE segments SET sealed = zeroblob(length(sealed)) WHERE number = 1")
+        stores[0]._unpacked.clear()  # what was read before lies in memory for a while
         with pytest.raises(HometwinError, match="record"):
             await asyncio.to_thread(ask_hub, config.control_socket, {"do": "export.samples", "after": 300})
         # It still takes what comes, in the life that knows of the damage or in the next.
@@ -78,7 +79,7 @@ async def test_a_segment_that_rots_while_the_hub_runs_is_repaired_without_a_hand
         after = await answer_when(config, status, lambda s: s["store"]["repair"] is not None)
         assert after["store"]["rows"] == 601
         assert after["store"]["repair"]["damaged"] == {"segments": 1}
-        assert after["store"]["repair"]["rows_lost"] == 256
+        assert after["store"]["repair"]["rows_lost"] == 512  # one fold of a batch
         assert "cgm" in after["store"]["refilling"]
         page = await answer_when(config, {"do": "export.samples", "after": 300}, lambda a: True)
         assert page
