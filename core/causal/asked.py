@@ -159,13 +159,15 @@ def doubts(asked: Asked) -> tuple[str, ...]:
     """
     main = asked.records.main.estimate
     found = []
-    for who, effect, low, high, refused in rows(asked):
-        if refused or not who.endswith(", all"):
+    for tried in asked.records.tried:
+        if tried.answer is None or tried.target == "treated":
             continue
+        other = tried.answer.estimate
+        effect, low, high = other.effect, other.low, other.high
         apart = not low <= main.effect <= high and not main.low <= effect <= main.high
         if apart or (low <= 0.0 <= high) != (main.low <= 0.0 <= main.high):
             found.append(
-                f"{who}: {effect:+.0f} ({low:+.0f} to {high:+.0f}), where those who corrected show {main.effect:+.0f} "
+                f"{METHOD_WORDS[tried.method]}, all: {effect:+.0f} ({low:+.0f} to {high:+.0f}), where those who corrected show {main.effect:+.0f} "
                 f"({main.low:+.0f} to {main.high:+.0f}): another effect at other moments, or a cause that is not on "
                 "record; rest on neither alone"
             )

@@ -159,7 +159,9 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
                         mend="free as much space as the store is long; it is repaired at the next start",
                     ) from None
                 # Alarms come before history: the record waits beside a new store until somebody puts it back.
-                log.error("store.no_room_to_repair", mend="free space, stop the hub, put the file back")
+                log.error(
+                    "store.not_repaired_now", mend="see to room and rights, stop the hub, put the file back"
+                )
             # Or nothing could be carried over, no key opens it: begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
             aside = _set_aside_whole(path, clock)

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -98,17 +100,18 @@ def test_the_engine_answers_while_the_night_works_and_learns_from_it() -> None:
     assert again.answer(Ask(NIGHT_US)) == after
 
 
+def over(found: Memory) -> Any:
+    """A night's job that has ended with ``found``."""
+    return SimpleNamespace(now_us=NIGHT_US, answer=NightAnswer(to_bytes(found)))
+
+
 def test_what_was_seen_while_the_night_worked_and_what_the_night_found_both_stay() -> None:
     session = session_at_night()
     usual = Context(0, "usual life", "the usual life", ("usual life",), START_US)
     found = Memory(look=Look(looked_us=NIGHT_US - 9, drift_more=1.5), nights=1).with_context(usual)
 
-    class Over:
-        now_us = NIGHT_US
-        answer = NightAnswer(to_bytes(found))
-
     session._memory = Memory(look=Look(looked_us=NIGHT_US + 1, more=2.0))
-    session._night = Over()  # type: ignore[assignment]
+    session._night = over(found)
     done = session.answer(AskNight())
     assert isinstance(done, NightDone)
     assert (done.over, done.why) == (True, "")
@@ -116,7 +119,7 @@ def test_what_was_seen_while_the_night_worked_and_what_the_night_found_both_stay
     assert (session._memory.look.more, session._memory.look.drift_more) == (2.0, 1.5)
     # In another context than the one that it was for, the night's work counts for nothing.
     session._memory = msgspec.structs.replace(session._memory, current=1)
-    session._night = Over()  # type: ignore[assignment]
+    session._night = over(found)
     again = session.answer(AskNight())
     assert isinstance(again, NightDone)
     assert "context changed" in again.why
@@ -129,12 +132,8 @@ def test_a_change_that_the_night_itself_found_is_taken_and_told() -> None:
     words = Look(looked_us=NIGHT_US - 9, open_until_us=NIGHT_US + 10**9, opened_for="needs more insulin")
     found = Memory(look=words, nights=1, current=1)
 
-    class Over:
-        now_us = NIGHT_US
-        answer = NightAnswer(to_bytes(found))
-
     session._memory = Memory(look=Look(looked_us=NIGHT_US + 1, more=2.0))
-    session._night = Over()  # type: ignore[assignment]
+    session._night = over(found)
     done = session.answer(AskNight())
     assert isinstance(done, NightDone)
     assert (done.over, done.why) == (True, "")
