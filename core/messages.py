@@ -30,7 +30,7 @@ class Quality(IntFlag):
     OUTLIER = 16  # set by the twin, never by a codec
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
+class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One reading or one act. ``value`` is in the unit named by ``kind`` (core.units.KINDS)."""
 
     time_us: int  # when it happened, microseconds UTC

@@ -10,8 +10,9 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from core.errors import (
@@ -86,78 +87,46 @@ class WriterLock:
     close = release
 
 
-class FileWatch:
-    """Notices that the store or its log was deleted, replaced or moved while SQLite holds it open.
+class reported:  # named like the function it is used as; a generator would cost 2 us in every commit
+    """Turn SQLite's errors into ours. Their texts hold no data: all values are bound parameters."""
 
-    A held file keeps its inode, so no other file can have that number: two ``stat`` calls, 3 us, are proof.
-    """
+    __slots__ = ("_path",)
 
     def __init__(self, path: Path) -> None:
-        """Remembers the files at ``path`` as they are now."""
         self._path = path
-        # Stays open as long as SQLite's: closing any handle of a file gives up this process's locks on it.
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # Names as text: the path objects would be turned into it four times in every commit.
-        self._known = {name: _identity(name) for name in (str(path), f"{path}-wal")}
 
-    def first_page(self) -> bytes:
-        """The file's first page as it lies on the disk."""
-        return os.pread(self._handle, PAGE_BYTES, 0)
+    def __enter__(self) -> None:
+        pass
 
-    def close(self) -> None:
-        """After SQLite has closed the file."""
-        os.close(self._handle)
-
-    def check(self) -> None:
-        """StoreError when a file is not the one that was opened."""
-        for name, known in self._known.items():
-            if known is None or _identity(name) != known:
-                raise StoreError(
-                    "store file was deleted or replaced while in use",
-                    where=name,
-                    mend="nothing is stored from now on: put the file back, or restart to begin a new store",
-                )
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise _told(error, self._path) from None
 
 
-def _identity(name: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(name)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-@contextlib.contextmanager
-def reported(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours. Their texts hold no data: all values are bound parameters."""
-    try:
-        yield
-    except sqlite3.Error as err:
-        code = getattr(err, "sqlite_errorcode", 0) & 0xFF
-        name = getattr(err, "sqlite_errorname", type(err).__name__)
-        where = str(path)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StoreBusyError(
-                "another process uses the file", where=where, mend="stop that one first"
-            ) from None
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
-            raise no_space(path) from None
-        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            raise InputError(
-                f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
-            ) from None
-        if code in _DAMAGE:
-            raise TamperedError(
-                f"file is damaged ({name})", where=where, mend="keep it aside and restore a copy"
-            ) from None
-        if code == sqlite3.SQLITE_ERROR:
-            # A statement that fits our schema does not fit this file's.
-            raise TamperedError(
-                "tables are not as we made them", where=where, mend="keep it aside and restore a copy"
-            ) from None
-        raise StoreError(
-            f"disk refuses ({name})", where=where, mend="check the disk and its rights"
-        ) from None
+def _told(err: sqlite3.Error, path: Path) -> StoreError | InputError:
+    code = getattr(err, "sqlite_errorcode", 0) & 0xFF
+    name = getattr(err, "sqlite_errorname", type(err).__name__)
+    where = str(path)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusyError("another process uses the file", where=where, mend="stop that one first")
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
+        return no_space(path)
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return InputError(
+            f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
+        )
+    if code in _DAMAGE:
+        return TamperedError(
+            f"file is damaged ({name})", where=where, mend="keep it aside and restore a copy"
+        )
+    if code == sqlite3.SQLITE_ERROR:
+        # A statement that fits our schema does not fit this file's.
+        return TamperedError(
+            "tables are not as we made them", where=where, mend="keep it aside and restore a copy"
+        )
+    return StoreError(f"disk refuses ({name})", where=where, mend="check the disk and its rights")
 
 
 def no_space(path: Path) -> StoreError:
@@ -240,12 +209,21 @@ def _attach(path: Path) -> sqlite3.Connection:
 def _version(db: sqlite3.Connection, path: Path) -> int:
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
+        if _steps(db) == STEP_NAMES:  # a newer program would have recorded its own
+            raise TamperedError("version does not match the steps recorded", where=str(path))
         raise NewerVersionError(
             f"store has schema {version}, this program knows {SCHEMA_VERSION}",
             where=str(path),
             mend="install the newer version again",
         )
     return version
+
+
+def _steps(db: sqlite3.Connection) -> tuple[str, ...]:
+    """The steps of the schema that this file has seen, as it says itself."""
+    query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id"
+    # Fetched whole: a cursor left half-way would keep the file locked after its connection is closed.
+    return tuple(name for (name,) in db.execute(query, (SET_NAME,)).fetchall())
 
 
 def _settle(db: sqlite3.Connection, path: Path) -> None:
@@ -264,10 +242,7 @@ def _settle(db: sqlite3.Connection, path: Path) -> None:
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     """TamperedError when the file holds tables, triggers or steps that are not ours."""
     found = {(kind, name) for kind, name in db.execute("SELECT type, name FROM sqlite_master")}
-    # Fetched whole: a cursor left half-way would keep the file locked after its connection is closed.
-    query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id"
-    steps = db.execute(query, (SET_NAME,)).fetchall()
-    if found != SCHEMA_OBJECTS or tuple(name for (name,) in steps) != STEP_NAMES:
+    if found != SCHEMA_OBJECTS or _steps(db) != STEP_NAMES:
         raise TamperedError(
             "tables are not as we made them", where=str(path), mend="keep it aside and restore a copy"
         )

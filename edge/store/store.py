@@ -26,7 +26,7 @@ from edge.store.archive import Archive
 from edge.store.arrivals import Arrivals
 from edge.store.chain import chained, remembered, unchained
 from edge.store.columns import Habits
-from edge.store.database import NO_SPACE, FileWatch, WriterLock, reported
+from edge.store.database import NO_SPACE, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
@@ -36,9 +36,10 @@ from edge.store.keys import Secret
 from edge.store.opening import audit, examined, open_file
 from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
-from edge.store.segment import decode_segment, pack_segment
+from edge.store.segment import Summary, decode_segment, pack_segment
 from edge.store.slots import Ring, read_records, save_copy
 from edge.store.thinning import Thinner
+from edge.store.watch import FileWatch
 
 __all__ = ["CheckReport", "Store", "audit"]
 
@@ -71,6 +72,7 @@ class Store:
     ) -> None:
         """Takes over ``lock`` and ``db``; TamperedError when any record is not what was written."""
         self._path, self._clock, self._writer, self._db = path, clock, lock, db
+        self._cursor = db.cursor()  # of what every commit does: making one costs as much as a short statement
         self._ring, self._sealer = ring, ring.sealer()
         self._mutex = threading.RLock()
         self.arrivals = Arrivals(clock)
@@ -408,7 +410,7 @@ class Store:
 
     def _new(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         """Those whose keys are not here yet, each key once."""
-        if self._index.are_new(samples):
+        if len(samples) > 1 and self._index.are_new(samples):
             return tuple(samples)
         fresh: dict[tuple[str, str, int], Sample] = {}
         for sample in samples:
@@ -434,45 +436,44 @@ class Store:
 
     def _append_new(self, new: Sequence[Sample]) -> None:
         index, seal = self._index, self._sealer.seal
-        rows = [*index.tail, *new]
-        whole = len(rows) - len(rows) % FOLD_SAMPLES
-        first = index.tail_first_row
-        folds, summaries, links, at = [], [], self._head.links, 0
-        while at < whole:
-            # What comes at once folds into longer segments: nobody waits for the rows in between.
-            size = (
-                FOLDS_AT_ONCE * FOLD_SAMPLES if whole - at >= FOLDS_AT_ONCE * FOLD_SAMPLES else FOLD_SAMPLES
-            )
-            segment, summary = pack_segment(rows[at : at + size], self._habits)
-            plain = chained(segment, links)
-            folds.append((first + at, plain))
-            summaries.append(summary)
-            links = remembered(links, plain)
-            at += size
-        kept = rows[whole:] if folds else new
-        kept_row = first + len(rows) - len(kept)
+        whole = (len(index.tail) + len(new)) // FOLD_SAMPLES * FOLD_SAMPLES
+        rows = [*index.tail, *new] if whole else []
+        folds, links = self._folded(rows[:whole])
+        kept, kept_row = (rows[whole:], index.tail_first_row + whole) if whole else (new, index.last_row + 1)
 
         def write(head: Head) -> None:
             if folds:
                 self._db.execute("DELETE FROM tail WHERE number < ?", (HEAD_ROW,))
                 head.clear(Table.TAIL)
-                records = [(row, seal(Table.SEGMENTS, row_ident(row), plain)) for row, plain in folds]
-                self._insert(head, Table.SEGMENTS, records)
-            self._insert(
-                head,
-                Table.TAIL,
-                [(row, seal(Table.TAIL, row_ident(row), encode(s))) for row, s in enumerate(kept, kept_row)],
-            )
+                made = [(row, seal(Table.SEGMENTS, row_ident(row), plain)) for row, plain, _ in folds]
+                self._insert(head, Table.SEGMENTS, made)
+            alone = ((n, seal(Table.TAIL, row_ident(n), encode(s))) for n, s in enumerate(kept, kept_row))
+            self._insert(head, Table.TAIL, alone)
             head.last_row += len(new)
             head.links = links
 
         def remember() -> None:
-            for (row, _), summary in zip(folds, summaries, strict=True):
+            for row, _, summary in folds:
                 index.add_segment(row, summary)
             for sample in kept:
                 index.add_tail(sample)
 
         self._change(write, remember)
+
+    def _folded(self, rows: Sequence[Sample]) -> tuple[list[tuple[int, bytes, Summary]], bytes]:
+        """The segments that these oldest rows become (first row, content, summary), and the links after them."""
+        folds: list[tuple[int, bytes, Summary]] = []
+        links, at = self._head.links, 0
+        while at < len(rows):
+            # What comes at once folds into longer segments: nobody waits for the rows in between.
+            longer = FOLDS_AT_ONCE * FOLD_SAMPLES
+            size = longer if len(rows) - at >= longer else FOLD_SAMPLES
+            segment, summary = pack_segment(rows[at : at + size], self._habits)
+            plain = chained(segment, links)
+            folds.append((self._index.tail_first_row + at, plain, summary))
+            links = remembered(links, plain)
+            at += size
+        return folds, links
 
     def _next(self, last: int) -> int:
         """The number after ``last`` (0: none): now in milliseconds, or one more when that is not greater.
@@ -491,12 +492,11 @@ class Store:
         self._insert(head, Table.JOURNAL, [(number, sealed)])
         head.journal_last, head.journal_hash = number, hash_of(line)
 
-    def _insert(self, head: Head, table: Table, records: Sequence[tuple[int, bytes]]) -> None:
-        insert = _INSERT[table]
+    def _insert(self, head: Head, table: Table, records: Iterable[tuple[int, bytes]]) -> None:
+        insert, execute = _INSERT[table], self._cursor.execute
         for record in records:
-            row, sealed = record
-            head.add(table, row_ident(row), marks(sealed))
-            self._db.execute(insert, record)
+            head.add(table, row_ident(record[0]), marks(record[1]))
+            execute(insert, record)
 
     def _change(
         self,
@@ -517,7 +517,7 @@ class Store:
             self._commit(write, remember, sealer)
 
     def begin_log_anew(self) -> bool:
-        """Fold the write-ahead log into the file, so that it is written from its beginning; False when that fails."""
+        """Fold the write-ahead log into the file, to be written from its beginning; False when that fails."""
         with self._mutex:
             try:
                 busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
@@ -539,14 +539,14 @@ class Store:
         self._in_doubt = True
         try:
             with reported(self._path):
-                draft = self._head.copy()
-                self._db.execute("BEGIN IMMEDIATE")
+                draft, execute = self._head.copy(), self._cursor.execute
+                execute("BEGIN IMMEDIATE")
                 write(draft)
                 sealed = draft.seal(sealer or self._sealer)
-                done = self._db.execute("UPDATE tail SET sealed = ? WHERE number = ?", (sealed, HEAD_ROW))
+                done = execute("UPDATE tail SET sealed = ? WHERE number = ?", (sealed, HEAD_ROW))
                 if done.rowcount != 1:
                     raise TamperedError("head is missing", where=str(self._path))
-                self._db.execute("COMMIT")
+                execute("COMMIT")
             self._files.check()
         except BaseException:
             self._undo()

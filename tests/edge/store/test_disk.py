@@ -7,12 +7,14 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.errors import StoreError
+from edge.store import watch
 from edge.store.database import reported
 from edge.store.store import Store
 from tests.edge.store.conftest import reading
@@ -71,6 +73,37 @@ def test_a_store_put_back_in_its_place_goes_on(path: Path, opened: Opened) -> No
     assert store.append([reading(1)])
     store.close()
     assert opened(path).last_row == 1
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_folder_that_is_moved_is_noticed_also_where_the_kernel_tells_nothing(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    if not told:
+        monkeypatch.setattr(watch, "_watching", lambda folder: None)
+    (tmp_path / "folder").mkdir()
+    store = opened(tmp_path / "folder" / "replay.sqlite")
+    store.append([reading(1)])
+    (tmp_path / "other").write_bytes(b"a name that comes and is none of ours")
+    assert store.append([reading(2)])
+    (tmp_path / "folder").rename(tmp_path / "moved")
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        store.append([reading(3)])
+    (tmp_path / "moved").rename(tmp_path / "folder")
+    assert store.append([reading(3)])
+
+
+def test_what_the_kernel_does_not_tell_is_noticed_when_trust_has_ended(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "upper" / "folder").mkdir(parents=True)
+    store = opened(tmp_path / "upper" / "folder" / "replay.sqlite")
+    store.append([reading(1)])
+    (tmp_path / "upper").rename(tmp_path / "elsewhere")
+    later_ns = time.monotonic_ns() + 2_000_000_000
+    monkeypatch.setattr("edge.store.watch.time.monotonic_ns", lambda: later_ns)
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        store.append([reading(2)])
 
 
 def test_a_file_deleted_during_the_write_is_not_acknowledged(

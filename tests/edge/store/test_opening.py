@@ -25,7 +25,7 @@ from core.errors import (
 )
 from core.messages import Sample
 from edge.store.keys import Passphrase
-from edge.store.migrations import SCHEMA_VERSION
+from edge.store.migrations import SCHEMA_VERSION, SET_NAME
 from edge.store.sealing import Cipher
 from edge.store.store import audit
 from tests.edge.store.conftest import HUB, KEY, START_US, open_store, reading
@@ -109,6 +109,11 @@ def test_a_newer_store_is_refused_and_untouched(path: Path) -> None:
     open_store(path).close()
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.execute(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, '0999_later', '')",
+        (SET_NAME,),
+    )
+    db.commit()
     db.close()
     before = content(path.parent)
     with pytest.raises(NewerVersionError, match="install the newer version"):

@@ -243,6 +243,18 @@ def test_damaged_keys_come_back_from_their_copy(full: Path, table: str) -> None:
     open_store(full).close()
 
 
+@pytest.mark.parametrize("bit", range(32))
+def test_a_flipped_bit_in_the_version_is_damage_and_loses_nothing(path: Path, bit: int) -> None:
+    with open_store(path) as store:
+        store.append(reading(n) for n in range(3))
+    data = bytearray(path.read_bytes())
+    data[63 - bit // 8] ^= 1 << bit % 8  # user_version: bytes 60..63 of a SQLite file, most significant first
+    path.write_bytes(data)
+    store, report = repaired(path)
+    assert (rows_of(store), report.rows_lost) == ({1: 0, 2: 1, 3: 2}, 0)
+    store.close()
+
+
 def test_a_retired_key_that_is_put_back_opens_nothing(full: Path) -> None:
     old = full.with_name("old.sqlite")
     with open_store(full) as store:

@@ -73,6 +73,10 @@ def newer_version(home: Home) -> None:
     db = sqlite3.connect(home.state / NAME)
     [(version,)] = db.execute("PRAGMA user_version")
     db.execute(f"PRAGMA user_version = {version + 1}")
+    with db:
+        db.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('hometwin.store', '0999_later')"
+        )
     db.close()
 
 
