@@ -66,7 +66,8 @@ def _contribution(power: np.ndarray, vector: np.ndarray) -> Contribution:
 def prior_of(contributions: Sequence[Contribution]) -> Prior:
     """The prior of a newcomer, as the cloud makes it."""
     given = {f"h{i}": c for i, c in enumerate(contributions)}
-    return prior_for("new", AGES[0], refit(given, {}, START_US), START_US, 1)[0]
+    corrections = {hub: c.correction for hub, c in given.items() if c.correction}
+    return prior_for("new", AGES[0], refit(given, {}, START_US, corrections=corrections), START_US, 1)[0]
 
 
 def moments(prior: Prior) -> tuple[np.ndarray, np.ndarray]:
@@ -309,7 +310,7 @@ def run(quick: bool = False) -> Section:
     notes = (
         f"seeds: contributors {train[0]}–{train[-1]}, newcomers {evaluate[0]}–{evaluate[-1]}, {days} days each; weight given and nothing else",
         f"reached: a day, and the mean of it and all later ones, within {100 * (NEAR - 1):.0f} % of days {LONG_RUN_FROM_DAY + 1}–{DAYS} without a prior",
-        "the prior speaks of the five parameters alone: the correction that each twin learns on top is not in it",
+        "the prior holds the five parameters and where the correction of the forecasts begins (core/correction_pool.py)",
         "simulation is not clinical evidence",
     )
     return Section(

@@ -11,6 +11,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
+from core.correction_pool import read
+from core.correction_prior import POPULATION
+from core.errors import DecodeError
 from core.messages import (
     Alarm,
     Confirmation,
@@ -129,6 +132,11 @@ def _contribution_problem(c: Contribution) -> str:
         return "lengths disagree"
     if not _are_finite((*c.delta_precision, *c.delta_information, c.noise_sd)) or c.noise_sd < 0:
         return "not a number"
+    if c.correction:
+        try:
+            read(c.correction, POPULATION)
+        except DecodeError as err:
+            return err.what
     is_named = _are_names(c.names) and _is_name(c.model, MAX_MODEL) and _are_texts((c.context,))
     return "" if is_named else "unusable name"
 

@@ -33,6 +33,7 @@ from cloud.tables import (
     AlarmRow,
     Base,
     ContributionRow,
+    CorrectionRow,
     EstimateRow,
     ForecastRow,
     HubRow,
@@ -352,6 +353,9 @@ def _add_alarm(
 def _add_contribution(
     session: Session, hub_id: str, body: Contribution, data: bytes, counters: Counter[str]
 ) -> list[Aside]:
+    if body.correction:
+        _keep_correction(session, hub_id, body)
+        data = encode(msgspec.structs.replace(body, correction=b""))  # 3 kB of which only the newest counts
     key = {"hub_id": hub_id, "time_us": body.time_us, "model": body.model}
     values = {**key, "prior_version": body.prior_version, "body": data}
     statement = _insert(session, ContributionRow).on_conflict_do_nothing(index_elements=tuple(key))
@@ -359,6 +363,15 @@ def _add_contribution(
         return []
     known = session.scalars(select(ContributionRow.body).filter_by(**key)).one()
     return [] if known == data else _conflict("contribution", hub_id, data, counters)
+
+
+def _keep_correction(session: Session, hub_id: str, body: Contribution) -> None:
+    known = session.get(CorrectionRow, hub_id)
+    if known is None:
+        session.add(CorrectionRow(hub_id=hub_id, time_us=body.time_us, body=body.correction))
+    elif known.time_us < body.time_us:
+        known.time_us, known.body = body.time_us, body.correction
+    session.flush()
 
 
 def _conflict(what: str, hub_id: str, data: bytes, counters: Counter[str]) -> list[Aside]:

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import hierarchy
+from core import correction_pool, hierarchy
+from core.correction_prior import POPULATION
 from core.errors import DecodeError
 from core.messages import Contribution, Prior
 from core.units import US_PER_DAY
@@ -85,6 +86,10 @@ class Fitted(msgspec.Struct, frozen=True):
     log_likelihood: float
     nu: int
     arrays: dict[str, bytes]
+    correction: bytes = (
+        b""  # where a newcomer's correction begins (core.correction_pool); empty: too few people
+    )
+    corrected: tuple[str, ...] = ()  # hubs that it was made from
 
     @property
     def provenance(self) -> str:
@@ -99,7 +104,7 @@ class Fitted(msgspec.Struct, frozen=True):
         return (
             f"{self.provenance}: {self.passes} passes{'' if self.converged else ' (not converged)'},"
             f" log-likelihood {self.log_likelihood:.1f}, nu {hierarchy.NU_GRID[self.nu]:g},"
-            f" {self.refused} contributions refused"
+            f" {self.refused} contributions refused; corrections of {len(self.corrected)}"
         )
 
 
@@ -189,8 +194,12 @@ def refit(
     before: Fitted | None = None,
     spread: Spread | None = None,
     chunk: int = 5000,
+    corrections: Mapping[str, bytes] | None = None,
 ) -> Fitted:
-    """Fit anew. ``strata``: of every hub, also of those without a contribution. ``spread``: runs the passes."""
+    """Fit anew. ``strata``: of every hub, also of those without a contribution. ``spread``: runs the passes.
+
+    ``corrections``: by hub, what its data moved in its learned correction.
+    """
     names = (*AGES, *sorted(set(strata.values()) - set(AGES)))
     place = {name: k for k, name in enumerate(names)}
     anchor = anchor_for(names)
@@ -204,6 +213,7 @@ def refit(
         chunks.append(people_of([item for _, item in part], [of[hub] for hub, _ in part], anchor))
     result = hierarchy.fit(chunks, anchor, None if spread is None else spread(chunks))
     used = {hub for hub, _ in good}
+    begun, corrected = pooled_correction(corrections or {})
     return Fitted(
         number=(before.number if before else 0) + 1,
         made_us=now_us,
@@ -222,7 +232,23 @@ def refit(
             "mean": _bytes(result.mean),
             **{name: _bytes(value) for name, value in result.sums._asdict().items()},
         },
+        correction=begun,
+        corrected=corrected,
     )
+
+
+def pooled_correction(corrections: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
+    """Where a newcomer's correction begins, and the hubs that say so; empty when they are too few."""
+    given: dict[str, correction_pool.Start] = {}
+    for hub in sorted(corrections):
+        try:
+            start = correction_pool.read(corrections[hub], POPULATION)
+        except DecodeError:
+            continue
+        if start is not None:  # else of another version of the hub's program
+            given[hub] = start
+    pooled = correction_pool.pooled(list(given.values()))
+    return (b"", ()) if pooled is None else (pooled.to_bytes(POPULATION), tuple(given))
 
 
 def _bytes(array: Floats) -> bytes:
@@ -271,6 +297,8 @@ def prior_for(
         mine = people_of([read_contribution(own.contribution)], [own.stratum], anchor)
         without, people = hierarchy.sums_of(mine, result.point), people - 1
     mean, covariance = hierarchy.predictive(result, anchor, own.stratum, without)
+    # Whoever is among them has a correction of its own: its part need not be taken out again.
+    begun = b"" if hub_id in basis.corrected else basis.correction
     updated = f"; updated from {people} other hubs" if people else "; no other hub yet"
     prior = Prior(
         version=version,
@@ -279,8 +307,12 @@ def prior_for(
         mean=tuple(mean.tolist()),
         covariance=tuple(covariance[np.tril_indices(len(NAMES))].tolist()),
         stratum=basis.strata[own.stratum],
-        provenance=PUBLISHED + updated + (f" ({basis.provenance})" if people else ""),
+        provenance=PUBLISHED
+        + updated
+        + (f" ({basis.provenance})" if people else "")
+        + (f"; the forecasts' correction begins as {len(basis.corrected)} hubs' ended" if begun else ""),
         expires_us=now_us + LIFETIME_US,
+        correction=begun,
     )
     return prior, basis.refused
 
@@ -289,7 +321,7 @@ def worth_sending(new: Prior, old: Prior | None, now_us: int) -> bool:
     """True when ``new`` says something else than ``old``, or when ``old`` has lived most of its life."""
     if old is None or (old.model, old.names, old.stratum) != (new.model, new.names, new.stratum):
         return True
-    if old.expires_us - now_us < LIFETIME_US // 4:
+    if old.expires_us - now_us < LIFETIME_US // 4 or (new.correction and not old.correction):
         return True
     for i in range(len(new.names)):
         diagonal = i * (i + 1) // 2 + i

@@ -74,6 +74,7 @@ class Refitter:
         if not is_due(before, new_hubs, now_us):
             return False
         given = await self._db.query(queries.newest_contributions)
+        corrections = await self._db.query(queries.corrections)
         newest_id = await self._db.query(_newest_id)
         facts = await self._db.query(_facts)
         strata = {hub: self._stratum(hub, seen, now_us) for hub, seen in facts.items()}
@@ -86,12 +87,14 @@ class Refitter:
             before,
             on_dask if len(given) > IN_MEMORY else None,
             CHUNK,
+            corrections,
         )
         await self._db.run(queries.keep_population_fit, fitted, now_us)
         log.info(
             "population.fitted",
             number=fitted.number,
             people=fitted.people,
+            corrections=len(fitted.corrected),
             refused=fitted.refused,
             passes=fitted.passes,
             converged=fitted.converged,

@@ -21,6 +21,7 @@ from cloud.db import (
     AlarmRow,
     AuditRow,
     ContributionRow,
+    CorrectionRow,
     EstimateRow,
     ForecastRow,
     HubRow,
@@ -334,6 +335,11 @@ def newest_contributions(session: Session) -> dict[str, tuple[int, Contribution]
         if newest is not None:
             found[hub_id] = (row_id, newest)
     return found
+
+
+def corrections(session: Session) -> dict[str, bytes]:
+    """Of every hub what its data moved in its learned correction, as it said last."""
+    return {row.hub_id: row.body for row in session.scalars(select(CorrectionRow))}
 
 
 def _newest_ids() -> Any:

@@ -145,6 +145,15 @@ class ContributionRow(Base):
     body: Mapped[bytes] = mapped_column(SealedBytes("contributions.body"))
 
 
+class CorrectionRow(Base):
+    """What one hub's data moved in its learned correction (core.correction_pool): the newest only."""
+
+    __tablename__ = "corrections"
+    hub_id: Mapped[str] = _hub_column(primary_key=True)
+    time_us: Mapped[int] = mapped_column(BigInteger)
+    body: Mapped[bytes] = mapped_column(SealedBytes("corrections.body"))
+
+
 class PriorRow(Base):
     """A prior that was sent to a hub (core.messages.Prior)."""
 

@@ -130,6 +130,9 @@ class Contribution(msgspec.Struct, frozen=True, tag=True):
     delta_information: tuple[float, ...]
     context: str = ""  # what was going on (illness, holiday …); empty: the person's usual life
     noise_sd: float = 0.0  # in published SDs, of the noise added for privacy (core.privacy); 0: none
+    correction: bytes = (
+        b""  # what the data moved in the learned correction (core.correction_pool); empty: not told
+    )
 
 
 class Confirmation(msgspec.Struct, frozen=True, tag=True):
@@ -157,6 +160,9 @@ class Prior(msgspec.Struct, frozen=True, tag=True):
     stratum: str
     provenance: str
     expires_us: int
+    correction: bytes = (
+        b""  # where the correction begins (core.correction_pool); empty: nothing changes there
+    )
 
 
 class DoseAdvice(msgspec.Struct, frozen=True, tag=True):

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from core.correction import SIZE as LEARN_SIZE
+from core.correction_pool import read
 from core.errors import DecodeError, HometwinError
 from core.guidance import Guidance
 from core.messages import Prior
@@ -52,6 +53,7 @@ class _Track(msgspec.Struct, frozen=True, array_like=True):
     outliers: tuple[tuple[str, str, int], ...]
     calibrations: int
     pull: tuple[float, ...] = ()
+    start: int = -1  # which of the snapshot's starts; -1: the shipped one
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -83,6 +85,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     clocks: tuple[tuple[str, bool, int, tuple[tuple[int, float, int], ...]], ...] = ()
     guidance: tuple[Guidance, ...] = ()
     changing: str = ""
+    starts: tuple[bytes, ...] = ()  # of corrections (core.correction_pool)
 
 
 _KINDS: Final = tuple(RANK)
@@ -98,12 +101,16 @@ def dump(twin: Twin) -> bytes:
     source_index = {name: i for i, name in enumerate(sources)}
     in_entries = {(e.source, e.kind, e.seq) for e in entries}
     nominals: list[Nominal] = []
+    starts: list[bytes] = []
 
     def pack(track: Track, calibrations: int) -> _Track:
         index = next((i for i, known in enumerate(nominals) if known is track.nominal), None)
         if index is None:
             index = len(nominals)
             nominals.append(track.nominal)
+        start = b"" if track.start is None else track.start.to_bytes(twin.population)
+        if start and start not in starts:
+            starts.append(start)
         return _Track(
             track.time_us,
             track.seen_us,
@@ -113,6 +120,7 @@ def dump(twin: Twin) -> bytes:
             tuple(track.outliers),
             calibrations,
             track.pull,
+            starts.index(start) if start else -1,
         )
 
     head = None if twin._track is None else pack(twin._track, twin._calibrations)
@@ -160,6 +168,7 @@ def dump(twin: Twin) -> bytes:
         ),
         guidance=tuple(twin._guidance),
         changing=twin.changing,
+        starts=tuple(starts),
     )
     packed = zlib.compress(_encoder.encode(body), 1)
     return MAGIC + hashlib.blake2b(packed, digest_size=32).digest() + packed
@@ -228,6 +237,7 @@ def _build(body: _Snapshot, make: type[Twin]) -> Twin:
         if packed.pull and len(packed.pull) != twin.model.N_THETA:
             raise DecodeError("wrong size", where="snapshot")
         track.pull = packed.pull
+        track.start = None if packed.start < 0 else read(body.starts[packed.start], twin.population)
         track.bind(track.nominal)
         track.seen_us = packed.seen_us
         track.outliers = list(packed.outliers)

@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 
 from core import correction as corr
+from core import correction_pool as corr_pool
 from core import gate
+from core.correction_pool import Start
 from core.filters import srukf
 from core.filters.smoother import Tape, cross_covariance, sigma_points
 from core.gate import (
@@ -108,6 +110,7 @@ class Track:
         self.held[model.BASAL] = self._background_mupm()
         self.population = population
         self.learn = corr.fresh(population)
+        self.start: Start | None = None  # where the correction began, when not at the shipped weights
         self.outliers: list[tuple[str, str, int]] = []
         self.evidence = 0.0  # log-likelihood of CGM readings taken in by this object
         self.teach = True  # False: only the filter moves, the correction learns nothing (trial runs)
@@ -134,6 +137,11 @@ class Track:
             self.scalars[at] = other.scalars[at]
         self._scale_noise()
 
+    def begin(self, start: Start) -> None:
+        """Let the correction stand where it would had it begun at ``start``."""
+        corr_pool.begin(self.learn, self.population, self.start, start)
+        self.start = start
+
     def copy(self) -> Track:
         """An independent track at the same point."""
         other = self.fork()
@@ -148,7 +156,7 @@ class Track:
         other.state = self.state.copy()
         other.pull, other.evidence, other.teach = self.pull, 0.0, self.teach
         other.bind(self.nominal)
-        other.population, other.learn = self.population, self.learn
+        other.population, other.learn, other.start = self.population, self.learn, self.start
         other.outliers = list(self.outliers[-64:])
         other.tape = None
         return other

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import lows, snapshot
+from core import correction_pool, lows, snapshot
 from core.advice_types import Advice, Policy
 from core.correction import AT_TIMES, Population
 from core.correction_prior import POPULATION
@@ -352,6 +352,11 @@ class Twin:
             names=self.model.NAMES[:k],
             delta_precision=tuple(delta[np.tril_indices(k)].tolist()),
             delta_information=tuple(information.tolist()),
+            correction=correction_pool.own(track.learn, self.population, track.start).to_bytes(
+                self.population
+            )
+            if correction_pool.notes(track.learn) >= correction_pool.MIN_NOTES
+            else b"",
         )
 
     def set_prior(self, prior: Prior) -> None:
@@ -366,6 +371,8 @@ class Twin:
             prior.covariance[i * (i + 1) // 2 + i] <= 0 for i in range(k)
         ):
             raise InputError("prior is not a distribution", where="prior.covariance")
+        if prior.correction:
+            correction_pool.read(prior.correction, self.population)
         self.prior = prior
         # It counts from the newest event on, as if it were an event itself: a rewind meets it again.
         self._prior_from_us = self._head_us()
@@ -429,7 +436,16 @@ class Twin:
         return make_nominal(self.patient, (), self.local, self.tuning, prior)
 
     def _new_track(self, nominal: Nominal, time_us: int) -> Track:
-        return Track(self.patient, self.local, nominal, self.tuning, time_us, self.population)
+        track = Track(self.patient, self.local, nominal, self.tuning, time_us, self.population)
+        if self.prior is not None and nominal.prior_version == self.prior.version:
+            self._begin(track, self.prior)
+        return track
+
+    def _begin(self, track: Track, prior: Prior) -> None:
+        """The correction begins where the prior says, as far as the person has not said otherwise."""
+        start = correction_pool.read(prior.correction, self.population) if prior.correction else None
+        if start is not None:
+            track.begin(start)
 
     def _check_plan(self, t: int, planned: Iterable[Sample]) -> list[tuple[int, str, float]]:
         plan = []
@@ -489,6 +505,7 @@ class Twin:
             nominal = self._track.nominal
             if nominal.prior_version != prior.version:
                 self._track.bind(with_prior(nominal, prior))
+                self._begin(self._track, prior)
         due = self._calibrations
         while due < len(CALIBRATE_US) and self._start_us + CALIBRATE_US[due] <= time_us:
             due += 1

@@ -230,7 +230,9 @@ class EngineSession:
         try:
             given = twin.contribution(question.now_us)
             if blur is None:
-                return msgspec.structs.replace(given, context=told)
+                # What is out of the usual is no start for anybody.
+                correction = given.correction if question.correction and not told else b""
+                return msgspec.structs.replace(given, context=told, correction=correction)
             if told:  # the words would tell what the noise is to hide
                 return None
             rng = np.random.default_rng()  # from the system's entropy: nobody can draw this noise again

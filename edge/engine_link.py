@@ -20,7 +20,7 @@ import structlog
 from core.clock import Clock
 from core.errors import DecodeError, EngineError, EnvironmentMissing, HometwinError
 from core.messages import Contribution, Prior, decode, encode
-from core.units import US_PER_H, US_PER_MIN
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from edge.engine_messages import (
     Advised,
     Answer,
@@ -116,6 +116,7 @@ class EngineLink:
         self._news_since_ask = False
         self._saved_s = 0.0
         self._saved_row = 0
+        self._correction_day = -1
         self._questions: list[tuple[AskAdvice, asyncio.Future[Advised]]] = []
         self.blur: Blur | None = None  # the noise that a contribution must carry
         self.up = False
@@ -232,7 +233,7 @@ class EngineLink:
                 await self._attend_night(ask, answer, now_us)
             every_s = max(SNAPSHOT_EVERY_S, self._clock.wait_s(SNAPSHOT_EVERY_US))
             if self.row > self._saved_row and time.monotonic() - self._saved_s >= every_s:
-                await self._save(await ask(AskSnapshot(now_us, self.blur), Snapshot))
+                await self._save(await ask(self._ask_snapshot(now_us), Snapshot))
             pause_s = self._clock.wait_s(self._asked_us + ASK_EVERY_US - self._clock.now_us())
             # An idle engine may have died without closing: the next Ask finds out.
             with contextlib.suppress(TimeoutError):
@@ -271,7 +272,7 @@ class EngineLink:
                 await self._thread(archive.keep, REPLAY_AREA, episode, REPLAY_BYTES)
             await self._thread(archive.keep, NIGHTS_AREA, done.record, NIGHTS_BYTES)
             # What was let go and what is remembered belong together.
-            await self._save(await ask(AskSnapshot(now_us, self.blur), Snapshot))
+            await self._save(await ask(self._ask_snapshot(now_us), Snapshot))
             self._counters["night.done"] += 1
             log.info("night.done", kept=len(done.keep), dropped=len(done.drop))
         elif answer.night_due:
@@ -289,6 +290,12 @@ class EngineLink:
             self._counters["engine.bad_snapshot"] += 1
             return None
         return saved if saved.row <= self._store.last_row else None
+
+    def _ask_snapshot(self, now_us: int) -> AskSnapshot:
+        """With what the correction learned once a day: it is 3 kB, and changes slowly."""
+        due = now_us // US_PER_DAY != self._correction_day
+        self._correction_day = now_us // US_PER_DAY
+        return AskSnapshot(now_us, self.blur, due)
 
     async def _save(self, snapshot: Snapshot) -> None:
         saved = encode(SavedTwin(snapshot.row, snapshot.data, snapshot.memory))

@@ -52,6 +52,7 @@ class AskSnapshot(msgspec.Struct, frozen=True, tag=True):
 
     now_us: int
     blur: Blur | None = None
+    correction: bool = False  # tell in the contribution also what was learned in the correction
 
 
 class AskAdvice(msgspec.Struct, frozen=True, tag=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy.orm import Session
 
 from cloud.config import CloudConfig, DatabaseConfig, KeysConfig, MqttConfig, WebConfig
@@ -20,6 +21,9 @@ from cloud.db import (
     SampleRow,
 )
 from cloud.population import NAMES, prior_for
+from core.correction import N_BIN, H, K
+from core.correction_pool import Start
+from core.correction_prior import POPULATION
 from core.messages import (
     Alarm,
     Contribution,
@@ -131,6 +135,12 @@ def contribution(mean: float, information: float = 50.0, time_us: int = NOW_US) 
     n = len(NAMES)
     lower = tuple(information if i == j else 0.0 for i in range(n) for j in range(i + 1))
     return Contribution(time_us, "glucose/1", 1, NAMES, lower, tuple([information * mean] * n))
+
+
+def moved(weight: float) -> bytes:
+    """What a hub says whose correction moved every weight by this much, and no band."""
+    bands = np.zeros(H * N_BIN)
+    return Start(np.full((K, H), weight), bands, bands).to_bytes(POPULATION)
 
 
 def estimate() -> Estimate:

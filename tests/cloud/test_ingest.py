@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from sqlalchemy import event, func, select
 
+from cloud import queries
 from cloud.db import (
     AlarmRow,
     ContributionRow,
@@ -43,6 +44,7 @@ from core.messages import (
 )
 from sync.cloud_link import Outcome, Received
 from sync.session import GENERATION
+from tests.cloud.filled import moved
 from tests.cloud.ingest_support import T0_US, Taker, open_database, received, sample, samples, stored_seqs
 
 TAKEN, REPEATED, REJECTED, OUT_OF_ORDER = (
@@ -183,6 +185,30 @@ def test_the_same_contribution_under_another_number_does_not_count_twice(db: Dat
     take(received(1, body))
     take(received(2, body, after=1))
     assert count(db, ContributionRow) == 1
+
+
+def test_of_a_hubs_corrections_the_newest_stays_and_a_contribution_is_kept_without(
+    db: Database, take: Taker
+) -> None:
+    body = Contribution(T0_US + 5, "glucose/1", 1, ("si",), (1.0,), (2.0,), correction=moved(1.0))
+    later = replace(body, time_us=T0_US + 9, correction=moved(2.0))
+    earlier = replace(body, time_us=T0_US + 7, correction=moved(3.0))
+    for number, each in enumerate((body, later, earlier, body), start=1):
+        assert take(received(number, each, after=number - 1)) == [TAKEN]
+    assert count(db, ContributionRow) == 3
+    assert take.counters["contributions.conflict"] == 0
+    with db.read() as session:
+        assert queries.corrections(session) == {"hub-1": moved(2.0)}
+        for row in session.scalars(select(ContributionRow)):
+            assert decode(row.body, Contribution).correction == b""
+
+
+def test_a_contribution_with_a_correction_that_is_none_is_set_aside(db: Database, take: Taker) -> None:
+    body = Contribution(T0_US + 5, "glucose/1", 1, ("si",), (1.0,), (2.0,), correction=b"short")
+    take(received(1, body))
+    [(_, reason, _)] = set_aside(db)
+    assert "correction" in reason
+    assert count(db, ContributionRow) == 0
 
 
 def set_aside(db: Database) -> list[tuple[int, str, bytes]]:

@@ -18,9 +18,11 @@ from cloud.population import (
     stratum_of,
     worth_sending,
 )
+from core.correction_pool import read
+from core.correction_prior import POPULATION
 from core.errors import DecodeError
 from core.messages import Prior, decode, encode
-from tests.cloud.filled import NOW_US, contribution
+from tests.cloud.filled import NOW_US, contribution, moved
 
 N = len(NAMES)
 ADULT = "type-1 adult"
@@ -165,3 +167,26 @@ def test_a_prior_is_sent_again_only_when_it_says_something_new_or_grows_old() ->
     moved, _ = prior_for("x", ADULT, {f"h{i}": contribution(0.4) for i in range(10)}, NOW_US, 2)
     assert worth_sending(moved, old, NOW_US)
     assert worth_sending(same, old, NOW_US + int(0.8 * LIFETIME_US))
+
+
+def test_a_newcomer_begins_where_peoples_corrections_end_and_they_themselves_do_not() -> None:
+    given = {f"h{i}": moved(float(i)) for i in range(6)}
+    of_others = {"strange": b"\x00" * len(moved(0.0)), "broken": b"short"}
+    fitted = refit({}, {}, NOW_US, corrections={**given, **of_others})
+    assert fitted.corrected == tuple(given)
+    new, _ = prior_for("new", ADULT, fitted, NOW_US, 2)
+    begun = read(new.correction, POPULATION)
+    assert begun is not None
+    assert begun.weights == pytest.approx(2.5 * 6 / 7)  # the median, as with one more who moved nothing
+    assert "6 hubs" in new.provenance
+    known, _ = prior_for("h3", ADULT, fitted, NOW_US, 2)
+    assert known.correction == b""
+    assert decode(encode(new), Prior) == new
+    before, _ = prior_for("new", ADULT, refit({}, {}, NOW_US), NOW_US, 1)
+    assert worth_sending(new, before, NOW_US)
+    assert not worth_sending(msgspec.structs.replace(new, version=3), new, NOW_US)
+
+
+def test_fewer_than_five_corrections_are_no_population() -> None:
+    fitted = refit({}, {}, NOW_US, corrections={f"h{i}": moved(9.0) for i in range(4)})
+    assert (fitted.correction, fitted.corrected) == (b"", ())

@@ -123,6 +123,22 @@ async def test_the_first_answer_of_each_kind_may_take_as_long_as_compiling_takes
 
 
 @pytest.mark.usefixtures("quick")
+async def test_what_the_correction_learned_is_asked_for_once_a_day(tmp_path: Path) -> None:
+    told: list[bool] = []
+
+    async def engine(question: ToEngine) -> FromEngine:
+        if isinstance(question, AskSnapshot):
+            told.append(question.correction)
+            return Snapshot(0, b"twin", None)  # not up to date: it is asked for again
+        return ANSWERS[type(question)]
+
+    async with linked(tmp_path, engine):
+        await until(lambda: len(told) >= 3)
+    assert told[0]
+    assert not any(told[1:3])
+
+
+@pytest.mark.usefixtures("quick")
 async def test_an_engine_that_is_stuck_later_is_left_and_found_again(tmp_path: Path) -> None:
     asked: Counter[type] = Counter()
 

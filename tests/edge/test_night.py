@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from core import correction_pool
 from core.memory import Context, Look, Memory, NightRecord, from_bytes, to_bytes
 from core.messages import Sample, StandingPolicy, decode
 from edge.config import HubConfig, RadioConfig
@@ -173,13 +174,23 @@ def test_a_night_that_is_killed_costs_nothing_but_its_work() -> None:
     assert process.wait(10) != 0
 
 
-def test_a_change_in_progress_is_told_and_nothing_is_advised() -> None:
+def test_a_change_in_progress_is_told_and_nothing_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correction_pool, "MIN_NOTES", 10)
     session = session_at_night()
     session.answer(Ask(NIGHT_US))
     saved = session.answer(AskSnapshot(NIGHT_US))
     assert isinstance(saved, Snapshot)
     assert saved.contribution is not None
     assert saved.contribution.context == ""
+    assert saved.contribution.correction == b""  # asked for once a day
+    daily = session.answer(AskSnapshot(NIGHT_US, correction=True))
+    assert isinstance(daily, Snapshot)
+    assert daily.contribution is not None
+    assert len(daily.contribution.correction) == correction_pool.SIZE_BYTES
+    noisy = session.answer(AskSnapshot(NIGHT_US, Blur(1.0, 1e-6, 1), correction=True))
+    assert isinstance(noisy, Snapshot)
+    assert noisy.contribution is not None
+    assert noisy.contribution.correction == b""  # no noise would hide a habit in it
     look = Look(looked_us=NIGHT_US, open_until_us=NIGHT_US + DAY_US, opened_for="needs more insulin")
     context = Context(1, "illness", "needs more insulin, as with an illness", ("illness",), START_US)
     memory = msgspec.structs.replace(Memory().with_context(context), look=look, current=1)
@@ -194,10 +205,11 @@ def test_a_change_in_progress_is_told_and_nothing_is_advised() -> None:
     assert advised.advice is not None
     assert advised.advice.dose_u == 0.0
     assert advised.advice.refused is not None
-    told = again.answer(AskSnapshot(NIGHT_US))
+    told = again.answer(AskSnapshot(NIGHT_US, correction=True))
     assert isinstance(told, Snapshot)
     assert told.contribution is not None
     assert told.contribution.context == answer.changing
+    assert told.contribution.correction == b""  # out of the usual, it is no start for anybody
     hidden = again.answer(AskSnapshot(NIGHT_US, Blur(1.0, 1e-6, 1)))
     assert isinstance(hidden, Snapshot)
     assert hidden.contribution is None  # the words would tell what the noise is to hide
