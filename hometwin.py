@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
+from edge.process import named_folder as folder
 
 if TYPE_CHECKING:
     from edge.store.keys import Passphrase
@@ -124,7 +125,7 @@ def replay(
             help="A recording: our event CSV, or a Nightscout, Tidepool, Clarity or LibreView export."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the forecasts, figures and report.")],
+    out: Annotated[Path, typer.Option(help="Folder for the forecasts, figures and report.", parser=folder)],
     patient: Annotated[Path | None, typer.Option(help="The patient file (TOML).")] = None,
     model: Annotated[
         str | None, typer.Option(help="Which model; default: the patient file's, else glucose.")
@@ -140,7 +141,7 @@ def replay(
 @app.command()
 def trial(
     plan: Annotated[Path, typer.Argument(help="The plan: a TOML file (docs/trials.md).")],
-    out: Annotated[Path, typer.Option(help="Folder for results and report; give it again to go on.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; give it again to go on.", parser=folder)],
     workers: Annotated[int, typer.Option(help="Processes; 0 is one per core.", min=0, max=1024)] = 0,
     scheduler: Annotated[
         str, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")
@@ -162,7 +163,7 @@ def whatif(
         list[str],
         typer.Option(help="What is done differently, e.g. 'bolus_u*=0.7'; may be given more than once."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the table and the report.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the report.", parser=folder)],
     patient: Annotated[Path | None, typer.Option(help="The patient file (TOML).")] = None,
     draws: Annotated[int, typer.Option(help="How many people to draw.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
@@ -179,7 +180,7 @@ def effect(
     events: Annotated[
         list[Path], typer.Argument(help="Recordings, as for replay; of a hub: events.csv of its export.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the table and the report.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the report.", parser=folder)],
     patient: Annotated[
         list[Path] | None, typer.Option(help="Patient file (TOML): one for all, or one for each recording.")
     ] = None,

@@ -42,7 +42,8 @@ RESCUE_G: Final = 15.0
 RESCUE_EVERY_MIN: Final = 20
 PROTOCOL: Final = ("adult#004", "adult#009", "adult#010")
 # Settings were found on these people at seeds 1 and 2 alone; no score below is of them. Seeds 11 to 13 were scored once with
-# an older search for noise, 21 to 23 once with a narrower one and a smaller structural error.
+# an older search for noise, 21 to 23 once with a narrower one and a smaller structural error, and once without the error of
+# level that comes again each day (day 3 of the three adults: 17.8, which is not below 17.8).
 SEEN: Final = (
     *("adult#002", "adult#003", "adult#005", "adult#006", "adult#007", "adult#008"),
     *("adolescent#002", "adolescent#003", "adolescent#004", "child#001"),
@@ -336,10 +337,12 @@ def run(quick: bool = False) -> Section:
         (
             "simglucose 0.2.11, its own CGM noise (SD about 11 mg/dL), three meals a day (CV 20 %, ±30 min), boluses by its Quest"
             " ratio for a count with 10 % error; the log holds what was eaten",
-            f"settings (priors, errors of therapy facts, size of structural error, prior and grid of the noises' sizes) were found on "
+            f"settings (priors, errors of therapy facts, size of structural error, prior and grid of the noises' sizes, the error of level "
+            f"that comes again each day) were found on "
             f"other people, seeds 1 and 2: {', '.join(SEEN)}; the protocol's three adults were scored once before at seeds 11–13 "
-            f"(bands held 99 %), and these people and seeds ({', '.join(map(str, SEEDS))}) once before with structural error .25 "
-            "and a narrower search for noise (bands of glucose held 96 %, of the change 83 %)",
+            f"(bands held 99 %), and these people and seeds ({', '.join(map(str, SEEDS))}) twice before: with structural error .25 "
+            "and a narrower search for noise (bands of glucose held 96 %, of the change 83 %), and without that error of level "
+            "(day 3 of the three adults 17.8, all ten 12.5; bands 92 and 90 %)",
             "ReplayBG and the rule in the target column are of an earlier run of this protocol on other draws; the rule in the"
             " table is ours (correction factor times insulin acted, no return), on these draws; ReplayBG was not run here",
             f"fit and both answers: {np.median([s.seconds for s in everyone]):.1f} s of CPU a person (median)",

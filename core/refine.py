@@ -13,7 +13,8 @@ drawn by randomised maximum likelihood. Sizes of sensor error and disturbance ar
 computed on the same linearisation (Rasmussen & Williams, Gaussian Processes, 2006, eq. 2.30).
 
 d(t) is a sum of two Gaussian processes: one that forgets within the hour, as in the filter, and one that comes
-again each day at the same time (habits, and what the model's structure misses in usual days).
+again each day at the same time (habits, and what the model's structure misses in usual days). Where asked for, the model's
+level may err as well, alike at the same hour of each day (``core.hyper``).
 
 Approximations, all stated in results that rest on them: constants are Gaussian around the mode; sensor error is
 stationary; a parameter holds for the whole span; a fingerstick is compared with interstitial glucose.
@@ -29,12 +30,21 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from core.courses import FULL_LANES, Act, Array, Bodies, Nodes, World, make_world, run
+from core.courses import FULL_LANES, Act, Array, Bodies, Ints, Nodes, World, make_world, run
+from core.hyper import (
+    USUAL_LEVEL_MGDL,
+    Noise,
+    disturbance_cov,
+    level_cov,
+    likeliest,
+    ln_prior,
+    sensor_cov,
+)
 from core.models import hovorka as model
 from core.patient import Therapy
 from core.therapy_facts import Fact, facts_of, predicted_facts
 from core.track import Track
-from core.units import MGDL_PER_MMOLL, US_PER_DAY, US_PER_MIN
+from core.units import MGDL_PER_MMOLL, US_PER_MIN
 
 # Constants that are estimated, as ln multiples with prior SD (MODELS A; insulin's actions narrower than there:
 # the sheet's .4 holds for people, of whom ln_s already takes the common part). The dawn's size is additive.
@@ -51,7 +61,6 @@ SD_EGP0: Final = 0.20  # wider than the filter's: days of data and the therapy t
 START: Final = ("glucose", "depots", "gut")  # ln level, ln insulin on board, mmol/kg in stomach and gut
 SD_START: Final = (0.25, 0.30, 0.50)
 SD_MEAL_TG: Final = 0.25  # one meal's absorption time about the person's own, ln
-BIAS_MGDL: Final = 3.0  # constant error of the sensor over the span
 WHITE_MGDL: Final = 1.0
 NODE_MIN: Final = 20
 MAX_NODES: Final = 300
@@ -59,7 +68,6 @@ MAX_READINGS: Final = 320  # more are thinned: their errors hang together, so li
 MAX_ITERATIONS: Final = 12
 DRAW_STEPS: Final = 5
 OUTLIER_SD: Final = 3.5
-SLOW_H: Final = 1.5  # width of what comes again each day, hours
 
 
 class Reading(NamedTuple):
@@ -68,34 +76,6 @@ class Reading(NamedTuple):
     time_us: int
     value_mgdl: float
     blood: bool = False
-
-
-class Noise(NamedTuple):
-    """Hyperparameters, chosen by evidence."""
-
-    sensor_mgdl: float = 6.0
-    sensor_tau_min: float = 11.0
-    fast: float = 0.012  # mmol/kg/min, stationary SD
-    fast_tau_min: float = 30.0
-    daily: float = 0.003
-    meals: float = 1.0  # errors of logged meals, size and absorption, times what is usual
-
-
-# Where hyperparameters are looked for, and how far from the default is how unlikely (ln SD). The ends are wide, since who
-# logs with care and lives evenly has a tenth of the usual errors: with .35 for meals and a tighter prior the search
-# stayed at its edge in all virtual people of another structure, and bands of the next day held too much.
-SEARCH: Final = {
-    "sensor_mgdl": (2.0, 3.0, 4.5, 6.0, 8.0, 11.0, 15.0, 20.0),
-    "sensor_tau_min": (6.0, 11.0, 20.0, 35.0),
-    "fast": (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032),
-    "fast_tau_min": (15.0, 30.0, 60.0, 120.0),
-    "daily": (0.0005, 0.0015, 0.003, 0.006, 0.012),
-    "meals": (0.1, 0.2, 0.35, 0.6, 1.0, 1.5),
-}
-SEARCH_LN_SD: Final = 2.0
-# The other start of the search: what moves is the sensor, not the body. From one start alone the search can stay with
-# whichever explanation came first.
-QUIET_BODY: Final = Noise(11.0, 20.0, 0.002, 30.0, 0.0015)
 
 
 class Places(NamedTuple):
@@ -168,6 +148,10 @@ class Refined:
         """float64[groups, size, each]: constants are shared inside a group (one call of the simulator)."""
         return self.work.draws(rng, groups, each)
 
+    def level(self, x: Array, times_us: Ints, rng: np.random.Generator) -> Array:
+        """The model's error of level, float64[n_times, m] mg/dL, drawn given what each column of ``x`` leaves unexplained."""
+        return self.work.level(x, times_us, self.fit.noise, rng)
+
 
 def constant_names() -> tuple[str, ...]:
     """Lower-case names in the order of CONSTANTS."""
@@ -226,16 +210,17 @@ def refine(
     therapy: Therapy,
     end_us: int,
     n_meals: int,
+    with_level: bool = False,
 ) -> Refined:
     """The posterior over (track's time, end_us].
 
     track: the filter at the start of the span; not changed. acts: all inputs of the span, in order, meals
     numbered below ``n_meals``. readings: may end before the span does, or be missing altogether: then the
-    answer is the prior and what therapy says.
+    answer is the prior and what therapy says. with_level: the model may err alike at the same hour of each day.
     """
     work = _Problem(track, acts, readings, therapy, end_us, n_meals)
     x = work.prior_mean.copy()
-    noise, chosen = Noise(), False
+    noise, chosen = Noise(level=USUAL_LEVEL_MGDL if with_level else 0.0), False
     total = 0
     for turn in range(3):
         x, used = work.mode(x, noise, 3 if turn == 0 else MAX_ITERATIONS)
@@ -350,27 +335,29 @@ class _Problem:
 
     # ---- noise --------------------------------------------------------------------------------------
 
-    def disturbance_cov(self, noise: Noise) -> Array:
-        """Prior covariance of d at the nodes."""
-        t = self.spread.times_us() / US_PER_MIN
-        lag = np.abs(t[:, None] - t[None, :])
-        fast = noise.fast**2 * np.exp(-lag / noise.fast_tau_min)
-        width = 2.0 * math.pi * SLOW_H / 24.0
-        day = US_PER_DAY / US_PER_MIN
-        daily = noise.daily**2 * np.exp(-2.0 * np.sin(math.pi * lag / day) ** 2 / width**2)
-        return np.asarray(fast + daily)
-
     def reading_cov(self, noise: Noise) -> Array:
-        """Covariance of the errors of readings, then of facts."""
-        lag = np.abs(self.time_us[:, None] - self.time_us[None, :]) / US_PER_MIN
-        part = lag / noise.sensor_tau_min
-        sensor = noise.sensor_mgdl**2 * (1.0 + part) * np.exp(-part) + BIAS_MGDL**2
+        """Covariance of the errors of readings about the model's glucose, then of facts."""
         both_cgm = ~(self.blood[:, None] | self.blood[None, :])
         cov = np.zeros((self.n + len(self.facts),) * 2)
-        cov[: self.n, : self.n] = sensor * both_cgm
+        cov[: self.n, : self.n] = sensor_cov(noise, self.time_us) * both_cgm
+        if noise.level:  # the model's, whatever is read
+            cov[: self.n, : self.n] += level_cov(noise, self.time_us, self.time_us)
         own = np.concatenate([WHITE_MGDL**2 + self.extra, [f.ln_sd**2 for f in self.facts]])
         np.fill_diagonal(cov, np.diag(cov) + own)
         return cov
+
+    def level(self, x: Array, times_us: Ints, noise: Noise, rng: np.random.Generator) -> Array:
+        """See ``Refined.level``: δ given x and readings y is normal, about C·Σ⁻¹·(y − g(x)) with cov K − C·Σ⁻¹·Cᵀ."""
+        if not noise.level:
+            return np.zeros((times_us.size, x.shape[1]))
+        consts = consts_with(self.consts, x[:N_CONSTANTS, 0])
+        cross = level_cov(noise, times_us, self.time_us)
+        gain = np.linalg.solve(self.reading_cov(noise)[: self.n, : self.n], cross.T).T
+        left = level_cov(noise, times_us, times_us) - gain @ cross.T
+        values, vectors = np.linalg.eigh(0.5 * (left + left.T))
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        unexplained = self.value[:, None] - self._glucose(x, consts)
+        return np.asarray(gain @ unexplained + root @ rng.standard_normal((times_us.size, x.shape[1])))
 
     def observed(self) -> Array:
         return np.concatenate([self.value, [f.ln_value for f in self.facts]])
@@ -395,7 +382,7 @@ class _Problem:
     def _prior_root(self, noise: Noise) -> Array:
         root = np.diag(self._sd(noise))
         at = self.places.disturbance
-        cov = self.disturbance_cov(noise)
+        cov = disturbance_cov(noise, self.spread.times_us())
         root[at:, at:] = np.linalg.cholesky(cov + 1e-9 * float(cov[0, 0]) * np.eye(len(cov)))
         return root
 
@@ -451,7 +438,7 @@ class _Problem:
             return parts[key]
 
         def spread(trial: Noise) -> Array:
-            return np.asarray(moved @ self.disturbance_cov(trial) @ moved.T)
+            return np.asarray(moved @ disturbance_cov(trial, self.spread.times_us()) @ moved.T)
 
         n = rest.size
         bordered = np.zeros((n + 1, n + 1))
@@ -463,19 +450,17 @@ class _Problem:
                 np.multiply(meals, trial.meals**2, out=cov)
                 cov += fixed
                 cov += part(spread, (0.0, *trial[2:5]), trial)
-                cov += part(self.reading_cov, trial[:2], trial)
+                cov += part(self.reading_cov, (*trial[:2], trial.level), trial)
                 np.fill_diagonal(cov, np.diag(cov) + 1e-9)
                 # The last row of the bordered matrix's root is the whitened rest: no second elimination.
                 bordered[n, n] = 1.0 + 1e12 * float(rest @ rest)
                 root = np.linalg.cholesky(bordered)
                 white = root[n, :n]
-                far = sum((math.log(a / b) / SEARCH_LN_SD) ** 2 for a, b in zip(trial, Noise(), strict=True))
                 ln_det = np.log(np.diag(root)[:n]).sum()
-                known[trial] = float(-0.5 * white @ white - ln_det - 0.5 * far)
+                known[trial] = float(-0.5 * white @ white - ln_det + ln_prior(trial))
             return known[trial]
 
-        found = [_climb(evidence, start) for start in (noise, QUIET_BODY)]
-        return max(found)[1]
+        return likeliest(evidence, noise)
 
     def posterior(self, x: Array, noise: Noise, iterations: int) -> Refined:
         """Laplace's approximation at the mode."""
@@ -561,21 +546,6 @@ class _Problem:
                 out[g][:, better] = x[:, better]
                 u[c:] += pull @ rest - inverse @ away
         return out
-
-
-def _climb(evidence: Callable[[Noise], float], noise: Noise) -> tuple[float, Noise]:
-    """The largest evidence that changing one size after the other finds from a start."""
-    best = evidence(noise)
-    for _ in range(3):
-        before = noise
-        for name, values in SEARCH.items():
-            for value in values:
-                trial = noise._replace(**{name: value})
-                if trial != noise and (there := evidence(trial)) > best + 1e-6:
-                    best, noise = there, trial
-        if noise == before:
-            break
-    return best, noise
 
 
 def nominal_far(first_mmoll: float, state_mmoll: float) -> bool:

@@ -12,12 +12,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from core.clock import Clock, clock_from_text
-from core.errors import HometwinError
+from core.errors import HometwinError, InputError
 
 log = structlog.get_logger()
 
@@ -50,6 +51,13 @@ def keep_memory_private(*, lock: bool) -> None:
 def process_clock() -> Clock:
     """The machine's clock, or the one that ``HOMETWIN_CLOCK`` describes."""
     return clock_from_text(os.environ.get("HOMETWIN_CLOCK", ""), time.time_ns)
+
+
+def named_folder(text: str) -> Path:
+    """The folder that an --out names; InputError for an empty one, which would be whatever folder one stands in."""
+    if not text.strip():
+        raise InputError("names no folder", where="--out", mend="give a folder's name; . is the current one")
+    return Path(text)
 
 
 def run_until_signal(main: Coroutine[Any, Any, None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -138,8 +138,20 @@ def options(
         for s in samples
         if s.kind == "cgm_mgdl" and start_us <= s.time_us <= end_us
     ]
-    highest = max([300.0, *answer.factual.p95, *answer.changed.p95, *(r[1] for r in readings)])
+    fingers = _at(samples, "smbg_mgdl", x, start_us, end_us)
+    carbs, boluses = (_at(samples, kind, x, start_us, end_us) for kind in ("carbs_g", "bolus_u"))
+    long_acting = _at(samples, "long_acting_u", x, start_us, end_us)
+    highest = max(
+        [300.0, *answer.factual.p95, *answer.changed.p95, *(r[1] for r in readings), *(f[1] for f in fingers)]
+    )
     top = min(600, 50 * (int(highest) // 50 + 1))
+    logged = (
+        _logged("Food, g", carbs, "g", colours.carbs, FLOOR_MGDL + 14),
+        _logged("Bolus, U", boluses, "U", colours.bolus, FLOOR_MGDL + 4),
+        _logged("Long-acting, U", long_acting, "U", colours.basal_edge, FLOOR_MGDL + 4),
+    )
+    acts = [series for series in logged if series["data"]]
+    names = ["Readings", *(["Fingersticks"] if fingers else []), *(series["name"] for series in acts)]
     axis = {
         "type": "time",
         "min": times[0],
@@ -172,7 +184,7 @@ def options(
             "itemWidth": 16,
             "itemHeight": 9,
             "textStyle": {"color": colours.quiet, "fontSize": 12},
-            "data": ["Readings", "As it was", "With the change"],
+            "data": [*names, "As it was", "With the change"],
         },
         "grid": [{**_SIDES, "top": 44, "bottom": "38%"}, {**_SIDES, "top": "70%", "bottom": 26}],
         "xAxis": [{**axis, "gridIndex": k} for k in (0, 1)],
@@ -198,10 +210,48 @@ def options(
                 "itemStyle": {"color": colours.in_range},
                 "data": readings,
             },
+            {
+                "name": "Fingersticks",
+                "type": "scatter",
+                "symbol": "diamond",
+                "symbolSize": 11,
+                "itemStyle": {"color": colours.finger, "borderColor": colours.ground, "borderWidth": 1},
+                "data": fingers,
+                "z": 6,
+            },
+            *acts,
             _line("As it was", answer.factual.mean, times, 0, colours.forecast),
             _line("With the change", answer.changed.mean, times, 0, changed),
             _line("Effect", answer.effect.mean, times, 1, changed),
         ],
+    }
+
+
+def _at(
+    samples: Sequence[Sample], kind: str, x: Callable[[int], int], from_us: int, to_us: int
+) -> list[list[float]]:
+    """(place, value) of what was logged in the window."""
+    return [
+        [x(s.time_us), float(f"{s.value:.3g}")]
+        for s in samples
+        if s.kind == kind and s.value > 0 and from_us <= s.time_us <= to_us
+    ]
+
+
+def _logged(
+    name: str, acts: Sequence[Sequence[float]], unit: str, colour: str, height: float
+) -> dict[str, Any]:
+    """Doses or meals as they were logged: marks at the foot of the chart, with their amount beside them."""
+    return {
+        "name": name,
+        "type": "scatter",
+        "symbol": "rect",
+        "symbolSize": [4, 10],
+        "itemStyle": {"color": colour},
+        "data": [{"value": [at, height], "name": f"{amount:g} {unit}"} for at, amount in acts],
+        "label": {"show": True, "formatter": "{b}", "position": "right", "fontSize": 10, "color": colour},
+        "labelLayout": {"hideOverlap": True},
+        "z": 6,
     }
 
 

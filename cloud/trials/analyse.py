@@ -24,10 +24,12 @@ MIN_GROUP: Final = 10  # people of a subgroup in each arm
 
 
 class ArmFigures(msgspec.Struct, frozen=True):
-    """One outcome in one arm, over people."""
+    """One outcome in one arm, over people; ``low`` to ``high``: 95 % interval of the mean, never below 0."""
 
     people: int
     mean: float
+    low: float
+    high: float
     sd: float
     p05: float
     p25: float
@@ -172,7 +174,14 @@ def _subgroups(table: Table, primary: str) -> list[Subgroup]:
 
 def _figures(values: Floats) -> ArmFigures:
     p = np.percentile(values, (5, 25, 50, 75, 95))
-    return ArmFigures(values.size, float(values.mean()), float(values.std(ddof=1)), *(float(v) for v in p))
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    half = _t(values.size - 1) * sd / math.sqrt(values.size)
+    return ArmFigures(values.size, mean, max(mean - half, 0.0), mean + half, sd, *(float(v) for v in p))
+
+
+def none_above(people: int) -> float:
+    """Largest share of people who have something (95 % confidence) when none of so many had: 1 − .05^(1/n), about 3/n."""
+    return float(1.0 - (1.0 - LEVEL) ** (1.0 / people))
 
 
 def _share(count: int, people: int) -> Share:

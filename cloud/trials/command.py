@@ -18,9 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cloud.trials.analyse import analyse
-from cloud.trials.plan import OUTCOME_NAMES, OUTCOMES, Plan, PopulationPlan, read_plan, read_small
+from cloud.trials.plan import (
+    OUTCOME_NAMES,
+    OUTCOMES,
+    Plan,
+    PopulationPlan,
+    read_plan,
+    read_small,
+    reference_words,
+)
 from cloud.trials.provenance import gather, result_digest
-from cloud.trials.report import advised_words, domain_words, report_html
+from cloud.trials.report import advised_words, domain_words, nobody_words, report_html
 from cloud.trials.run import PART, OnProgress, Outcome, is_part, run_trial, unwritable, write_atomically
 from cloud.trials.simulate import BASELINE_NAMES
 from core.errors import ConfigError, InputError
@@ -67,10 +75,12 @@ def trial(plan_file: Path, out: Path, workers: int = 0, scheduler: str = "") -> 
     lines = [f"{outcome.sizing}; {len(plan.arms)} arms × {plan.days} days in {took_s:.1f} s"]
     if outcome.resumed:
         lines.append(f"{outcome.resumed} chunks were there already and were taken up")
+    lines.append(reference_words(plan))
     lines += domain_words(plan, analysis)  # before the figures: they are not to be relied on
     words = next(words for name, _, words, _ in OUTCOMES if name == plan.primary)
     lines += [
-        f"{plan.arms[d.arm].name} against {plan.arms[0].name}: {words} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})"
+        f"{plan.arms[d.arm].name} against {plan.arms[0].name}: {words} "
+        f"{nobody_words(plan, analysis, plan.primary, d) or f'{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})'}"
         for d in analysis.differences[plan.primary]
     ]
     lines += advised_words(plan, outcome.rows)

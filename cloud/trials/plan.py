@@ -6,7 +6,7 @@ seed = 7
 [size]
 people = 1000                 # or: half_width = 0.5, or: detect = 1.0, power = 0.9
 [[arms]]
-name = "usual care"           # the first arm is the one the others are compared with
+name = "usual care"           # the others are compared with the first arm, or the one that `reference` names
 [[arms]]
 name = "basal × 0.9"
 basal_factor = 0.9
@@ -188,6 +188,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup_days: int = 1  # lived but not measured
     seed: int = 1
     primary: str = "in_range_pct"
+    reference: str = ""  # the arm the others are compared with; else the first
     population: PopulationPlan = PopulationPlan()
 
     def __post_init__(self) -> None:
@@ -195,6 +196,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("must be 2..8", where="arms")
         if len({arm.name for arm in self.arms}) != len(self.arms):
             raise ConfigError("two arms have the same name", where="arms")
+        if self.reference:
+            named = [arm for arm in self.arms if arm.name == self.reference]
+            if not named:
+                raise ConfigError("names none of the arms", where="reference", mend="give an arm's name")
+            # From here on the first arm is the reference, wherever it stood in the file.
+            rest = tuple(arm for arm in self.arms if arm.name != self.reference)
+            msgspec.structs.force_setattr(self, "arms", (*named, *rest))
         people = self.size.people
         if self.design == "parallel" and people is not None and people < 2 * len(self.arms):
             raise ConfigError("a parallel trial needs two people for each arm", where="size.people")
@@ -206,6 +214,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"must be one of {', '.join(OUTCOME_NAMES)}", where="primary")
         if not 1 <= len(self.name) <= 200 or len(self.question) > 2000:
             raise ConfigError("name must have 1..200 characters, question at most 2000", where="name")
+
+
+def reference_words(plan: Plan) -> str:
+    """Which arm the others are compared with, and why that one."""
+    why = "as the plan says" if plan.reference else "the arm named first"
+    return f"reference: {plan.arms[0].name} ({why})"
 
 
 def read_small(path: Path, where: str) -> bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 from typing import Final
 
 import numpy as np
 
-from cloud.trials.analyse import SAFETY, Analysis, Difference
+from cloud.trials.analyse import SAFETY, Analysis, ArmFigures, Difference, none_above
 from cloud.trials.charts import violins
-from cloud.trials.plan import OUTCOMES, Plan
+from cloud.trials.plan import OUTCOMES, Plan, reference_words
 from cloud.trials.provenance import Provenance
 from cloud.trials.run import Outcome
 from cloud.trials.simulate import Row
@@ -32,7 +33,8 @@ VIOLINS: Final = (
 )
 OWN_CSS: Final = f"""{FOREST_CSS}.aim {{ stroke: var(--high); stroke-dasharray: 5 4; }}
 .violin {{ stroke: none; }} .violin.v0 {{ fill: var(--other); }} .violin.v1 {{ fill: var(--twin); opacity: .45; }}
-code {{ font-size: .82rem; overflow-wrap: anywhere; }} table.left td {{ text-align: left; white-space: normal; }}
+code {{ font-size: .82rem; overflow-wrap: anywhere; }} table.left td, table.left th {{ text-align: left; white-space: normal; }}
+th, td:first-child {{ white-space: normal; min-width: 6rem; }}
 """
 
 
@@ -58,7 +60,7 @@ def _head(plan: Plan, outcome: Outcome) -> str:
         f"<h1>{escape(plan.name)}</h1>{question}"
         '<p class="caution">An in-silico trial: nobody took part. It says what follows if bodies are as the twin\'s '
         "model has them. Simulation is not clinical evidence, and no figure here is a therapy recommendation.</p>"
-        f'<p class="quiet">{outcome.people} virtual people, {plan.days} days, {len(plan.arms)} arms, {plan.design}.</p>'
+        f'<p class="quiet">{outcome.people} virtual people, {plan.days} days, {len(plan.arms)} arms, {plan.design}; {escape(reference_words(plan))}.</p>'
     )
 
 
@@ -66,6 +68,12 @@ def _verdict(plan: Plan, analysis: Analysis) -> str:
     words = _words(plan.primary)
     lines = []
     for d in analysis.differences[plan.primary]:
+        told = nobody_words(plan, analysis, plan.primary, d)
+        if told:
+            lines.append(
+                f"<li><b>{escape(plan.arms[d.arm].name)}</b> against {escape(plan.arms[0].name)}: {words}: {told}.</li>"
+            )
+            continue
         sure = d.low > 0 or d.high < 0
         lines.append(
             f"<li><b>{escape(plan.arms[d.arm].name)}</b> against {escape(plan.arms[0].name)}: {words} "
@@ -84,39 +92,62 @@ def _verdict(plan: Plan, analysis: Analysis) -> str:
 def _tiles(plan: Plan, analysis: Analysis) -> str:
     tiles = []
     for arm, each in enumerate(plan.arms):
-        figures = {
-            name: analysis.figures[name][arm] for name in ("in_range_pct", "below_70_pct", "below_54_pct")
-        }
-        tiles.append(
-            f'<div class="tile"><div class="name">{escape(each.name)}</div><div class="figure">'
-            f'{figures["in_range_pct"].mean:.1f} <small>% in range</small></div><div class="beside">below 70: '
-            f"{figures['below_70_pct'].mean:.1f} %, below 54: {figures['below_54_pct'].mean:.2f} %</div></div>"
+        main = analysis.figures["in_range_pct"][arm]
+        lows = "".join(
+            f'<div class="beside">{words}: {_mean_words(analysis.figures[name][arm], form)}</div>'
+            for words, name, form in (
+                ("below 70", "below_70_pct", ".1f"),
+                ("below 54", "below_54_pct", ".2f"),
+            )
         )
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        tiles.append(
+            f'<div class="tile"><div class="name">{escape(each.name)}{" (reference)" if arm == 0 else ""}</div>'
+            f'<div class="figure">{main.mean:.1f} <small>% in range</small></div>'
+            f'<div class="beside">95 %: {main.low:.1f} to {main.high:.1f}</div>{lows}</div>'
+        )
+    return f'<div class="tiles">{"".join(tiles)}</div><p class="quiet">Means over people with their 95 % intervals.</p>'
+
+
+def _mean_words(f: ArmFigures, form: str) -> str:
+    """A mean share of time with its interval; where nobody had any, how many might."""
+    if _had_none(f):
+        return f"nobody (95 %: under {100 * none_above(f.people):.2g} % of people)"
+    return f"{f.mean:{form}} % ({f.low:{form}} to {f.high:{form}})"
+
+
+def _had_none(f: ArmFigures) -> bool:
+    return f.mean == 0.0 and f.sd == 0.0
+
+
+def nobody_words(plan: Plan, analysis: Analysis, name: str, d: Difference) -> str:
+    """What to say where "0 (0 to 0)" would claim too much: nobody had any, or everybody's is the same; else nothing."""
+    both = analysis.figures[name][0], analysis.figures[name][d.arm]
+    if all(_had_none(f) for f in both):
+        people = min(f.people for f in both)
+        bound = 100 * none_above(people)
+        return f"nobody had any in either arm (of {people}; 95 %: under {bound:.2g} % of people have any)"
+    if d.low == d.high == 0.0:
+        return "the same in both arms" + (" in each person" if plan.design == "crossover" else "")
+    return ""
 
 
 def _forests(plan: Plan, analysis: Analysis) -> str:
-    lines = [
-        _line(name, d, _with_arm(plan, _words(name), d))
-        for name in POINTS
-        for d in analysis.differences[name]
-    ]
+    lines: list[Line] = []
+    for name in POINTS:
+        found = [(d, nobody_words(plan, analysis, name, d)) for d in analysis.differences[name]]
+        lines += _by_arm(plan, name, _words(name), found)
     first = _both(lines, "percentage points", "Differences of the consensus measures")
     groups: list[Line] = []
-    heading = ""
-    for group in analysis.subgroups:
-        about = group.name.rsplit(" below ", 1)[0] if " below " in group.name else ""
-        if about and about != heading:
-            heading = about
-            groups.append(Line(about))
-        groups.append(_line(plan.primary, group.difference, _with_arm(plan, group.name, group.difference)))
-    groups += [
-        _line(plan.primary, d, _with_arm(plan, "everybody", d)) for d in analysis.differences[plan.primary]
+    for label, members in groupby(analysis.subgroups, key=lambda g: g.name):
+        groups += _by_arm(plan, plan.primary, label, [(g.difference, "") for g in members])
+    everybody = [
+        (d, nobody_words(plan, analysis, plan.primary, d)) for d in analysis.differences[plan.primary]
     ]
+    groups += _by_arm(plan, plan.primary, "everybody", everybody)
     second = _both(groups, _unit(plan.primary), f"{_words(plan.primary)} in subgroups")
     return (
         '<section><h2>Differences from the reference arm</h2><p class="quiet">Squares are mean differences over people, '
-        f"lines their 95 % intervals; reference: {escape(plan.arms[0].name)}. Green: better, red: worse, by the "
+        f"lines their 95 % intervals; {escape(reference_words(plan))}. Green: better, red: worse, by the "
         f"consensus of 2019; purple: the interval holds zero.</p>{first}</section>"
         f'<section><h2>{escape(_words(plan.primary).capitalize())}: who gains?</h2><p class="quiet">Thirds of the people '
         "by what they were before the trial. Many looks find something by chance: read this as a question, not an answer."
@@ -171,7 +202,10 @@ def _all_outcomes(plan: Plan, analysis: Analysis) -> str:
     rows = []
     for name, unit, words, _ in OUTCOMES:
         arms = "".join(f"<td>{f.mean:.2f} ± {f.sd:.2f}</td>" for f in analysis.figures[name])
-        gaps = "".join(f"<td>{_interval(name, d)}</td>" for d in analysis.differences[name])
+        gaps = "".join(
+            f"<td>{nobody_words(plan, analysis, name, d) or _interval(name, d)}</td>"
+            for d in analysis.differences[name]
+        )
         rows.append(f"<tr><td>{escape(words)}{f', {escape(unit)}' if unit else ''}</td>{arms}{gaps}</tr>")
     return (
         '<section><h2>Every outcome</h2><p class="quiet">Mean ± SD over people; mean difference with 95 % interval. '
@@ -276,7 +310,16 @@ def _provenance(plan: Plan, origin: Provenance, digest: str) -> str:
     )
 
 
-def _line(name: str, d: Difference, words: str) -> Line:
+def _by_arm(plan: Plan, name: str, words: str, found: Sequence[tuple[Difference, str]]) -> list[Line]:
+    """One line; with several arms beside the reference a heading and a line for each."""
+    if len(plan.arms) == 2:
+        return [_line(name, d, words, told) for d, told in found]
+    return [Line(words), *(_line(name, d, plan.arms[d.arm].name, told) for d, told in found)]
+
+
+def _line(name: str, d: Difference, words: str, told: str = "") -> Line:
+    if told or d.low == d.high == 0.0:  # an interval of no width would claim to know
+        return Line(words, note=told.partition(" (")[0] or "the same in both arms")
     better = _more_is_better(name)
     good = None if d.low <= 0 <= d.high else (d.mean > 0) == better
     return Line(words, d.mean, d.low, d.high, _form(name), good)
@@ -284,10 +327,6 @@ def _line(name: str, d: Difference, words: str) -> Line:
 
 def _both(lines: list[Line], unit: str, label: str) -> str:
     return both_widths(forest(lines, unit, WIDE, label), forest(lines, unit, NARROW, label))
-
-
-def _with_arm(plan: Plan, words: str, d: Difference) -> str:
-    return words if len(plan.arms) == 2 else f"{words}, {plan.arms[d.arm].name}"
 
 
 def _interval(name: str, d: Difference) -> str:

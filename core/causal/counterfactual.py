@@ -2,7 +2,7 @@
 
 Abduction, action, prediction (Pearl, Causality, 2009, section 7.1). *Abduction*: the joint posterior of
 parameters, start, every meal's true size and absorption, and the disturbance, given all readings up to the end of
-the window (``core.refine``). Past a last reading it is the same posterior, carried on: a window in the past asks a
+the window, and what the model misses at the same hour of each day (``core.refine``). Past a last reading it is the same posterior, carried on: a window in the past asks a
 counterfactual question, one in the future an interventional, one across now both, by one rule. *Action*: the acts
 of the window are changed. *Prediction*: each drawn person lives the window twice, with and without the change,
 and everything that was not changed is the same both times. Effects are differences within a drawn person, so
@@ -64,6 +64,8 @@ APPROXIMATIONS: Final = (
     "People are drawn by randomised maximum likelihood around one mode; sensor error is taken as stationary.",
     "Later acts are those of the record: nobody reacts to the other course.",
     "The structure of the model errs by a common factor of every effect, whose size was measured on other bodies.",
+    "What the model misses at the same hour of each day is learned and carried to the window, the same with and without the "
+    "change.",
     "Glucose is that of the interstitial fluid, without the sensor's error.",
 )
 
@@ -119,6 +121,9 @@ class _Group(NamedTuple):
     bodies: Bodies
     factual: Array  # float64[n_grid, m] mmol/L
     structure: Array  # float64[m], the factor on effects
+    level: (
+        Array  # float64[n_grid, m] mg/dL, what the model misses at these hours of each day, of both courses
+    )
 
 
 class Abduction(NamedTuple):
@@ -171,12 +176,13 @@ def abduct(twin: Twin, start_us: int, end_us: int, draws: int = 1000, seed: int 
         for e in span
         if e.kind in ("cgm_mgdl", "smbg_mgdl")
     )
-    refined = refine(track, acts, readings, twin.patient.therapy, end_us, meals)
+    refined = refine(track, acts, readings, twin.patient.therapy, end_us, meals, with_level=True)
     inside = tuple(a for a in acts if start_us <= a.time_us < end_us)
     runner = track.fork()
     lead = make_world(runner, [a for a in acts if a.time_us < start_us], start_us)
     window = make_world(runner.fork(), inside, end_us)
 
+    times_us = np.concatenate(([start_us], window.grid_us))
     rng = np.random.default_rng((seed, 7))
 
     def live(x: Array, structure: bool) -> _Group:
@@ -189,11 +195,12 @@ def abduct(twin: Twin, start_us: int, end_us: int, draws: int = 1000, seed: int 
         ln_factor = STRUCTURE_LN_SD * rng.standard_normal(x.shape[1]) * structure
         if structure:
             ln_factor -= 0.5 * STRUCTURE_LN_SD**2  # a mean of one: an error, not a trend
-        return _Group(consts, kept, factual, np.exp(ln_factor))
+        # What an effect's variance is made of does not hang on the level, which both courses share.
+        level = refined.level(x, times_us, rng) if structure else np.zeros((1, x.shape[1]))
+        return _Group(consts, kept, factual, np.exp(ln_factor), level)
 
     drawn = refined.draws(rng, math.ceil(draws / FULL_LANES), FULL_LANES)
     apart = _apart(refined, rng, start_us, _meals_before(acts, start_us))
-    times_us = np.concatenate(([start_us], window.grid_us))
     return Abduction(
         refined,
         start_us,
@@ -305,6 +312,8 @@ def _paths(known: Abduction, groups: Sequence[_Group], changed: Changed, world: 
     factual = MGDL_PER_MMOLL * np.concatenate([g.factual for g in groups], axis=1)
     factor = np.concatenate([g.structure for g in groups])
     other = factual + factor * (MGDL_PER_MMOLL * np.concatenate(courses, axis=1) - factual)
+    level = np.concatenate([g.level for g in groups], axis=1)
+    factual, other = factual + level, other + level
     return np.clip(factual, LOWEST_MGDL, HIGHEST_MGDL), np.clip(other, LOWEST_MGDL, HIGHEST_MGDL)
 
 

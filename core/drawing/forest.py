@@ -10,8 +10,10 @@ from typing import Final, NamedTuple
 from core.drawing.svg import Plot, nice_ticks
 
 ROW_PX: Final = 26
+FIGURE_ROOM_PX: Final = 52  # beside a label that stands above its line
 LABEL_PX: Final = 290
 FIGURE_PX: Final = 150
+CHARACTER_PX: Final = 6.6  # of a label, generously
 NARROW_PX: Final = 600  # below, labels stand above their lines
 FOREST_CSS: Final = """
 .interval { stroke-width: 1.8; } .interval.better, .point.better { stroke: var(--in); } .point.better { fill: var(--in); }
@@ -30,6 +32,7 @@ class Line(NamedTuple):
     high: float = math.nan
     form: str = "{:+.1f}"
     good: bool | None = None  # None: neither better nor worse
+    note: str = ""  # in place of point and interval, where there is none to draw
 
 
 def forest(lines: Sequence[Line], unit: str, width: int, label: str) -> str:
@@ -57,11 +60,16 @@ def forest(lines: Sequence[Line], unit: str, width: int, label: str) -> str:
     plot.text((plot.left + plot.right) / 2, plot.bottom + 32, f"difference, {unit}" if unit else "difference")
     for k, line in enumerate(lines):
         y = plot.top + row * (k + (0.5 if wide else 0.72))
-        heading = not math.isfinite(line.mean)
+        heading = not math.isfinite(line.mean) and not line.note
         at = (plot.left - 12, "end") if wide else (plot.left, "start")
         words_y = y + 4 if wide else y - 13
-        plot.text(at[0], words_y, line.words, "tick head" if heading else "tick", at[1])
+        room = int((plot.left - 12 if wide else width - 14 - FIGURE_ROOM_PX) / CHARACTER_PX)
+        shown = line.words if len(line.words) <= room else f"{line.words[: room - 1]}…"
+        plot.text(at[0], words_y, shown, "tick head" if heading else "tick", at[1])
         if heading:
+            continue
+        if line.note:
+            plot.text(width - 4, y + 4 if wide else words_y + 15, line.note, anchor="end")
             continue
         css = "neutral" if line.good is None else "better" if line.good else "worse"
         x0, x1, x = plot.px(line.low), plot.px(line.high), plot.px(line.mean)

@@ -54,16 +54,7 @@ def effect(
     patients = _patients(patient_files, len(events))
     read = [_person(path, patient, ill, never_ill) for path, patient in zip(events, patients, strict=True)]
     people = [person for person, _ in read]
-    seen: list[frozenset[tuple[int, float]]] = []
-    for path, person in zip(events, people, strict=True):
-        readings = frozenset((s.time_us, s.value) for s in person.samples if s.kind == "cgm_mgdl")
-        if any(_shared(readings, other) for other in seen):
-            raise InputError(
-                "holds the same readings as another recording: one person would count as two",
-                where=path.name,
-                mend="give each person's record once",
-            )
-        seen.append(readings)
+    _check_apart(events, read)
     try:
         asked = ask_people(
             people,
@@ -83,6 +74,7 @@ def effect(
         for path, (_, record) in zip(events, read, strict=True)
         for note in notes_of(record, file)
     ]
+    notes += _assumed_apart(events, [record for _, record in read])
     write_whole(out, {TABLE: table(asked), PAGE: report_html(asked, names, notes)}, BEGINNINGS)
     return [
         *(f"of {name}" for name in names),
@@ -155,6 +147,34 @@ def _patients(files: Sequence[Path], wanted: int) -> list[Patient]:
         return [Patient()] * wanted
     loaded = [load_patient(path) for path in files]
     return loaded * wanted if len(loaded) == 1 else loaded
+
+
+def _check_apart(events: Sequence[Path], read: Sequence[tuple[Person, Record]]) -> None:
+    """InputError when two recordings are of one person, by what they say of them or by their readings."""
+    seen: list[tuple[frozenset[tuple[int, float]], frozenset[str]]] = []
+    for path, (person, record) in zip(events, read, strict=True):
+        readings = frozenset((s.time_us, s.value) for s in person.samples if s.kind == "cgm_mgdl")
+        for other, owners in seen:
+            if _shared(readings, other):
+                why = "holds the same readings as another recording"
+            elif record.owners & owners:
+                why = "carries the name, user or device number of another recording"
+            else:
+                continue
+            raise InputError(
+                f"{why}: one person would count as two",
+                where=path.name,
+                mend="give each person's record once, exported as one",
+            )
+        seen.append((readings, record.owners))
+
+
+def _assumed_apart(events: Sequence[Path], records: Sequence[Record]) -> list[str]:
+    """What nothing tells: whether recordings that name nobody are of different people."""
+    unnamed = [path.name for path, record in zip(events, records, strict=True) if not record.owners]
+    if len(events) < 2 or not unnamed:
+        return []
+    return [f"each taken as a person of its own, for nothing in it says whose it is: {', '.join(unnamed)}"]
 
 
 def _shared(one: frozenset[tuple[int, float]], other: frozenset[tuple[int, float]]) -> bool:

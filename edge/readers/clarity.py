@@ -16,6 +16,7 @@ FORMAT: Final = "Dexcom Clarity CSV"
 # What the sensor can show (G4 to G7): the file says Low or High beyond it.
 LOWEST_MGDL: Final = 40.0
 HIGHEST_MGDL: Final = 400.0
+PERSON: Final = ("firstname", "lastname", "dateofbirth")
 GLUCOSE_EVENTS: Final = {"egv": "cgm_mgdl", "fasting glucose": "cgm_mgdl", "calibration": "smbg_mgdl"}
 
 
@@ -38,13 +39,18 @@ def read(text: str, zone: ZoneInfo, collector: Collector) -> None:
     per_unit = mgdl_per(unit_of(header[at_glucose]), where)
     at_sub = column(header, "event subtype")
     at_insulin, at_carbs = column(header, "insulin value"), column(header, "carb value")
+    at_person = column(header, "patient info")
+    person = dict.fromkeys(PERSON, "")
     found: dict[str, list[tuple[Row, datetime | None]]] = {}
     for row in rows:
         kind = cell(row, at_type).lower()
         text_time = cell(row, at_time)
         if not text_time:
-            continue  # the block of names and settings at the top
+            if kind in person:  # the block of names and settings at the top
+                person[kind] = cell(row, at_person)
+            continue
         found.setdefault(kind, []).append((row, _local(text_time)))
+    collector.owner(*person.values())
     for kind, lines in found.items():
         times = stream_us([local for _, local in lines], zone, collector)
         for (row, local), time_us in zip(lines, times, strict=True):

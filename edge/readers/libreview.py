@@ -77,12 +77,13 @@ def read(text: str, zone: ZoneInfo, collector: Collector) -> None:
         raise InputError("no single glucose unit in the titles", where=where, mend="export again")
     per_unit = mgdl_per(units.pop(), where)
     at_time, at_type = column(titles, "device timestamp"), column(titles, "record type")
-    at_device = column(titles, "device")
+    at_device, at_serial = column(titles, "device"), column(titles, "serial number")
     at_rapid, at_long = column(titles, "rapid-acting insulin"), column(titles, "long-acting insulin")
     at_grams = column(titles, "carbohydrates (grams)")
     found: dict[str, list[tuple[Row, Stamp | None]]] = {}
     for row in rows:
         found.setdefault(cell(row, at_type), []).append((row, _stamp(cell(row, at_time))))
+        collector.owner(cell(row, at_serial))
     day_first = _day_first([s for lines in found.values() for _, s in lines if s is not None], collector)
     for kind, lines in found.items():
         locals_ = [None if s is None else s.local(day_first) for _, s in lines]

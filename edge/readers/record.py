@@ -6,6 +6,7 @@ out and counted; a text that says "below what I can measure" becomes that bound 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ class Record(NamedTuple):
     samples: tuple[Sample, ...]
     notes: tuple[str, ...]
     format: str = "event file"
+    owners: frozenset[str] = frozenset()  # digests of what says whose recording this is
 
 
 @dataclass
@@ -50,11 +52,18 @@ class Collector:
     seq: int = 0
     undecided: int = 0  # local times in a repeated hour that nothing tells apart
     impossible: int = 0  # local times in an hour that a clock change skips
+    owners: set[str] = field(default_factory=set)
 
     def skip(self, why: str, place: str) -> None:
         """Count something that is not taken. ``place``: line or record, never a value."""
         self.skipped[why] += 1
         self.first_place.setdefault(why, place)
+
+    def owner(self, *words: str) -> None:
+        """Note whose recording this is, by a name or number in it. Only its digest is kept; empty words say nothing."""
+        text = "\n".join(" ".join(word.split()).casefold() for word in words)
+        if text.strip():
+            self.owners.add(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
     def remark(self, text: str) -> None:
         """A note said once, however often it applies."""
@@ -110,7 +119,7 @@ class Collector:
             self.remark(
                 f"{flagged} glucose readings at the end of the sensor's range: kept as that bound, flagged"
             )
-        return Record(tuple(samples), (*self.remarks, *self._counted()), self.format)
+        return Record(tuple(samples), (*self.remarks, *self._counted()), self.format, frozenset(self.owners))
 
     def _check_unit(self) -> None:
         for kind in ("cgm_mgdl", "smbg_mgdl"):

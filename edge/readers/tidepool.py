@@ -40,6 +40,7 @@ def read(records: list[tuple[str, JsonObject]], zone: ZoneInfo, collector: Colle
     seen: set[str] = set()
     basal: list[tuple[int, int, float, str]] = []
     for place, record in records:
+        collector.owner(word(record, "userId") or word(record, "_userId"))
         identity = record.get("id")
         if isinstance(identity, str):
             if identity in seen:

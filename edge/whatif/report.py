@@ -18,7 +18,7 @@ from core.units import US_PER_H
 WIDE, NARROW = 1040, 350
 OWN_CSS: Final = """
 .cf { stroke: var(--high); stroke-width: 1.8; } .cf-band { fill: color-mix(in srgb, var(--high) 20%, transparent); stroke: none; }
-.dots.reading { stroke: var(--trace); } .zero { stroke: var(--quiet); stroke-dasharray: 3 3; }
+.dots.reading { stroke: var(--trace); } .finger { fill: var(--low); stroke: var(--card); } .zero { stroke: var(--quiet); stroke-dasharray: 3 3; }
 .loud { border-left: 4px solid var(--low); background: var(--warnbg); padding: .6rem .9rem; border-radius: 6px; margin: .8rem 0; font-weight: 600; }
 """
 SOURCE_WORDS: Final = {
@@ -60,7 +60,9 @@ def report_html(
         "<section><h2>Glucose</h2>",
         '<div class="key"><span><i style="background:var(--forecast)"></i>as it was, or is expected</span>'
         '<span><i style="background:var(--high)"></i>with the change</span>'
-        '<span><i style="background:var(--trace)"></i>readings</span><span>bands hold 90 %</span></div>',
+        '<span><i style="background:var(--trace)"></i>readings</span><span><i style="background:var(--low)"></i>fingersticks'
+        '</span><span><i style="background:var(--carbs)"></i>food as logged, g</span><span><i style="background:var(--bolus)">'
+        "</i>insulin as logged, U</span><span>bands hold 90 %</span></div>",
         both_widths(*(_courses(answer, samples, zone, width) for width in (WIDE, NARROW))),
         "</section><section><h2>Effect of the change</h2>",
         '<p class="quiet">Difference within each drawn person, mg/dL: what is uncertain of both courses alike cancels.</p>',
@@ -148,10 +150,11 @@ def _courses(answer: Counterfactual, samples: Sequence[Sample], zone: ZoneInfo, 
     start_us, end_us = int(answer.times_us[0]), int(answer.times_us[-1])
     here = [s for s in samples if start_us <= s.time_us <= end_us]
     dots = [((s.time_us - start_us) / US_PER_H, s.value) for s in here if s.kind == "cgm_mgdl"]
+    fingers = [((s.time_us - start_us) / US_PER_H, s.value) for s in here if s.kind == "smbg_mgdl"]
     top = max(
         [
             250.0,
-            *(y for _, y in dots),
+            *(y for _, y in (*dots, *fingers)),
             float(answer.factual.p95.max()),
             float(answer.counterfactual.p95.max()),
         ]
@@ -170,6 +173,11 @@ def _courses(answer: Counterfactual, samples: Sequence[Sample], zone: ZoneInfo, 
     plot.dots(dots, "reading", 1.6)
     _draw(plot, hours, answer.factual, "forecast", "band")
     _draw(plot, hours, answer.counterfactual, "cf", "cf-band")
+    for at_h, value in fingers:
+        x, y = plot.px(at_h), plot.py(value)
+        plot.parts.append(
+            f'<path class="finger" d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"><title>fingerstick {value:.0f} mg/dL</title></path>'
+        )
     ends = dict.fromkeys((40, 48, 60, 68), 0.0)  # where the last word ends, per line
     for s in here:  # acts as they were logged
         if s.kind in ("carbs_g", "bolus_u", "long_acting_u") and s.value > 0:

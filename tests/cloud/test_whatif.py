@@ -21,6 +21,7 @@ from cloud.portal.chart import DARK
 from cloud.portal.whatif_view import SLIDERS, SPANS, cautions, changes_of, options, summary, window_us
 from cloud.whatif_job import KEPT, Effect, Question, Record, Reply, WhatifWorker, Window, Windows
 from core.causal.change import PARAMETERS, parse
+from core.messages import Sample
 from core.models import hovorka
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from tests.cloud import filled
@@ -124,6 +125,16 @@ def test_what_is_shown_is_json_escaped_and_loud(windows: Windows) -> None:
     tree = options(answer, window().samples, ZoneInfo("Europe/London"), DARK, dark=True)
     text = json.dumps(tree, allow_nan=False)
     assert "With the change" in text
+    logged = {s["name"]: s["data"] for s in tree["series"]}
+    assert len(logged["Bolus, U"]) == sum(
+        s.kind == "bolus_u" and answer.times_us[0] <= s.time_us <= answer.times_us[-1]
+        for s in window().samples
+    )
+    assert "Food, g" in tree["legend"]["data"]
+    pricked = Sample(answer.times_us[3], "smbg_mgdl", 123.0, "meter", 1)
+    tree = options(answer, [pricked], ZoneInfo("Europe/London"))
+    (fingers,) = [s for s in tree["series"] if s["name"] == "Fingersticks"]
+    assert [value for _, value in fingers["data"]] == [123.0]
     low, width = tree["series"][0]["data"], tree["series"][1]["data"]
     assert all(w >= 0 for _, w in width)
     assert low[0][1] == answer.factual.p05[0]

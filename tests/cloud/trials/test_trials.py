@@ -21,10 +21,10 @@ from scipy import stats
 from cloud.trials import advised
 from cloud.trials.analyse import analyse
 from cloud.trials.command import _locked, read_prior, trial
-from cloud.trials.plan import OUTCOME_NAMES, Arm, Plan, PopulationPlan, Size, read_plan
+from cloud.trials.plan import OUTCOME_NAMES, Arm, Plan, PopulationPlan, Size, read_plan, reference_words
 from cloud.trials.provenance import gather, result_digest
-from cloud.trials.report import advised_words, domain_words
-from cloud.trials.run import CHUNK, PART, Store, run_trial, sample_size
+from cloud.trials.report import advised_words, domain_words, nobody_words, report_html
+from cloud.trials.run import CHUNK, PART, Outcome, Store, run_trial, sample_size
 from cloud.trials.simulate import Job, Row, arms_of, measure, run_job
 from core import closed_loop as loop
 from core.advice_types import Advice, Policy
@@ -477,3 +477,60 @@ def test_people_of_the_cloud_are_drawn_from_what_its_hubs_know(tmp_path: Path) -
     assert (tmp_path / "again" / "results.csv").read_bytes() == (
         tmp_path / "out" / "results.csv"
     ).read_bytes()
+
+
+def test_what_nobody_had_is_no_zero_with_a_zero_interval(tmp_path: Path) -> None:
+    """Two arms without a low: the page says that nobody had any, and how many might."""
+    p = plan(size=Size(people=30))
+    at = OUTCOME_NAMES.index("below_54_pct")
+    rows = [Row(n, arm, _values(n, {at: 0.0}), (70.0, 30.0, 8.0, 1.0)) for n in range(30) for arm in (0, 1)]
+    found = analyse(p, rows)
+    (gap,) = found.differences["below_54_pct"]
+    # Hanley and Lippman-Hand, JAMA 1983;249:1743: about 3/n; exactly 1 - .05^(1/30) = 9.5 %.
+    assert nobody_words(p, found, "below_54_pct", gap) == (
+        "nobody had any in either arm (of 30; 95 %: under 9.5 % of people have any)"
+    )
+    same = {at: 0.0, OUTCOME_NAMES.index("basal_u_per_day"): 7.0}
+    rows = [r if r.arm == 0 else Row(r.person, 1, _values(r.person, same), r.baseline) for r in rows]
+    rows = [Row(r.person, r.arm, _values(r.person, same), r.baseline) for r in rows]
+    found = analyse(p, rows)
+    assert nobody_words(p, found, "basal_u_per_day", found.differences["basal_u_per_day"][0]).startswith(
+        "the same in both arms"
+    )
+    page = report_html(p, Outcome(rows, 30, "30 people", 0), found, gather(p, b"", None), "0" * 64)
+    assert "nobody (95 %: under 9.5 % of people)" in page
+    assert "(+0.0 to +0.0)" not in page
+    assert "(+0.00 to +0.00)" not in page
+
+
+def _values(person: int, fixed: dict[int, float]) -> tuple[float, ...]:
+    return tuple(fixed.get(k, 10.0 + person + 0.1 * k) for k in range(len(OUTCOME_NAMES)))
+
+
+def test_tiles_have_intervals_of_the_mean(tmp_path: Path) -> None:
+    rows = [Row(n, arm, _values(n, {}), (70.0, 30.0, 8.0, 1.0)) for n in range(8) for arm in (0, 1)]
+    found = analyse(plan(), rows)
+    figure = found.figures["in_range_pct"][0]
+    values = 10.0 + np.arange(8)
+    low, high = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
+    assert (figure.low, figure.high) == pytest.approx((low, high))
+    page = report_html(plan(), Outcome(rows, 8, "8 people", 0), found, gather(plan(), b"", None), "0" * 64)
+    assert f"95 %: {low:.1f} to {high:.1f}" in page
+
+
+def test_the_arm_that_the_plan_names_is_the_reference(tmp_path: Path) -> None:
+    source = tmp_path / "trial.toml"
+    text = PLAN.format(people=4)
+    source.write_text(text)
+    first = read_plan(source)[0]
+    assert [arm.name for arm in first.arms] == ["usual care", "basal × 0.8"]
+    assert reference_words(first) == "reference: usual care (the arm named first)"
+    source.write_text(text.replace("seed = 3", "seed = 3\nreference = 'basal × 0.8'"))
+    named = read_plan(source)[0]
+    assert [arm.name for arm in named.arms] == ["basal × 0.8", "usual care"]
+    lines = trial(source, tmp_path / "out", workers=1)
+    assert "reference: basal × 0.8 (as the plan says)" in lines
+    assert any(line.startswith("usual care against basal × 0.8: ") for line in lines)
+    source.write_text(text.replace("seed = 3", "seed = 3\nreference = 'usual car'"))
+    with pytest.raises(ConfigError, match="names none of the arms"):
+        read_plan(source)

@@ -166,3 +166,58 @@ def test_an_error_is_one_line_whatever_the_name_holds(recording: Path, tmp_path:
     assert done.stderr.count("\n") == 1
     assert "\x1b" not in done.stderr
     assert "--out two lines [31m: holds a report.html" in done.stderr
+
+
+CLARITY = (
+    "Index,Timestamp (YYYY-MM-DDThh:mm:ss),Event Type,Event Subtype,Patient Info,Device Info,Source Device ID,"
+    "Glucose Value (mg/dL),Insulin Value (u),Carb Value (grams)\n"
+    "1,,FirstName,,{first},,,,,\n2,,LastName,,Atall,,,,,\n"
+    "3,2026-0{month}-01T08:00:00,EGV,,,,G6,110,,\n4,2026-0{month}-01T08:05:00,EGV,,,,G6,112,,\n"
+)
+
+
+def test_two_exports_of_one_name_that_do_not_overlap_are_one_person(tmp_path: Path) -> None:
+    files = [tmp_path / f"{k}.csv" for k in range(3)]
+    files[0].write_text(CLARITY.format(first="Nobody", month=1))
+    files[1].write_text(CLARITY.format(first="  nobody ", month=3))
+    with pytest.raises(
+        InputError, match=r"1\.csv: carries the name, user or device number of another"
+    ) as told:
+        effect(files[:2], [], tmp_path / "out", never_ill=True, never_active=True)
+    assert "Atall" not in str(told.value)
+    files[2].write_text(CLARITY.format(first="Somebody", month=3))
+    with pytest.raises(InputError, match="refused"):  # too little to answer, and no word of one person
+        effect([files[0], files[2]], [], tmp_path / "out", never_ill=True, never_active=True)
+
+
+def test_recordings_that_name_nobody_are_said_to_be_taken_as_different_people(
+    recording: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    lines = recording.read_text().splitlines(keepends=True)
+    other.write_text("".join(line.replace("2026-", "2025-") if k else line for k, line in enumerate(lines)))
+    said = "\n".join(effect([recording, other], [], tmp_path / "out", never_ill=True, with_twin=False))
+    assert (
+        "each taken as a person of its own, for nothing in it says whose it is: person<8>.csv, other.csv"
+        in said
+    )
+
+
+def test_an_empty_out_is_refused_by_every_command(recording: Path, tmp_path: Path) -> None:
+    for name, *arguments in (
+        ("effect", str(recording), "--never-ill"),
+        ("replay", str(recording)),
+        ("trial", str(recording)),
+        ("whatif", str(recording), "--from", "2026-03-03", "--to", "2026-03-04", "--do", "s*=1"),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "hometwin.py"), name, *arguments, "--out", ""],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            timeout=110,
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert "--out: names no folder" in done.stderr
+    assert not any(tmp_path.iterdir())

@@ -146,6 +146,16 @@ def test_words_of_nearby_doses_do_not_lie_on_each_other(out: Path) -> None:
         assert y0 != y1 or x1 - x0 >= 5 * len(text)
 
 
+def test_fingersticks_are_drawn_and_the_key_names_all(out: Path, recording: Path, tmp_path: Path) -> None:
+    assert "fingerstick " not in (out / "report.html").read_text()
+    pricked = tmp_path / "pricked.csv"
+    pricked.write_text(recording.read_text() + "2023-11-15T13:00:00,smbg_mgdl,131\n")
+    whatif(pricked, None, *WINDOW, ["bolus_u*=0.7"], tmp_path / "out", 80, 0)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<title>fingerstick 131 mg/dL</title>") == 2  # on a wide page and on a narrow one
+    assert "food as logged" in page
+
+
 def test_a_file_of_the_same_name_is_refused_in_one_line_and_kept(recording: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("<h1>my own</h1>")
     done = command(recording, tmp_path, "--do", "bolus_u*=0.5")

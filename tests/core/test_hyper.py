@@ -1,0 +1,100 @@
+"""What the model misses at the same hour of each day: its kernel, what is drawn of it, and that it is learned and carried on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from core.courses import Act, in_order
+from core.hyper import QUIET_BODY, SEARCH, Noise, level_cov, likeliest, ln_prior, sensor_cov
+from core.patient import Therapy
+from core.refine import Reading, Refined, refine
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
+from tests.core.people import START_US, live
+from tests.core.test_refine import track_at_start
+
+BUMP_MGDL = 30.0
+FROM_H, TO_H = 9.0, 13.0  # after the span's start, each day
+
+
+def test_kernels_by_hand() -> None:
+    noise = Noise(10.0, 20.0, level=6.0)
+    at = np.array([0, 6, 12, 24], dtype=np.int64) * US_PER_H
+    width = 2.0 * math.pi * 1.5 / 24.0
+    quarter = 36.0 * math.exp(-2.0 * 0.5 / width**2)  # sin²(π/4) = 1/2
+    half = 36.0 * math.exp(-2.0 / width**2)
+    np.testing.assert_allclose(level_cov(noise, at[:1], at)[0], [36.0, quarter, half, 36.0], rtol=1e-12)
+    two = np.array([0, 20], dtype=np.int64) * US_PER_MIN
+    expected = [100.0 + 9.0, 100.0 * 2.0 * math.exp(-1.0) + 9.0]
+    np.testing.assert_allclose(sensor_cov(noise, two)[0], expected, rtol=1e-12)
+
+
+def test_a_level_is_looked_for_only_where_asked_and_the_search_finds_the_peak() -> None:
+    wanted = Noise(11.0, 35.0, 0.004, 60.0, 0.006, 0.35)
+
+    def evidence(trial: Noise) -> float:
+        far = sum((math.log(a / b)) ** 2 for a, b in zip(trial, wanted, strict=True) if b)
+        return -far - (trial.level - 8.0) ** 2 * (trial.level > 0.0)
+
+    assert likeliest(evidence, Noise()) == wanted
+    assert likeliest(evidence, Noise(level=4.0)) == wanted._replace(level=8.0)
+    assert "level" not in SEARCH
+    assert ln_prior(Noise()) == 0.0 == ln_prior(Noise(level=4.0))
+    assert ln_prior(Noise(level=8.0)) == pytest.approx(-0.5 * (math.log(2.0) / 2.0) ** 2)
+    assert ln_prior(QUIET_BODY) < 0.0
+
+
+@pytest.fixture(scope="module")
+def refined() -> Refined:
+    life = live(1.0, seed=4, sensitivity=1.1)
+    inputs = [s for s in life.samples if s.kind != "cgm_mgdl"]
+    meals = [s for s in inputs if s.kind == "carbs_g"]
+    acts = in_order([Act(s.time_us, s.kind, s.value, meals.index(s) if s in meals else -1) for s in inputs])
+    readings = [Reading(s.time_us, s.value) for s in life.samples if s.kind == "cgm_mgdl"]
+    end_us = START_US + 2 * US_PER_DAY
+    return refine(track_at_start(), acts, readings, Therapy(), end_us, len(meals), with_level=True)
+
+
+def test_what_a_body_cannot_explain_is_expected_at_the_same_hour_of_the_next_day(refined: Refined) -> None:
+    work, noise = refined.work, Noise(sensor_mgdl=8.0, level=16.0)
+    x = np.repeat(refined.mean[:, None], 200, axis=1)
+    times_us = START_US + US_PER_DAY + np.arange(0, 24 * 60, 15, dtype=np.int64) * US_PER_MIN
+    hour = (times_us - START_US) / US_PER_H % 24
+    before = work.level(x, times_us, noise, np.random.default_rng(1)).mean(axis=1)
+    kept = work.value
+    read_h = (work.time_us - START_US) / US_PER_H
+    work.value = kept + BUMP_MGDL * ((read_h >= FROM_H) & (read_h < TO_H))
+    try:
+        after = work.level(x, times_us, noise, np.random.default_rng(1)).mean(axis=1)
+    finally:
+        work.value = kept
+    gained = after - before
+    assert gained[(hour > FROM_H + 1) & (hour < TO_H - 1)].min() > 0.5 * BUMP_MGDL
+    assert np.abs(gained[(hour < FROM_H - 4) | (hour > TO_H + 4)]).max() < 0.1 * BUMP_MGDL
+
+
+def test_draws_of_the_level_are_a_gaussian_process_given_the_rest(refined: Refined) -> None:
+    """Against conditioning by hand: one joint covariance of readings and later times, blocks taken apart."""
+    work, noise = refined.work, refined.fit.noise
+    times_us = START_US + US_PER_DAY + np.array([3, 11, 18], dtype=np.int64) * US_PER_H
+    x = np.repeat(refined.mean[:, None], 4000, axis=1)
+    drawn = refined.level(x, times_us, np.random.default_rng(3))
+    both = np.concatenate([work.time_us, times_us])
+    joint = level_cov(noise, both, both)
+    n = work.n
+    joint[:n, :n] = work.reading_cov(noise)[:n, :n]
+    precision = np.linalg.inv(joint + 1e-9 * np.eye(joint.shape[0]))
+    cov = np.linalg.inv(precision[n:, n:])
+    unexplained = work.value - work.mode_at[:n]
+    mean = -cov @ precision[n:, :n] @ unexplained
+    np.testing.assert_allclose(drawn.mean(axis=1), mean, atol=5.0 * noise.level / math.sqrt(4000))
+    np.testing.assert_allclose(np.cov(drawn), cov, atol=0.12 * noise.level**2)
+
+
+def test_nights_know_no_level() -> None:
+    found = refine(track_at_start(), [], [], Therapy(), START_US + 6 * US_PER_H, 0)
+    times_us = np.array([START_US, START_US + US_PER_H], dtype=np.int64)
+    assert found.fit.noise.level == 0.0
+    assert not found.level(found.mean[:, None], times_us, np.random.default_rng(0)).any()
