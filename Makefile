@@ -19,7 +19,7 @@ demo: $(SETUP)
 	$(VENV)/bin/hometwin demo $(ARGS)
 
 test: $(TOOLS)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 $(ARGS)
 
 check: $(SETUP)
 	$(VENV)/bin/ruff check .
