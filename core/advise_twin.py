@@ -11,13 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from core.advice import advise as choose
-from core.advice_types import Advice, Policy, Situation
+from core.advice_types import MODULATE, Advice, Policy, Situation
 from core.blood import blood_error
 from core.chance import MIN_DRAWS, Floats
-from core.dosing import ACTION_MIN, insulin_on_board
+from core.dosing import ACTION_MIN, insulin_on_board, iob_fraction
 from core.messages import Quality, Sample
 from core.predictive import Futures
 from core.record import Entry
@@ -48,6 +49,7 @@ class TwinPaths:
         self._lead_min = (self._at_us - now_us) / US_PER_MIN
         self._futures: dict[tuple[int, float], Futures] = {}
         self._basal_uph: float | None = None
+        self._present: dict[tuple[int, float], Floats] = {}  # forecast less that under the rate as it is
         self._blood = blood_error(twin.record, now_us)
 
     def paths(self, carbs_g: float, dose_u: float, draws: int, horizon_min: float) -> Floats:
@@ -58,15 +60,27 @@ class TwinPaths:
         plan = [(self._at_us, "bolus_u", dose_u), (self._at_us, "carbs_g", carbs_g)]
         return self._in_blood(self._drawn(draws, horizon_min).paths([p for p in plan if p[2] > 0]))
 
-    def basal_paths(self, factor: float, draws: int, horizon_min: float) -> Floats:
-        """As ``paths``, nothing eaten or injected, the pump running at ``factor`` times its present rate."""
+    def basal_paths(
+        self, factor: float, draws: int, horizon_min: float, span_min: float | None = None
+    ) -> Floats:
+        """As ``paths``, nothing eaten or injected, the pump running at ``factor`` times its present rate.
+
+        ``span_min``: a temporary rate, ``factor`` times the usual one, for so long; then the usual one.
+        """
         if self._basal_uph is None:
             self._basal_uph = self._twin.basal_uph(self._now_us) or 0.0
-        plan = [(self._now_us, "basal_uph", factor * self._basal_uph)]
         now = [(self._now_us, "basal_uph", self._basal_uph)]
+        plan = [(self._now_us, "basal_uph", factor * self._basal_uph)]
+        if span_min is not None:
+            usual_uph = usual_basal_uph(self._twin, self._now_us) or 0.0
+            after_us = self._now_us + round(span_min * US_PER_MIN)
+            plan = [(self._now_us, "basal_uph", factor * usual_uph), (after_us, "basal_uph", usual_uph)]
         futures = self._drawn(draws, horizon_min)
+        key = (draws, horizon_min)
+        if key not in self._present:
+            self._present[key] = futures.paths(()) - futures.paths(now)
         # Against the rate as it is, not against none: the forecast holds that one already.
-        return self._in_blood(futures.paths(()) + futures.paths(plan) - futures.paths(now))
+        return self._in_blood(self._present[key] + futures.paths(plan))
 
     def _drawn(self, draws: int, horizon_min: float) -> Futures:
         key = (draws, horizon_min)
@@ -94,7 +108,33 @@ def advise(
 ) -> Advice:
     """Advice of ``twin`` at ``t`` (µs UTC), for a meal and dose then or at ``for_time_us``."""
     source = TwinPaths(twin, t, for_time_us)
-    return choose(source, carbs_g, policy, situation(twin, t, source, for_time_us), question)
+    now = situation(twin, t, source, for_time_us)
+    if policy.basal_modulation:  # then basal beyond the usual is insulin on board, for boluses too
+        now = msgspec.structs.replace(now, iob_u=now.iob_u + extra_basal_u(twin, t))
+    if question == MODULATE:
+        now = msgspec.structs.replace(now, basal_uph=usual_basal_uph(twin, t))
+    return choose(source, carbs_g, policy, now, question)
+
+
+def usual_basal_uph(twin: Twin, t: int) -> float | None:
+    """The rate of the prescribed profile at ``t``, else the one in force."""
+    now_uph = twin.basal_uph(t)
+    if now_uph is None:
+        return None
+    profile_uph = twin.patient.profile_uph(twin.local.hour(t) * 60.0)
+    return now_uph if profile_uph is None else profile_uph
+
+
+def extra_basal_u(twin: Twin, t: int) -> float:
+    """Insulin still to act of basal beyond the usual rate, not below 0."""
+    start_us = t - round(ACTION_MIN * US_PER_MIN)
+    usual_uph = usual_basal_uph(twin, t) or 0.0
+    rates = [e for e in twin.record.between(start_us, t) if e.kind == "basal_uph"]
+    total_u = 0.0
+    for rate, end_us in zip(rates, [*(e.time_us for e in rates[1:]), t], strict=True):
+        middle_min = (t - 0.5 * (rate.time_us + end_us)) / US_PER_MIN
+        total_u += (rate.value - usual_uph) * (end_us - rate.time_us) / US_PER_H * iob_fraction(middle_min)
+    return max(total_u, 0.0)
 
 
 def situation(
