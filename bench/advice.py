@@ -25,6 +25,7 @@ from bench.advice_states import Seen, search
 from bench.advised_life import SCENARIOS, life
 from bench.bodies import Body
 from bench.closed_loop import (
+    DRAWS,
     RUN_IN_DAYS,
     TARGET_MGDL,
     Adviser,
@@ -173,6 +174,7 @@ def _policy(body: Body) -> Policy:
         correction_mgdl_per_u=body.correction,
         max_dose_u=20.0,
         max_iob_u=25.0,
+        draws=DRAWS,
     )
 
 

@@ -38,6 +38,7 @@ SUGAR_LOOK_MIN: Final = 15
 SUGAR_LOOK_BELOW_MGDL: Final = 110.0  # only then is the adviser asked whether a low is coming
 TARGET_MGDL: Final = 110.0
 LOW_SPAN_MIN: Final = 300
+DRAWS: Final = 2000  # courses of the cloud's adviser, which proposes the doses
 
 
 @dataclass

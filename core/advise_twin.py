@@ -20,7 +20,7 @@ from core.blood import blood_error
 from core.chance import MIN_DRAWS, Floats
 from core.dosing import ACTION_MIN, insulin_on_board, iob_fraction
 from core.messages import Quality, Sample
-from core.predictive import Futures
+from core.predictive import Futures, Stated
 from core.record import Entry
 from core.refusal import MISFIT_NIS
 from core.trend import TREND_SPAN_US, trend
@@ -37,14 +37,21 @@ CUSUM_SLACK: Final = 0.5  # shifts of one SD are looked for
 CUSUM_ALARM: Final = 8.0  # innovations of a 5-min sensor hang together, so above the 5 of independent ones
 MEAL_SPAN_US: Final = 2 * US_PER_H  # a bolus later than this comes after the meal has done its work
 MEAL_G: Final = 20.0  # below, it is the treatment of a low
+# Weight of the prescription against the mechanism's own idea, in logs: errors of .30 (core.therapy_facts) and .45
+# (bench/RESULTS.md, mechanism: off by up to twofold where nobody told it).
+TRUST_PRESCRIBED: Final = 0.45**2 / (0.45**2 + 0.30**2)
+MOST_SCALED: Final = 2.5
 SEED: Final = 1  # the same draws for every candidate: doses then differ by dose, not by luck
 
 
 class TwinPaths:
     """Core's ``PathSource`` over a twin: drawn futures of blood, with meal and dose at ``for_time_us``."""
 
-    def __init__(self, twin: Twin, now_us: int, for_time_us: int | None = None) -> None:
+    def __init__(
+        self, twin: Twin, now_us: int, for_time_us: int | None = None, stated: Stated | None = None
+    ) -> None:
         self._twin, self._now_us = twin, now_us
+        self._stated = stated or Stated()
         self._at_us = now_us if for_time_us is None else for_time_us
         self._lead_min = (self._at_us - now_us) / US_PER_MIN
         self._futures: dict[tuple[int, float], Futures] = {}
@@ -87,7 +94,7 @@ class TwinPaths:
         if key not in self._futures:
             until_min = self._lead_min + horizon_min
             self._futures[key] = self._twin.futures(
-                self._now_us, max(until_min, 5.0), draws, SEED, habit=False
+                self._now_us, max(until_min, 5.0), draws, SEED, self._stated
             )
         return self._futures[key]
 
@@ -107,13 +114,35 @@ def advise(
     for_time_us: int | None = None,
 ) -> Advice:
     """Advice of ``twin`` at ``t`` (µs UTC), for a meal and dose then or at ``for_time_us``."""
-    source = TwinPaths(twin, t, for_time_us)
+    source = TwinPaths(twin, t, for_time_us, stated(twin, t, policy, question))
     now = situation(twin, t, source, for_time_us)
     if policy.basal_modulation:  # then basal beyond the usual is insulin on board, for boluses too
         now = msgspec.structs.replace(now, iob_u=now.iob_u + extra_basal_u(twin, t))
     if question == MODULATE:
         now = msgspec.structs.replace(now, basal_uph=usual_basal_uph(twin, t))
     return choose(source, carbs_g, policy, now, question)
+
+
+def stated(twin: Twin, t: int, policy: Policy, question: str | None) -> Stated:
+    """What futures of ``question`` stand on.
+
+    The habit of correcting highs is in the corrected forecast, so a correction is judged without it. Where the
+    mechanism says less of a dose, or other of a meal, than the prescription, most of the difference is believed
+    (TRUST_PRESCRIBED); that a dose does less than the mechanism says never is.
+    """
+    habit = 0.0 if question == "correction" else 0.5
+    correction, ratio = policy.correction_mgdl_per_u, policy.carb_ratio_g_per_u
+    if correction is None or ratio is None:
+        return Stated(habit)
+    shown_correction, shown_ratio = twin.therapy_shown(t)
+    insulin = correction / shown_correction
+    carbs = insulin * shown_ratio / ratio
+    low, high = math.log(1.0 / MOST_SCALED), math.log(MOST_SCALED)
+
+    def believed(factor: float) -> float:
+        return math.exp(min(max(TRUST_PRESCRIBED * math.log(factor), low), high))
+
+    return Stated(habit, believed(max(insulin, 1.0)), believed(carbs))
 
 
 def usual_basal_uph(twin: Twin, t: int) -> float | None:
