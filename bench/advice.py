@@ -1,7 +1,8 @@
 """Advice in closed loop: simglucose's people, an independent ground truth, and the virtual people of firmware_sim.
 
 How much is run is said in the section; HOMETWIN_ADVICE="PEOPLE,DAYS,SEEDS,DAYS" sets it (people of each group of
-simglucose and their days; virtual people of each scenario and theirs). The issue asks for 10,7 of simglucose.
+simglucose and their days; virtual people of each scenario and theirs; a fifth number: of each group how many live
+under the slow closed loops too, our basal modulation and oref0's micro boluses). The issue asks for 10,7 of simglucose.
 HOMETWIN_ADVICE_STATES: how many random states (0: none). HOMETWIN_ADVICE_JOBS: in how many processes; the same seeds
 give the same answers in any number of them.
 """
@@ -17,26 +18,30 @@ from itertools import pairwise
 from multiprocessing import get_context
 from typing import Final, TypeVar
 
+import msgspec
 import numpy as np
 
 from bench.advice_states import Seen, search
 from bench.advised_life import SCENARIOS, life
 from bench.bodies import Body
 from bench.closed_loop import (
+    DRAWS,
     RUN_IN_DAYS,
     TARGET_MGDL,
     Adviser,
     BasalBolus,
     Calculator,
     Decider,
+    Modulating,
     Outcome,
     live,
     padova_patient,
 )
+from bench.oref0 import VERSION, Oref0, lacking
 from bench.padova import simulator
 from bench.report import Figure, Section, Table
 from core.advice_types import Policy
-from core.chance import binomial_cdf
+from core.chance import MIN_DRAWS, binomial_cdf
 
 T = TypeVar("T")
 
@@ -45,6 +50,8 @@ GROUPS: Final = ("adult", "adolescent")
 FIRST_VIRTUAL: Final = 301  # not used for any choice in the twin or the adviser
 WANTED: Final = {"adult": (92.0, 1.7), "adolescent": (82.3, 1.2)}  # TIR above, below 70 at most
 ADVICE: Final = "twin, advice"
+CLOSED: Final = "closed loop"
+LOOP_WANTED: Final = 94.7  # adults under a closed loop: oref0's micro boluses (PEERS)
 LEVEL: Final = 0.05
 JUDGED_FROM: Final = 20  # doses; that fewer pass proves nothing, so they only count when they fail
 
@@ -52,10 +59,12 @@ JUDGED_FROM: Final = 20  # doses; that fewer pass proves nothing, so they only c
 def run(quick: bool) -> Section:
     """Everything, or with ``quick`` one person of each kind for a day."""
     text = "1,1,1,1" if quick else os.environ.get("HOMETWIN_ADVICE", "10,7,4,7")
-    people, days, virtual, virtual_days = (int(part) for part in text.split(","))
+    people, days, virtual, virtual_days, loops = (int(part) for part in f"{text},0".split(",")[:5])
     states = 300 if quick else int(os.environ.get("HOMETWIN_ADVICE_STATES", "100000"))
     people_jobs = [
-        partial(_padova, group, number, days) for group in GROUPS for number in range(1, people + 1)
+        partial(_padova, group, number, days, number <= loops)
+        for group in GROUPS
+        for number in range(1, people + 1)
     ]
     padova = [outcome for outcomes in _each(people_jobs) for outcome in outcomes]
     lives = _each(
@@ -92,7 +101,13 @@ def run(quick: bool) -> Section:
         "PEERS' own figures for all ten: calculator with corrections 92.0 / 2.8 (adults), 82.3 / 2.4 (adolescents)",
         f"the adviser was asked {sum(o.asked for o in asked)} times and refused {sum(o.refused for o in asked)}: "
         + "; ".join(f"{n} × {text_}…" for text_, n in sorted(why.items(), key=lambda item: -item[1])[:4]),
-        "not run: OpenAPS oref0; basal modulation (research mode) is not built; a freer adviser was no better (docs/decisions/0008)",
+        (
+            f"OpenAPS oref0 not run: {lacking()}"
+            if lacking()
+            else f"OpenAPS oref0 {VERSION} decides with every reading, by its own code and defaults: meals by the calculator, no other boluses by hand"
+        ),
+        f"closed loops beside advice: {loops} people of each group under our basal modulation (research mode, off by"
+        f" default; {MIN_DRAWS} courses) and oref0's micro boluses; a fifth number of HOMETWIN_ADVICE sets it",
         "simulation is not clinical evidence",
     )
     return Section("advice", "dosing by the twin's advice in closed loop", tables, notes, tuple(figures))
@@ -126,13 +141,21 @@ def _states(n: int) -> list[Figure]:
     ]
 
 
-def _padova(group: str, number: int, days: int) -> list[Outcome]:
-    """One person of simglucose under every decider."""
+def _padova(group: str, number: int, days: int, loops: bool) -> list[Outcome]:
+    """One person of simglucose under every decider. ``loops``: the slow closed loops too."""
     world = simulator()
+    makes: list[Callable[[Body], Decider]] = [_basal_bolus, _calculator, _adviser]
+    if not lacking():
+        makes += [Oref0, partial(Oref0, microbolus=True)] if loops else [Oref0]
+    if loops:
+        makes.append(_modulating)
     outcomes = []
-    for make in (_basal_bolus, _calculator, _adviser):
+    for make in makes:
         body = Body(world, f"{group}#{number:03d}")
-        outcomes.append(live(world, body, make(body), days, SEED))
+        decider = make(body)
+        outcomes.append(live(world, body, decider, days, SEED))
+        if isinstance(decider, Oref0):
+            decider.close()
     return outcomes
 
 
@@ -144,15 +167,24 @@ def _calculator(body: Body) -> Decider:
     return Calculator(body.carb_ratio, body.correction)
 
 
-def _adviser(body: Body) -> Decider:
-    policy = Policy(
+def _policy(body: Body) -> Policy:
+    return Policy(
         target_mgdl=TARGET_MGDL,
         carb_ratio_g_per_u=body.carb_ratio,
         correction_mgdl_per_u=body.correction,
         max_dose_u=20.0,
         max_iob_u=25.0,
+        draws=DRAWS,
     )
-    return Adviser(padova_patient(body), policy)
+
+
+def _adviser(body: Body) -> Decider:
+    return Adviser(padova_patient(body), _policy(body))
+
+
+def _modulating(body: Body) -> Decider:
+    policy = msgspec.structs.replace(_policy(body), basal_modulation=True, draws=MIN_DRAWS)
+    return Modulating(padova_patient(body), policy)
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[tuple[str, str, list[Outcome]]]:
@@ -204,7 +236,7 @@ def _targets(outcomes: Sequence[Outcome]) -> list[Figure]:
         if decider != ADVICE:
             continue
         tir_wanted, low_wanted = WANTED[group]
-        peers = {d: r for g, d, r in _groups(outcomes) if g == group and d != ADVICE}
+        peers = {d: r for g, d, r in _groups(outcomes) if g == group and d != ADVICE and CLOSED not in d}
         best = max(peers, key=lambda d: float(np.mean([o.tir for o in peers[d]])))
         tir, low = (float(np.mean([getattr(o, name) for o in rows])) for name in ("tir", "below_70"))
         peer_tir, peer_low = (
@@ -226,6 +258,36 @@ def _targets(outcomes: Sequence[Outcome]) -> list[Figure]:
                 f"{low:.1f}",
                 f"{peer_low:.1f} ({best})",
                 low <= low_wanted,
+            )
+        )
+    return figures + _loops(outcomes)
+
+
+def _loops(outcomes: Sequence[Outcome]) -> list[Figure]:
+    """Basal modulation beside oref0, on the people who lived under all of them."""
+    figures = []
+    for group, decider, rows in _groups(outcomes):
+        if decider != Modulating.name:
+            continue
+        people = {o.person for o in rows}
+        beside = [
+            f"{np.mean([o.tir for o in same]):.1f}, <70 {np.mean([o.below_70 for o in same]):.1f} ({d})"
+            for g, d, some in _groups(outcomes)
+            if g == group
+            and CLOSED in d
+            and d != decider
+            and (same := [o for o in some if o.person in people])
+        ]
+        tir, low = float(np.mean([o.tir for o in rows])), float(np.mean([o.below_70 for o in rows]))
+        adult = group == "adult"
+        figures.append(
+            Figure(
+                f"simglucose {group}, basal modulation (closed loop, research, off by default), {len(rows)} people:"
+                " time in range, %",
+                f"≥ {LOOP_WANTED}" if adult else "–",
+                f"{tir:.1f}, <70 {low:.1f}",
+                "; ".join(beside) or "–",
+                tir >= LOOP_WANTED if adult else None,
             )
         )
     return figures

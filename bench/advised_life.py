@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from bench.closed_loop import (
+    DRAWS,
     RUN_IN_DAYS,
     SUGAR_LOOK_BELOW_MGDL,
     SUGAR_LOOK_MIN,
@@ -128,6 +129,7 @@ def life(seed: int, scenario: str, days: int, *, advised: bool) -> Outcome:
             correction_mgdl_per_u=correction,
             max_dose_u=20.0,
             max_iob_u=25.0,
+            draws=DRAWS,
         )
         decider = Adviser(Patient(timezone="UTC", weight_kg=person.weight_kg, therapy=known), policy)
     else:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from bench.bodies import Body
 from bench.padova import MEALS, PORTION, START_US, Simulator
-from core.advice_types import Advice, Policy
+from core.advice_types import MODULATE, Advice, Policy
 from core.dosing import calculator_dose, insulin_on_board
 from core.messages import Sample
 from core.patient import Patient, Therapy
@@ -38,6 +38,7 @@ SUGAR_LOOK_MIN: Final = 15
 SUGAR_LOOK_BELOW_MGDL: Final = 110.0  # only then is the adviser asked whether a low is coming
 TARGET_MGDL: Final = 110.0
 LOW_SPAN_MIN: Final = 300
+DRAWS: Final = 2000  # courses of the cloud's adviser, which proposes the doses
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Day:
 
 
 class Decider(Protocol):
-    """Whoever decides."""
+    """Whoever decides. One that is a ``Loop`` is asked with every reading too."""
 
     name: str
 
@@ -72,6 +73,15 @@ class Decider(Protocol):
     def meal(self, day: Day, counted_g: float) -> float: ...
     def between(self, day: Day, *, correct: bool) -> tuple[float, float]:
         """(insulin U, sugar g) between meals. ``correct``: whether insulin is thought of, else sugar only."""
+        ...
+
+
+@runtime_checkable
+class Loop(Protocol):
+    """Whoever changes the pump's rate by itself: a closed loop."""
+
+    def loop(self, day: Day, usual_uph: float) -> tuple[float, float]:
+        """Basal rate (U/h) until the next reading, and insulin to give at once (U)."""
         ...
 
 
@@ -148,6 +158,20 @@ class Adviser:
         elif answer.dose_u > 0:
             self.given.append(Given(day.minute, answer.p_below_70_bound, answer.p_below_54_bound))
         return answer
+
+
+class Modulating(Adviser):
+    """Research mode: the basal rate too, with every reading."""
+
+    name = "twin, advice and basal modulation (closed loop, research)"
+
+    def __init__(self, patient: Patient, policy: Policy) -> None:
+        super().__init__(patient, policy, name=self.name)
+
+    def loop(self, day: Day, usual_uph: float) -> tuple[float, float]:
+        """The usual rate when refused."""
+        answer = self.twin.advise(day.time_us, 0.0, self._policy, MODULATE)
+        return (usual_uph if answer.refused or answer.basal_uph is None else answer.basal_uph), 0.0
 
 
 @dataclass(frozen=True)
@@ -246,18 +270,26 @@ def live(world: Simulator, body: Body, decider: Decider, days: int, seed: int) -
     rescue_at = bolus_at = open_at = -10_000
     rescues = sugars = 0
     insulin_u = 0.0
+    rate_uph = body.basal_uph
     for minute in range(total * 1440):
         if minute % 1440 == 0:
             body.set_sensitivity(float(factors[minute // 1440]))
         plasma[minute] = body.plasma_mgdl
         who: Decider = run_in if minute < RUN_IN_DAYS * 1440 else decider
-        dose_u = carbs_g = 0.0
+        dose_u = carbs_g = micro_u = 0.0
         now.minute = minute
         if minute % 60 == 0:
-            decider.tell("basal_uph", minute, body.basal_uph)
+            decider.tell("basal_uph", minute, rate_uph)
         if minute % 5 == 0:
             now.cgm_mgdl = float(min(max(body.sensed_mgdl + float(next(noise)), 39.0), 400.0))
             decider.tell("cgm_mgdl", minute, now.cgm_mgdl)
+            if isinstance(who, Loop):
+                wanted_uph, micro_u = who.loop(now, body.basal_uph)
+                if wanted_uph != rate_uph:
+                    rate_uph = wanted_uph
+                    decider.tell("basal_uph", minute, rate_uph)
+                if micro_u > 0:
+                    decider.tell("bolus_u", minute, micro_u)
         if minute in meals:
             carbs_g, counted_g = meals[minute]
             if counted_g is not None:
@@ -284,5 +316,5 @@ def live(world: Simulator, body: Body, decider: Decider, days: int, seed: int) -
             now.boluses = [b for b in now.boluses if now.time_us - b[0] < 400 * US_PER_MIN]
             now.boluses.append((now.time_us, dose_u))
             decider.tell("bolus_u", minute, dose_u)
-        body.minute(body.basal_uph / 60.0 + dose_u, carbs_g)
+        body.minute(rate_uph / 60.0 + dose_u + micro_u, carbs_g)
     return judge(plasma, group, body.name, decider, rescues, sugars, insulin_u)

@@ -35,6 +35,8 @@ from core.advice_types import (
     HARD_MAX_CARBS_G,
     HARD_MAX_DOSE_U,
     HARD_MAX_IOB_U,
+    HARD_MAX_TEMP_BASAL,
+    MODULATE,
     NOT_A_DEVICE,
     QUESTIONS,
     Advice,
@@ -89,6 +91,8 @@ RESCUE_REACH_MIN: Final = 150.0  # what fast sugar is judged by
 RESCUE_STEP_G: Final = 5.0
 MAX_RESCUE_G: Final = 30.0
 BASAL_STEP: Final = 0.05  # of the present rate
+MODULATION_MIN: Final = 30.0  # how long a temporary rate runs when nobody asks again
+MODULATION_STEP: Final = 0.25  # of the present rate
 BAND_EVERY_MIN: Final = 15.0
 LADDER_RUNGS: Final = 8
 PATH_STEP_MIN: Final = 5.0
@@ -113,12 +117,16 @@ def advise(
     if not (math.isfinite(carbs_g) and 0 <= carbs_g <= HARD_MAX_CARBS_G):
         raise InputError(f"carbohydrate must lie in 0..{HARD_MAX_CARBS_G:g} g", where="carbs_g")
     question = question or ("meal" if carbs_g > 0 else "now")
-    if question not in QUESTIONS:
+    if question not in (*QUESTIONS, MODULATE):
         raise InputError("unknown question", where="question", mend="use one of " + " ".join(QUESTIONS))
-    if question in ("correction", "basal") and carbs_g > 0:
+    if question in ("correction", "basal", MODULATE) and carbs_g > 0:
         raise InputError("carbohydrate belongs to the question 'meal'", where="carbs_g")
     answer = _Answer(policy, situation, carbs_g, question)
+    if question == MODULATE and not policy.basal_modulation:
+        return answer.refuse("changing the basal rate every five minutes is a research mode, and it is off")
     why = refusal(situation)
+    if question == MODULATE and (why is None or why.may_eat):
+        return _modulate(answer, source, policy, situation, why is not None)
     if why is not None and not why.may_eat:
         return answer.refuse(why.text)
     if question == "now" or why is not None:
@@ -262,6 +270,52 @@ def _basal(answer: _Answer, source: PathSource, policy: Policy, situation: Situa
         ladder=(),
         changes=words.changes(None, None, situation),
         basal_uph=None if same else round(factor * rate, 3),
+    )
+
+
+def _modulate(answer: _Answer, source: PathSource, policy: Policy, situation: Situation, low: bool) -> Advice:
+    """Research: a temporary basal rate for half an hour, to be asked anew with every reading.
+
+    The same rule as for a dose. No rate that passes, or glucose low or falling (``low``): no insulin.
+    """
+    rate, basal = situation.basal_uph, getattr(source, "basal_paths", None)
+    if rate is None or not rate > 0 or basal is None:
+        return answer.refuse("no pump's basal rate is on record")
+    basal_source: BasalSource = basal
+    room_u = max(0.0, min(policy.max_iob_u, HARD_MAX_IOB_U) - max(0.0, situation.iob_u))
+    most = min(
+        HARD_MAX_TEMP_BASAL,
+        (policy.max_basal_uph or math.inf) / rate,
+        1.0 + room_u / (rate * MODULATION_MIN / 60.0),
+    )
+    top = 0 if low else math.floor(most / MODULATION_STEP + 1e-9)
+    held: dict[int, Floats] = {}
+
+    def course(k: int) -> Floats:
+        if k not in held:
+            held[k] = basal_source(k * MODULATION_STEP, policy.draws, policy.horizon_min, MODULATION_MIN)
+        return held[k]
+
+    safe = _largest(lambda k: _within(chance_of(course(k)), policy), top)
+    best = _least(lambda k: expected_risk(course(k)[:, ::3]), safe) if safe > 0 else 0
+    chance = chance_of(course(best))
+    if not chance.finite:
+        return answer.refuse("the simulation did not give finite glucose values")
+    factor = best * MODULATION_STEP
+    return answer.give(
+        dose_u=0.0,
+        calculator_u=0.0,
+        chance=chance,
+        reasons=(
+            f"Research mode: {factor * rate:.2f} U/h for {MODULATION_MIN:.0f} min ({100 * factor:.0f} % of the rate).",
+            *words.chance_reasons(chance, policy),
+        ),
+        why=(f"glucose is {situation.glucose_mgdl:.0f} mg/dL and the target {policy.target_mgdl:.0f} mg/dL",),
+        course=course(best),
+        without=course(min(round(1.0 / MODULATION_STEP), top)),
+        ladder=(),
+        changes=words.changes(None, None, situation),
+        basal_uph=round(factor * rate, 3),
     )
 
 

@@ -19,7 +19,10 @@ HARD_MAX_IOB_U: Final = 30.0
 HARD_MAX_CARBS_G: Final = 300.0  # a larger "meal" is a slip of the keyboard
 HARD_MAX_BASAL_CHANGE: Final = 0.5  # of the rate, in one advice
 
+HARD_MAX_TEMP_BASAL: Final = 4.0  # times the usual rate; the safety multiple of oref0 (MODELS E)
+
 QUESTIONS: Final = ("meal", "correction", "basal", "now")
+MODULATE: Final = "modulate"  # of the research mode only, so no standing policy can hold it
 NOT_A_DEVICE: Final = "Hometwin is not a medical device; a clinician is responsible for every dose."
 
 
@@ -38,7 +41,11 @@ class PathSource(Protocol):
 class BasalSource(Protocol):
     """The optional ``basal_paths`` of a source: courses under a multiple of the present basal rate."""
 
-    def __call__(self, factor: float, draws: int, horizon_min: float) -> Floats: ...
+    def __call__(
+        self, factor: float, draws: int, horizon_min: float, span_min: float | None = None
+    ) -> Floats:
+        """``span_min``: a temporary rate, ``factor`` times the usual one, for so long; None: to the end."""
+        ...
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +66,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_over_calculator: float = 1.2
     max_basal_uph: float | None = None
     max_basal_change: float = 0.2  # of the rate; the step in which clinicians change it
+    basal_modulation: bool = False  # research mode: the question "modulate" may be asked
 
     def checked(self) -> Policy:
         """Self when usable; InputError naming the field otherwise."""
@@ -220,5 +228,6 @@ def policy_of(patient: Patient, draws: int = 1000) -> Policy:
         max_dose_u=therapy.max_bolus_u or default.max_dose_u,
         max_iob_u=therapy.max_iob_u or default.max_iob_u,
         max_basal_uph=therapy.max_basal_uph or None,
+        basal_modulation=patient.research.basal_modulation,
         draws=draws,
     )

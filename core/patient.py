@@ -30,6 +30,12 @@ class Therapy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     long_acting_u_per_day: float | None = None
 
 
+class Research(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Modes for studies only, all off: nothing here is fit for care."""
+
+    basal_modulation: bool = False  # advice on the basal rate every five minutes
+
+
 class ModelChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which model, and constants of it that are known for this person (lower-case names)."""
 
@@ -47,6 +53,7 @@ class Patient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resting_heart_rate_bpm: float | None = None
     therapy: Therapy = Therapy()
     model: ModelChoice = ModelChoice()
+    research: Research = Research()
 
     def __post_init__(self) -> None:
         try:

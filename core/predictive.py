@@ -28,6 +28,9 @@ WARM_UP_WIDER: Final = 1.3  # nothing of this person is known yet
 # mmol/kg/min: -5.6 mg/dL a minute, more than glucose ever falls. Beyond, near zero glucose the step is longer than the
 # stiffness allows: such a draw ran away over the pole of the saturation at -1 mmol/L, with everybody's spread.
 LEAST_DISTURBANCE: Final = -0.05
+# Of the band's width, when nothing but a plan happens: the band was learned over all that people do next, meals, doses
+# and sugar. From the errors of futures on bodies that lived just such a course (docs/decisions/0008).
+NOTHING_ELSE: Final = 0.8
 GROWTH_LIMIT: Final = 1.6  # of the 6-h band at longer reach: glucose stays within its own spread
 
 _ANCHORS: Final = np.array([0.0, *corr.HORIZONS_MIN])
@@ -132,21 +135,32 @@ def draw_paths(track: Track, until_min: float, plan: Plan, draws: int, seed: tup
     return Futures(track, until_min, draws, seed).paths(plan)
 
 
+class Stated(NamedTuple):
+    """What advice asks of futures: courses in which a plan happens and nothing else.
+
+    ``habit``: share of the corrected forecast in their mean, the rest is the mechanism's alone. The learned correction
+    expects the usual meals and doses at the usual times, and a plan that names them counts them twice; without it the
+    mechanism drifts in people whom it fits badly. ``insulin``, ``carbs``: factors on what doses and meals do.
+    """
+
+    habit: float = 0.5
+    insulin: float = 1.0
+    carbs: float = 1.0
+
+
 class Futures:
     """Drawn futures of one moment, to be asked with many plans: the same draws serve all of them.
 
     The futures without a plan have the calibrated mean and width at every step; a plan adds to each its own
-    mechanistic effect, under that draw's parameters. ``habit`` False: their mean lies halfway between that
-    and the mechanism's alone. The learned correction expects the usual meals and doses at the usual times, and a
-    plan that names them counts them twice; without it the mechanism drifts in people whom it fits badly. On
-    virtual people at meals (RMSE at 1, 2, 3, 4, 5 h): corrected 39 48 43 44 36, mechanism 39 40 41 45 41,
-    halfway 38 43 39 42 35 mg/dL.
+    mechanistic effect, under that draw's parameters. ``stated``: nothing but the plan happens.
     """
 
     def __init__(
-        self, track: Track, until_min: float, draws: int, seed: tuple[int, int], habit: bool = True
+        self, track: Track, until_min: float, draws: int, seed: tuple[int, int], stated: Stated | None = None
     ) -> None:
         self._track, self._draws, self._seed = track, draws, seed
+        self._stated = stated
+        self._fed: dict[tuple[tuple[int, str, float], ...], Array] = {}
         times: Array = STEP_MIN * np.arange(1.0, max(1, math.ceil(until_min / STEP_MIN)) + 1.0)
         self._free = self._run(times.size, ())
         centre = outlook(track, times, ())
@@ -154,16 +168,27 @@ class Futures:
         deviation = (self._free - self._free.mean(axis=0)) / spread
         scale = np.where(deviation < 0.0, centre.low, centre.high) / Z90
         middle = centre.mean
-        if not habit:
-            middle = 0.5 * (middle + _at(base_path(track, until_min, ()), times))
+        if stated is not None:
+            mechanism = _at(base_path(track, until_min, ()), times)
+            middle = stated.habit * middle + (1.0 - stated.habit) * mechanism
+            scale = NOTHING_ELSE * scale
         self._base: Array = middle + deviation * scale
 
     def paths(self, plan: Plan) -> Array:
         """float64[draws, n_steps] mg/dL."""
         if not plan:
             return self._base.copy()
-        paths: Array = self._base + (self._run(self._base.shape[1], plan) - self._free)
-        return paths
+        n_out = self._base.shape[1]
+        if self._stated is None:
+            return np.asarray(self._base + (self._run(n_out, plan) - self._free))
+        meals = tuple(act for act in plan if act[1] == "carbs_g")
+        if meals not in self._fed:  # a search asks for many doses with one meal
+            self._fed[meals] = self._run(n_out, meals) if meals else self._free
+        fed = self._fed[meals]
+        effect = self._stated.carbs * (fed - self._free)
+        if len(meals) < len(plan):
+            effect = effect + self._stated.insulin * (self._run(n_out, plan) - fed)
+        return np.asarray(self._base + effect)
 
     def _run(self, n_out: int, plan: Plan) -> Array:
         return _simulate(self._track, n_out, plan, self._draws, np.random.default_rng(self._seed))

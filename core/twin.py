@@ -33,12 +33,14 @@ from core.patient import LocalTime, Patient
 from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN, Z90, Futures, Outlook, draw_paths, outlook
 from core.record import RANK, Record
 from core.sensor_clock import ClockOffset, Clocks
+from core.therapy_facts import probe
 from core.track import Track
 from core.units import US_PER_DAY, US_PER_H, US_PER_S, check_value
 
 if TYPE_CHECKING:
     from core.causal.change import Do
     from core.causal.counterfactual import Counterfactual
+    from core.predictive import Stated
 
 Event = Sample
 __all__ = ["Advice", "Event", "ForecastResult", "Innovation", "Patient", "Policy", "Smoothed", "Twin"]
@@ -233,9 +235,17 @@ class Twin:
 
         return advise(self, t, carbs_g, policy, question)
 
-    def futures(self, t: int, until_min: float, draws: int, seed: int = 0, habit: bool = True) -> Futures:
+    def futures(
+        self, t: int, until_min: float, draws: int, seed: int = 0, stated: Stated | None = None
+    ) -> Futures:
         """Drawn futures from ``t`` on, for many plans of (time µs, kind, value) in time order (predictive.Futures)."""
-        return Futures(self._at(t), until_min, draws, (self.seed, seed), habit)
+        return Futures(self._at(t), until_min, draws, (self.seed, seed), stated)
+
+    def therapy_shown(self, t: int) -> tuple[float, float]:
+        """(correction factor mg/dL per U, carbohydrate ratio g per U) by the mechanism alone at ``t``."""
+        track = self._at(t)
+        fall, rise = probe(track.nominal.consts, track.mean[: self.model.N_THETA])
+        return max(float(fall.max()), 1.0), float(fall.sum()) / max(float(rise.sum()), 1e-3)
 
     def innovations(self, start_us: int, end_us: int) -> list[Innovation]:
         """How each CGM reading in (start, end] differed from what the filter expected of it; pressed ones are left out."""

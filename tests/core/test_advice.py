@@ -346,9 +346,12 @@ def test_it_says_when_doing_nothing_is_best() -> None:
 class Pump(FakePerson):
     """Basal above what holds glucose lowers it, and below raises it."""
 
-    def basal_paths(self, factor: float, draws: int, horizon_min: float) -> np.ndarray:
+    def basal_paths(
+        self, factor: float, draws: int, horizon_min: float, span_min: float | None = None
+    ) -> np.ndarray:
         t = np.linspace(0.0, 1.0, int(horizon_min) // 5)[None, :]
-        return self.paths(0.0, 0.0, draws, horizon_min) - 150.0 * (factor - 1.0) * t
+        share = 1.0 if span_min is None else span_min / horizon_min
+        return self.paths(0.0, 0.0, draws, horizon_min) - 150.0 * share * (factor - 1.0) * t
 
 
 def test_the_basal_rate_moves_within_what_the_clinician_allows() -> None:
@@ -372,6 +375,28 @@ def test_what_is_told_is_worth_telling() -> None:
     refused = refusal(old)
     assert refused is not None
     assert "788 days old" in refused.text
+
+
+def test_five_minute_modulation_is_off_unless_the_policy_says_so_and_keeps_the_same_limits() -> None:
+    now = situation(glucose_mgdl=220.0, basal_uph=1.0)
+    off = advise(Pump(220.0), 0.0, POLICY, now, "modulate")
+    assert "research mode" in (off.refused or "")
+    assert off.basal_uph is None
+    on = msgspec.structs.replace(POLICY, basal_modulation=True)
+    high = advise(Pump(220.0), 0.0, on, now, "modulate")
+    assert high.basal_uph == pytest.approx(4.0)  # the hard limit
+    assert high.p_below_70_bound <= 0.05
+    capped = msgspec.structs.replace(on, max_basal_uph=1.6)
+    assert advise(Pump(220.0), 0.0, capped, now, "modulate").basal_uph == pytest.approx(1.5)  # whole steps
+    full = msgspec.structs.replace(now, iob_u=on.max_iob_u)
+    assert advise(Pump(220.0), 0.0, on, full, "modulate").basal_uph == pytest.approx(1.0)  # nothing extra
+    low = advise(Pump(65.0), 0.0, on, situation(glucose_mgdl=65.0, basal_uph=1.0), "modulate")
+    assert low.basal_uph == 0.0
+    falling = msgspec.structs.replace(now, trend_mgdl_per_min=-3.0)
+    assert advise(Pump(220.0), 0.0, on, falling, "modulate").basal_uph == 0.0
+    stale = advise(Pump(220.0), 0.0, on, msgspec.structs.replace(now, flagged=True), "modulate")
+    assert stale.refused
+    assert stale.basal_uph is None
 
 
 def test_a_question_that_makes_no_sense_is_an_input_error() -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from core.advice_types import policy_of
-from core.advise_twin import CUSUM_ALARM, TwinPaths, advise, change_words, situation
+from core.advise_twin import CUSUM_ALARM, TRUST_PRESCRIBED, TwinPaths, advise, change_words, situation, stated
 from core.errors import InputError
 from core.messages import Quality, Sample
 from core.patient import Patient, Therapy
+from core.predictive import NOTHING_ELSE, Stated, base_path
 from core.twin import Advice, Policy, Twin
 from firmware_sim.person import VirtualPerson
 from tests.core.people import MIN_US, START_US
@@ -54,6 +55,47 @@ def test_every_candidate_meets_the_same_draws_and_acts_by_the_mechanism(twin: Tw
     assert source.paths(0.0, 2.0, 300, 300.0)[:, -1].mean() < base[:, -1].mean() - 10
     assert np.all(source.basal_paths(0.5, 300, 300.0)[:, -1] >= base[:, -1])
     np.testing.assert_allclose(source.basal_paths(1.0, 300, 300.0), base)
+
+
+def test_a_stated_course_is_narrower_rests_on_the_mechanism_and_scales_dose_and_meal_apart(
+    twin: Twin,
+) -> None:
+    t = at(16 * 60)
+    free = twin.futures(t, 300.0, 400, 1)
+    plain, scaled = (twin.futures(t, 300.0, 400, 1, Stated(0.0, *f)) for f in ((1.0, 1.0), (1.5, 0.8)))
+    nothing = plain.paths(())
+    np.testing.assert_allclose(nothing.std(axis=0), NOTHING_ELSE * free.paths(()).std(axis=0), rtol=1e-9)
+    mechanism = base_path(twin.track_at(t), 300.0, ())[1:]
+    assert np.abs(np.median(nothing, axis=0) - mechanism).max() < 15  # the two sides differ in width
+    dose, meal = [(t, "bolus_u", 2.0)], [(t, "carbs_g", 40.0)]
+    fall, rise = plain.paths(dose) - nothing, plain.paths(meal) - nothing
+    np.testing.assert_allclose(scaled.paths(dose) - nothing, 1.5 * fall, atol=1e-9)
+    np.testing.assert_allclose(scaled.paths(meal) - nothing, 0.8 * rise, atol=1e-9)
+    both = plain.paths([*dose, *meal]) - nothing
+    np.testing.assert_allclose(
+        scaled.paths([*dose, *meal]) - nothing, 0.8 * rise + 1.5 * (both - rise), atol=1e-9
+    )
+
+
+def test_a_dose_is_held_for_stronger_when_the_prescription_says_so_and_never_for_weaker(twin: Twin) -> None:
+    t = at(16 * 60)
+    shown, ratio = twin.therapy_shown(t)
+    agreed, strong, weak, absurd = (
+        stated(
+            twin,
+            t,
+            msgspec.structs.replace(POLICY, correction_mgdl_per_u=f * shown, carb_ratio_g_per_u=f * ratio),
+            "meal",
+        )
+        for f in (1.0, 2.0, 0.5, 100.0)
+    )
+    assert agreed == pytest.approx(Stated(0.5, 1.0, 1.0))
+    assert strong.insulin == pytest.approx(2.0**TRUST_PRESCRIBED)
+    assert weak.insulin == 1.0
+    assert strong.carbs == pytest.approx(1.0)  # a meal's rise: correction factor over ratio
+    assert absurd.insulin == pytest.approx(2.5)
+    assert stated(twin, t, POLICY, "correction").habit == 0.0  # the habit of correcting is no reason to wait
+    assert stated(twin, t, Policy(), "meal") == Stated(0.5)
 
 
 @pytest.mark.parametrize("minute", MOMENTS)
