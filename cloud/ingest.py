@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -256,9 +256,12 @@ def _watch_store(
     """Tell when a hub's store is not the one of before: no hub can see that all its files were put back as they were."""
     old = session.scalar(select(HubRow.status).where(HubRow.hub_id == hub_id))
     try:
-        before = decode(old, HubStatus).counters.get(GENERATION, 0) if old else 0
+        known = decode(old, HubStatus) if old else None
     except DecodeError:
         return  # of another version
+    if known is not None and known.person and status.person and known.person != status.person:
+        session.execute(delete(CorrectionRow).where(CorrectionRow.hub_id == hub_id))  # it was somebody else's
+    before = known.counters.get(GENERATION, 0) if known is not None else 0
     now = status.counters.get(GENERATION, before)
     if now < before:
         counters["store.older"] += 1
@@ -353,7 +356,9 @@ def _add_alarm(
 def _add_contribution(
     session: Session, hub_id: str, body: Contribution, data: bytes, counters: Counter[str]
 ) -> list[Aside]:
-    if body.correction:
+    if body.noise_sd > 0:  # who asks for privacy takes back what was said before
+        session.execute(delete(CorrectionRow).where(CorrectionRow.hub_id == hub_id))
+    elif body.correction:
         _keep_correction(session, hub_id, body)
         data = encode(msgspec.structs.replace(body, correction=b""))  # 3 kB of which only the newest counts
     key = {"hub_id": hub_id, "time_us": body.time_us, "model": body.model}
@@ -366,12 +371,9 @@ def _add_contribution(
 
 
 def _keep_correction(session: Session, hub_id: str, body: Contribution) -> None:
-    known = session.get(CorrectionRow, hub_id)
-    if known is None:
-        session.add(CorrectionRow(hub_id=hub_id, time_us=body.time_us, body=body.correction))
-    elif known.time_us < body.time_us:
-        known.time_us, known.body = body.time_us, body.correction
-    session.flush()
+    """In place of the one before, by arrival: a hub's messages come in order, its clock may not."""
+    row = {"hub_id": hub_id, "time_us": body.time_us, "body": body.correction}
+    _upsert(session, CorrectionRow, row, ("hub_id",), ("time_us", "body"))
 
 
 def _conflict(what: str, hub_id: str, data: bytes, counters: Counter[str]) -> list[Aside]:

@@ -297,8 +297,6 @@ def prior_for(
         mine = people_of([read_contribution(own.contribution)], [own.stratum], anchor)
         without, people = hierarchy.sums_of(mine, result.point), people - 1
     mean, covariance = hierarchy.predictive(result, anchor, own.stratum, without)
-    # Whoever is among them has a correction of its own: its part need not be taken out again.
-    begun = b"" if hub_id in basis.corrected else basis.correction
     updated = f"; updated from {people} other hubs" if people else "; no other hub yet"
     prior = Prior(
         version=version,
@@ -310,9 +308,13 @@ def prior_for(
         provenance=PUBLISHED
         + updated
         + (f" ({basis.provenance})" if people else "")
-        + (f"; the forecasts' correction begins as {len(basis.corrected)} hubs' ended" if begun else ""),
+        + (
+            f"; the forecasts' correction begins as {len(basis.corrected)} hubs' ended"
+            if basis.correction
+            else ""
+        ),
         expires_us=now_us + LIFETIME_US,
-        correction=begun,
+        correction=basis.correction,  # also to those who are in it: one of ten, and it counts the less the more they know
     )
     return prior, basis.refused
 
@@ -321,7 +323,9 @@ def worth_sending(new: Prior, old: Prior | None, now_us: int) -> bool:
     """True when ``new`` says something else than ``old``, or when ``old`` has lived most of its life."""
     if old is None or (old.model, old.names, old.stratum) != (new.model, new.names, new.stratum):
         return True
-    if old.expires_us - now_us < LIFETIME_US // 4 or (new.correction and not old.correction):
+    mark = slice(correction_pool.MARK_BYTES)
+    begins_elsewhere = bool(new.correction) and new.correction[mark] != old.correction[mark]
+    if old.expires_us - now_us < LIFETIME_US // 4 or begins_elsewhere:
         return True
     for i in range(len(new.names)):
         diagonal = i * (i + 1) // 2 + i

@@ -5,9 +5,11 @@ what it has learned. It is linear: had it begun at W₀ + S, it would stand P C�
 start can be given, or changed, at any time, and counts the less the more the person has said; and what a person's own data
 moved, whatever the start was, is V = W − W₀ − P C₀⁻¹ S. That is what a hub tells: the start never counts twice.
 The widths of the bands go the same way, in logarithms, where what is left of the start is 1/(1 + seen/SEEN_HALF).
+Forgetting widens P without moving W, so after months this takes a little too much of the start out.
 
-Pooled is the median over people, weight by weight, drawn to the shipped value as by one more person who moved
-nothing. Half of all hubs would have to lie to move it far.
+Pooled is the mean of the middle half of people, weight by weight, drawn to the shipped value as by one more person who
+moved nothing. A quarter of all hubs can lie and move it no further than honest ones are apart; and no weight that is sent
+out is one person's (a median's would be).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ Array = NDArray[np.float64]
 CELLS: Final = H * N_BIN
 SEEN_HALF: Final = 100.0  # targets; the rate at which a band follows is halved by then (core.correction)
 MIN_NOTES: Final = 480  # five days of quarter hours: before, it is mostly the start that speaks
-MIN_PEOPLE: Final = 5  # fewer are no population, and each could be read from the median
+MIN_PEOPLE: Final = 10  # fewer are no population, and their mean says too much of each
 MAX_WEIGHT: Final = 150.0  # mg/dL; a correction is never larger (core.correction.correct)
 MAX_LN: Final = 2.0  # of a band's width: seven times
 MARK_BYTES: Final = 8
@@ -74,6 +76,14 @@ def notes(learn: Array) -> int:
     return int(learn[AT_SEEN : AT_SEEN + N_BIN].sum())
 
 
+def told(learn: Array, population: Population, start: Start | None) -> bytes:
+    """What a hub says of its correction: ``own`` as bytes; empty while there is too little to say, or when it is no number."""
+    if notes(learn) < MIN_NOTES:
+        return b""
+    mine = own(learn, population, start)
+    return mine.to_bytes(population) if all(np.all(np.isfinite(part)) for part in mine) else b""
+
+
 def own(learn: Array, population: Population, start: Start | None) -> Start:
     """What the person's own data moved, whatever ``start`` the correction ``learn`` was given."""
     weights = learn[AT_W:AT_LOW].reshape(K, H) - population.weights
@@ -103,13 +113,23 @@ def pooled(people: Sequence[Start]) -> Start | None:
     """The start that these people's data (``own``) give to another; None when they are too few."""
     if len(people) < MIN_PEOPLE:
         return None
-    share = len(people) / (len(people) + 1)
-    return Start(*(share * np.median(np.stack(parts), axis=0) for parts in zip(*people, strict=True)))
+    cut, share = len(people) // 4, len(people) / (len(people) + 1)
+
+    def middle(parts: Sequence[Array]) -> Array:
+        return np.asarray(share * np.sort(np.stack(parts), axis=0)[cut : len(parts) - cut].mean(axis=0))
+
+    return Start(*(middle(parts) for parts in zip(*people, strict=True)))
 
 
 def _pull(learn: Array, population: Population, start: Array) -> Array:
-    """P C₀⁻¹ S. Forgetting may have let P grow beyond C₀ in some directions; there the start is all that counts."""
-    return learn[AT_P:AT_W].reshape(K, K) @ np.linalg.solve(population.cov, start)
+    """P C₀⁻¹ S. Where forgetting has let P grow beyond C₀, no more than all of the start is left."""
+    root = np.linalg.cholesky(population.cov)
+    inner = np.linalg.solve(root, learn[AT_P:AT_W].reshape(K, K))
+    share, axes = np.linalg.eigh(np.linalg.solve(root, inner.T))
+    axes = root @ axes
+    return np.asarray(
+        axes @ (np.clip(share, 0.0, 1.0)[:, None] * np.linalg.lstsq(axes, start, rcond=None)[0])
+    )
 
 
 def _left(learn: Array) -> Array:

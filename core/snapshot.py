@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from core.correction import SIZE as LEARN_SIZE
-from core.correction_pool import read
+from core.correction_pool import mark_of, read
 from core.errors import DecodeError, HometwinError
 from core.guidance import Guidance
 from core.messages import Prior
@@ -86,6 +86,9 @@ class _Snapshot(msgspec.Struct, frozen=True):
     guidance: tuple[Guidance, ...] = ()
     changing: str = ""
     starts: tuple[bytes, ...] = ()  # of corrections (core.correction_pool)
+    correction: bytes = (
+        b""  # mark of the shipped prior that the learned weights began at; empty: before there was one
+    )
 
 
 _KINDS: Final = tuple(RANK)
@@ -169,6 +172,7 @@ def dump(twin: Twin) -> bytes:
         guidance=tuple(twin._guidance),
         changing=twin.changing,
         starts=tuple(starts),
+        correction=mark_of(twin.population),
     )
     packed = zlib.compress(_encoder.encode(body), 1)
     return MAGIC + hashlib.blake2b(packed, digest_size=32).digest() + packed
@@ -204,6 +208,8 @@ def _build(body: _Snapshot, make: type[Twin]) -> Twin:
     twin = make(body.patient, body.model, body.prior, body.seed)
     if body.kernel != twin.model.NAME:
         raise DecodeError("snapshot of another model version", where="snapshot")
+    if body.correction and body.correction != mark_of(twin.population):
+        raise DecodeError("snapshot of another shipped correction", where="snapshot")
     twin.tuning = Tuning(*body.tuning)
     n_linear, n_const = twin.model.N_LINEAR, twin.model.N_CONST
     nominals = []

@@ -362,11 +362,7 @@ class Twin:
             names=self.model.NAMES[:k],
             delta_precision=tuple(delta[np.tril_indices(k)].tolist()),
             delta_information=tuple(information.tolist()),
-            correction=correction_pool.own(track.learn, self.population, track.start).to_bytes(
-                self.population
-            )
-            if correction_pool.notes(track.learn) >= correction_pool.MIN_NOTES
-            else b"",
+            correction=correction_pool.told(track.learn, self.population, track.start),
         )
 
     def set_prior(self, prior: Prior) -> None:
@@ -534,6 +530,8 @@ class Twin:
         track = self._new_track(nominal, self._start_us)
         if self._track is not None:
             track.inherit(self._track)
+            if track.start is None and self._track.start is not None:  # a later prior need not say it again
+                track.begin(self._track.start)
         for entry in past:
             self._guide(track, entry.time_us)
             track.apply(entry)

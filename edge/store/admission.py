@@ -21,7 +21,7 @@ _OF_ITSELF: Final = "a sample cannot amend itself"
 @lru_cache(maxsize=64)  # most samples come from few sources
 def checked_name(name: str, what: str) -> bytes:
     """The name's bytes; InputError when there are none or too many."""
-    encoded = name.encode(errors="replace")
+    encoded = name.encode(errors="replace") if isinstance(name, str) else b""
     if not 0 < len(encoded) <= _MAX_NAME_BYTES or encoded.decode() != name:
         raise InputError(f"name of a {what} must be text of 1..{_MAX_NAME_BYTES} bytes", where="store")
     return encoded
@@ -43,7 +43,7 @@ def normal(samples: Sequence[Sample], received_us: int, steady_us: int) -> list[
     if min(numbers) < -_INT64 or max(numbers) >= _INT64 or min(qualities) < 0 or max(qualities) >= 1 << 31:
         raise InputError(_TOO_LONG, where="store.append")
     for name in {*sources, *kinds, *(amends[0] for _, _, amends in targets)}:
-        checked_name(str(name), "source or kind")
+        checked_name(name, "source or kind")
     if any(amends == (source, seq) for source, seq, amends in targets):
         raise InputError(_OF_ITSELF, where="store.append")
     values = _all_of(float, [s.value for s in samples])

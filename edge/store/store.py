@@ -56,6 +56,7 @@ _KEPT_SEGMENTS: Final = 2
 # a lost message can have held.
 BATCH_SAMPLES: Final = 200
 US_PER_MS: Final = 1000
+Write = Callable[[Head], None]
 _INSERT: Final = {t: f"INSERT INTO {t.name.lower()} VALUES (?, ?)" for t in Table}  # noqa: S608 - constants
 
 
@@ -91,10 +92,14 @@ class Store:
         if not index.tail:
             index.tail_first_row = self._head.last_row + 1
         self._files = FileWatch(path)
-        self.save_key_copy()
-        self.keys = StoreKeys(self)
-        self.thinner = Thinner(self)
-        self._refill = Refill.of(self.get_blob(refill.BLOB))
+        try:
+            self.save_key_copy()
+            self.keys = StoreKeys(self)
+            self.thinner = Thinner(self)
+            self._refill = Refill.of(self.get_blob(refill.BLOB))
+        except BaseException:
+            self._files.close()
+            raise
 
     @classmethod
     def open(cls, path: Path | str, key: Secret, *, hub_id: str, clock: Clock) -> Store:
@@ -499,10 +504,7 @@ class Store:
             execute(insert, record)
 
     def _change(
-        self,
-        write: Callable[[Head], None],
-        remember: Callable[[], None] = lambda: None,
-        sealer: Sealer | None = None,
+        self, write: Write, remember: Callable[[], None] = lambda: None, sealer: Sealer | None = None
     ) -> None:
         """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory.
 
@@ -525,9 +527,7 @@ class Store:
                 return False
             return not busy
 
-    def _commit(
-        self, write: Callable[[Head], None], remember: Callable[[], None], sealer: Sealer | None
-    ) -> None:
+    def _commit(self, write: Write, remember: Callable[[], None], sealer: Sealer | None) -> None:
         """What ``_change`` does, once.
 
         StoreError when the files are not where they were: a commit to a file without a name is on no disk

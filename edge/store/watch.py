@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +21,15 @@ from edge.store.database import PAGE_BYTES
 
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE, _DELETE_SELF, _MOVE_SELF = (0x40 << bit for bit in range(6))
 _NAMES_CHANGE: Final = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
+_IGNORED: Final = 0x8000
 _EVENTS_BYTES: Final = 1 << 16
 # The kernel does not tell when a folder further up is moved, or another file system mounted over it.
 _TRUSTED_NS: Final = 1_000_000_000
 
 
 class FileWatch:
-    """Both files of an open store, as they were when it was opened."""
+    """Both files of an open store, as they were when it was opened. Not to be shared with a forked child, which would
+    take the kernel's news from the parent."""
 
     def __init__(self, path: Path) -> None:
         """Remembers the files at ``path`` as they are now."""
@@ -69,7 +73,21 @@ class FileWatch:
 
     def _forget_events(self, events: int) -> None:
         while self._poll.poll(0):
-            os.read(events, _EVENTS_BYTES)
+            told = os.read(events, _EVENTS_BYTES)
+            if any(mask & _IGNORED for mask in _masks(told)):  # the folder went away, and the watch with it
+                self._poll.unregister(events)
+                os.close(events)
+                self._events = None
+                return
+
+
+def _masks(told: bytes) -> Iterator[int]:
+    """Of each event: struct inotify_event is a descriptor, a mask, a cookie, the length of a name, and the name."""
+    at = 0
+    while at + 16 <= len(told):
+        _, mask, _, length = struct.unpack_from("=iIII", told, at)
+        yield mask
+        at += 16 + length
 
 
 def _identity(name: str) -> tuple[int, int] | None:

@@ -193,7 +193,7 @@ def test_of_a_hubs_corrections_the_newest_stays_and_a_contribution_is_kept_witho
     body = Contribution(T0_US + 5, "glucose/1", 1, ("si",), (1.0,), (2.0,), correction=moved(1.0))
     later = replace(body, time_us=T0_US + 9, correction=moved(2.0))
     earlier = replace(body, time_us=T0_US + 7, correction=moved(3.0))
-    for number, each in enumerate((body, later, earlier, body), start=1):
+    for number, each in enumerate((body, earlier, body, later), start=1):
         assert take(received(number, each, after=number - 1)) == [TAKEN]
     assert count(db, ContributionRow) == 3
     assert take.counters["contributions.conflict"] == 0
@@ -201,6 +201,27 @@ def test_of_a_hubs_corrections_the_newest_stays_and_a_contribution_is_kept_witho
         assert queries.corrections(session) == {"hub-1": moved(2.0)}
         for row in session.scalars(select(ContributionRow)):
             assert decode(row.body, Contribution).correction == b""
+    back = replace(body, time_us=T0_US + 8, correction=moved(4.0))  # its clock was ahead
+    assert take(received(5, back, after=4)) == [TAKEN]
+    with db.read() as session:
+        assert queries.corrections(session) == {"hub-1": moved(4.0)}
+    take(received(6, replace(body, time_us=T0_US + 11, correction=b"", noise_sd=8.0), after=5))
+    with db.read() as session:
+        assert queries.corrections(session) == {}  # privacy was asked for
+
+
+def test_what_was_learned_of_somebody_else_is_dropped(db: Database, take: Taker) -> None:
+    body = Contribution(T0_US + 5, "glucose/1", 1, ("si",), (1.0,), (2.0,), correction=moved(1.0))
+    said = [
+        HubStatus(T0_US + n, "1", True, {}, {}, 0, person) for n, person in enumerate(("anna", "anna", "ben"))
+    ]
+    for number, each in enumerate((said[0], body, said[1]), start=1):
+        assert take(received(number, each, after=number - 1)) == [TAKEN]
+    with db.read() as session:
+        assert queries.corrections(session)
+    take(received(4, said[2], after=3))
+    with db.read() as session:
+        assert queries.corrections(session) == {}
 
 
 def test_a_contribution_with_a_correction_that_is_none_is_set_aside(db: Database, take: Taker) -> None:

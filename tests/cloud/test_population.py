@@ -169,24 +169,28 @@ def test_a_prior_is_sent_again_only_when_it_says_something_new_or_grows_old() ->
     assert worth_sending(same, old, NOW_US + int(0.8 * LIFETIME_US))
 
 
-def test_a_newcomer_begins_where_peoples_corrections_end_and_they_themselves_do_not() -> None:
-    given = {f"h{i}": moved(float(i)) for i in range(6)}
+def test_a_correction_begins_where_peoples_corrections_end() -> None:
+    given = {f"h{i}": moved(float(i)) for i in range(10)}
     of_others = {"strange": b"\x00" * len(moved(0.0)), "broken": b"short"}
     fitted = refit({}, {}, NOW_US, corrections={**given, **of_others})
     assert fitted.corrected == tuple(given)
     new, _ = prior_for("new", ADULT, fitted, NOW_US, 2)
     begun = read(new.correction, POPULATION)
     assert begun is not None
-    assert begun.weights == pytest.approx(2.5 * 6 / 7)  # the median, as with one more who moved nothing
-    assert "6 hubs" in new.provenance
+    assert begun.weights == pytest.approx(
+        4.5 * 10 / 11
+    )  # the middle half, as with one more who moved nothing
+    assert "10 hubs" in new.provenance
     known, _ = prior_for("h3", ADULT, fitted, NOW_US, 2)
-    assert known.correction == b""
+    assert known.correction == new.correction  # after a new start of its twin it begins there too
     assert decode(encode(new), Prior) == new
     before, _ = prior_for("new", ADULT, refit({}, {}, NOW_US), NOW_US, 1)
     assert worth_sending(new, before, NOW_US)
     assert not worth_sending(msgspec.structs.replace(new, version=3), new, NOW_US)
+    of_before = msgspec.structs.replace(new, correction=b"anotherm" + new.correction[8:])
+    assert worth_sending(new, of_before, NOW_US)
 
 
-def test_fewer_than_five_corrections_are_no_population() -> None:
-    fitted = refit({}, {}, NOW_US, corrections={f"h{i}": moved(9.0) for i in range(4)})
+def test_fewer_than_ten_corrections_are_no_population() -> None:
+    fitted = refit({}, {}, NOW_US, corrections={f"h{i}": moved(9.0) for i in range(9)})
     assert (fitted.correction, fitted.corrected) == (b"", ())

@@ -17,7 +17,7 @@ from core.correction_prior import POPULATION
 from core.errors import DecodeError
 from core.messages import Prior, Sample
 from core.twin import Patient, Twin
-from tests.core.people import MIN_US, START_US, Life, live
+from tests.core.people import DAY_US, MIN_US, START_US, Life, live
 from tests.core.test_correction import note, small_population
 
 AHEAD_MIN = (30.0, 60.0, 120.0)
@@ -97,16 +97,41 @@ def test_a_start_for_somebody_unseen_is_taken_whole_and_fades_with_what_is_seen(
     )
 
 
-def test_the_pool_is_a_median_that_two_of_five_cannot_move_far() -> None:
-    honest = [some(10 + n) for n in range(3)]
-    absurd = [some(20, 100.0), some(21, 100.0)]
-    assert pool.pooled(honest + absurd[:1]) is None  # four are no population
+def test_the_pool_is_of_the_middle_half_that_three_of_twelve_cannot_move_far() -> None:
+    honest = [some(10 + n) for n in range(9)]
+    absurd = [some(20 + n, 100.0) for n in range(3)]
+    assert pool.pooled(honest) is None  # nine are no population
     found = pool.pooled(honest + absurd)
     assert found is not None
-    assert np.max(np.abs(found.weights)) <= max(np.max(np.abs(one.weights)) for one in honest)
-    same = pool.pooled([some(30)] * 9)
+    stack = np.stack([one.weights for one in honest])
+    assert np.all(found.weights <= stack.max(axis=0) * 12 / 13 + 1e-12)
+    assert np.all(found.weights >= stack.min(axis=0) * 12 / 13 - 1e-12)
+    same = pool.pooled([some(30)] * 19)
     assert same is not None
-    np.testing.assert_allclose(same.weights, 0.9 * some(30).weights)
+    np.testing.assert_allclose(same.weights, 0.95 * some(30).weights)
+
+
+def test_no_weight_that_is_sent_out_is_one_persons() -> None:
+    people = [some(60 + n) for n in range(11)]
+    found = pool.pooled(people)
+    assert found is not None
+    for one in people:
+        assert np.min(np.abs(found.weights * 12 / 11 - one.weights)) > 1e-9
+
+
+def test_weights_that_are_no_numbers_are_not_told() -> None:
+    learn = corr.fresh(POPULATION)
+    learn[corr.AT_SEEN] = pool.MIN_NOTES
+    assert len(pool.told(learn, POPULATION, None)) == pool.SIZE_BYTES
+    learn[corr.AT_W + 3] = np.nan
+    assert pool.told(learn, POPULATION, None) == b""
+
+
+def test_no_more_than_all_of_a_start_is_taken_out_whatever_forgetting_did() -> None:
+    learn = corr.fresh(POPULATION)
+    pool.begin(learn, POPULATION, None, some(70))
+    learn[corr.AT_P : corr.AT_W] *= 3.0
+    np.testing.assert_allclose(pool.own(learn, POPULATION, some(70)).weights, 0.0, atol=1e-9)
 
 
 def test_bytes_come_back_and_those_of_another_shipped_prior_are_not_used() -> None:
@@ -198,6 +223,10 @@ def test_a_start_that_comes_later_survives_rewind_and_bytes(life: Life) -> None:
     # A later prior that says nothing of the correction takes nothing away.
     quiet = msgspec.structs.replace(prior_with(some(60)), version=4, correction=b"")
     twin.set_prior(quiet)
+    twin.observe(
+        [Sample(START_US + 8 * DAY_US, "cgm_mgdl", 130.0, "cgm", 10**9 - 1)]
+    )  # the calibration of day 7
+    end = START_US + 8 * DAY_US
     twin.observe([Sample(end + 5 * MIN_US, "cgm_mgdl", 140.0, "cgm", 10**9)])
     twin.estimate(end + 5 * MIN_US)
     assert twin._track is not None
