@@ -19,17 +19,58 @@ import math
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.correction_layout import (
+    AT_ACT,
+    AT_COUNT,
+    AT_HIGH,
+    AT_LOW,
+    AT_MEANS,
+    AT_P,
+    AT_QUEUE,
+    AT_RING,
+    AT_SEEN,
+    AT_TIMES,
+    AT_W,
+    HORIZONS_MIN,
+    N_BIN,
+    N_PSI,
+    QUEUE,
+    RING,
+    ROW,
+    SIZE,
+    Array,
+    H,
+    K,
+    Population,
+)
 from core.jit import jit
 
-Array = NDArray[np.float64]
+__all__ = [
+    "AT_ACT",
+    "AT_COUNT",
+    "AT_HIGH",
+    "AT_LOW",
+    "AT_MEANS",
+    "AT_P",
+    "AT_QUEUE",
+    "AT_RING",
+    "AT_SEEN",
+    "AT_TIMES",
+    "AT_W",
+    "HORIZONS_MIN",
+    "N_BIN",
+    "N_PSI",
+    "QUEUE",
+    "RING",
+    "ROW",
+    "SIZE",
+    "Array",
+    "H",
+    "K",
+    "Population",
+]
 
-HORIZONS_MIN: Final = (15.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 360.0)
-H: Final = len(HORIZONS_MIN)
-K: Final = 67  # features
-N_PSI: Final = 11  # features of the band's scale
-N_BIN: Final = 3  # glucose now: below 80, to 180, above
 LAGS_MIN: Final = (15.0, 30.0, 45.0, 60.0, 90.0, 120.0)
 BASE_AT: Final = (1, 3, 5, 7, 9)  # horizons whose base forecast is a feature
 MEAL_G: Final = 5.0  # smaller acts are rescue sugar and priming, not meals and doses
@@ -41,9 +82,7 @@ ACT_LIMIT_MIN: Final = 360.0
 G_SENSED, G_PLASMA, SENSOR_ERROR, DISTURBANCE, ON_BOARD, ACTING, GUT, ABSORBING, X2, X3 = range(10)
 N_SIGNAL: Final = 10
 
-QUEUE: Final = 26  # 6 h of quarter hours, and a little
 PUSH_MIN: Final = 15.0  # closer notes say the same thing again: accuracy is equal, cost is not
-RING: Final = 40  # readings at least RING_GAP_MIN apart, for lags to 2 h
 RING_GAP_MIN: Final = 4.5
 BRIDGE_MIN: Final = 20.5  # a target between two readings closer than this is interpolated
 LAG_BRIDGE_MIN: Final = 31.0
@@ -55,45 +94,8 @@ MISS_EACH_SIDE: Final = 0.047  # a little under 5 %: tracking itself costs some 
 BAND_RATE: Final = 0.02
 BAND_RATE_FIRST: Final = 0.08  # while fewer than some 100 targets have been seen
 
-# Layout of the flat array.
-ROW = 2 + K + 4 * H  # time, range, features, base, target, correction, ln scale
-AT_P: Final = 0
-AT_W: Final = AT_P + K * K
-AT_LOW: Final = AT_W + K * H
-AT_HIGH: Final = AT_LOW + H * N_BIN
-AT_SEEN: Final = AT_HIGH + H * N_BIN
-AT_RING: Final = AT_SEEN + H * N_BIN
-AT_MEANS: Final = AT_RING + 2 * RING
-AT_COUNT: Final = AT_MEANS + 3  # ring length, ring next, queue length, queue first
-AT_TIMES: Final = AT_COUNT + 4  # last reading, its value, last push, last learnt
-AT_ACT: Final = AT_TIMES + 4  # last meal, last bolus
-AT_QUEUE: Final = AT_ACT + 2
-SIZE: Final = AT_QUEUE + QUEUE * ROW
-
 _HORIZON = np.array(HORIZONS_MIN)
 _MEAN_TAU_H: Final = (24.0, 6.0, 96.0)
-
-
-class Population:
-    """Prior of the correction: scaling, weights, their covariance, residual variance, band shape."""
-
-    def __init__(
-        self,
-        centre: Array,
-        spread: Array,
-        weights: Array,
-        cov: Array,
-        var: Array,
-        beta: Array,
-        low: Array,
-        high: Array,
-    ) -> None:
-        self.scaler = np.ascontiguousarray(np.stack([centre, spread]))  # float64[2, K]
-        self.weights = weights  # float64[K, H]
-        self.cov = cov  # float64[K, K], in units of residual variance
-        self.var = var  # float64[H], residual variance, (mg/dL)²
-        self.beta = beta  # float64[N_PSI, H], ln scale of the band
-        self.low, self.high = low, high  # float64[H, N_BIN], half widths in units of that scale
 
 
 def neutral() -> Population:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.correction import AT_HIGH, AT_LOW, AT_P, AT_RING, AT_SEEN, AT_W, N_BIN, H, K, Population
+from core.correction_layout import AT_HIGH, AT_LOW, AT_P, AT_RING, AT_SEEN, AT_W, N_BIN, H, K, Population
 from core.errors import DecodeError
 
 Array = NDArray[np.float64]

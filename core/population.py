@@ -244,7 +244,7 @@ from typing import Final
 
 import numpy as np
 
-from core.correction import N_BIN, N_PSI, Array, H, K, Population
+from core.correction_layout import N_BIN, N_PSI, Array, H, K, Population
 
 
 def _load(text: str) -> Population:
