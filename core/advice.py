@@ -329,7 +329,12 @@ def _sugar(source: PathSource, policy: Policy, situation: Situation) -> tuple[fl
     if situation.glucose_mgdl >= 70.0 and coming < LOW_COMING_P:
         return 0.0, _Course(plain, plain, coming)
     reach = max(1, round(RESCUE_REACH_MIN / PATH_STEP_MIN))
-    fed = source.paths(MAX_RESCUE_G, 0.0, policy.draws, policy.horizon_min) - plain
+    sugar = getattr(source, "sugar_paths", None)
+    fed = (
+        source.paths(MAX_RESCUE_G, 0.0, policy.draws, policy.horizon_min)
+        if sugar is None
+        else sugar(MAX_RESCUE_G, policy.draws, policy.horizon_min)
+    ) - plain
 
     def cost(k: int) -> float:
         return expected_risk((plain + k * RESCUE_STEP_G / MAX_RESCUE_G * fed)[:, :reach])

@@ -9,7 +9,7 @@ import msgspec
 
 from core.chance import MIN_DRAWS, Floats
 from core.errors import InputError
-from core.messages import DoseAdvice
+from core.messages import DoseAdvice, StandingPolicy
 from core.patient import Patient
 from core.units import US_PER_S
 
@@ -231,3 +231,19 @@ def policy_of(patient: Patient, draws: int = 1000) -> Policy:
         basal_modulation=patient.research.basal_modulation,
         draws=draws,
     )
+
+
+def within_standing(own: Policy, allowed: StandingPolicy) -> Policy:
+    """The patient file's limits and the standing policy's, whichever is lower; InputError for what is no number."""
+    ratio, correction = allowed.carb_ratio_g_per_u, allowed.correction_mgdl_per_u
+    if not math.isfinite(allowed.target_mgdl):
+        raise InputError("must be a number", where="policy.target_mgdl")
+    msgspec.structs.replace(own, max_dose_u=allowed.max_dose_u, max_iob_u=allowed.max_iob_u).checked()
+    return msgspec.structs.replace(
+        own,
+        target_mgdl=max(70.0, allowed.target_mgdl),
+        carb_ratio_g_per_u=own.carb_ratio_g_per_u if ratio is None else ratio,
+        correction_mgdl_per_u=own.correction_mgdl_per_u if correction is None else correction,
+        max_dose_u=min(own.max_dose_u, allowed.max_dose_u),
+        max_iob_u=min(own.max_iob_u, allowed.max_iob_u),
+    ).checked()

@@ -41,6 +41,7 @@ MEAL_G: Final = 20.0  # below, it is the treatment of a low
 # (bench/RESULTS.md, mechanism: off by up to twofold where nobody told it).
 TRUST_PRESCRIBED: Final = 0.45**2 / (0.45**2 + 0.30**2)
 MOST_SCALED: Final = 2.5
+TOLD_FROM: Final = 1.3  # factors nearer to 1 are within the error of any prescription
 SEED: Final = 1  # the same draws for every candidate: doses then differ by dose, not by luck
 
 
@@ -56,7 +57,7 @@ class TwinPaths:
         self._lead_min = (self._at_us - now_us) / US_PER_MIN
         self._futures: dict[tuple[int, float], Futures] = {}
         self._basal_uph: float | None = None
-        self._present: dict[tuple[int, float], Floats] = {}  # forecast less that under the rate as it is
+        self._present: dict[tuple[int, float], Floats] = {}  # under the rate as it is
         self._blood = blood_error(twin.record, now_us)
 
     def paths(self, carbs_g: float, dose_u: float, draws: int, horizon_min: float) -> Floats:
@@ -66,6 +67,12 @@ class TwinPaths:
         """
         plan = [(self._at_us, "bolus_u", dose_u), (self._at_us, "carbs_g", carbs_g)]
         return self._in_blood(self._drawn(draws, horizon_min).paths([p for p in plan if p[2] > 0]))
+
+    def sugar_paths(self, carbs_g: float, draws: int, horizon_min: float) -> Floats:
+        """As ``paths`` with nothing injected; the sugar does no more than the mechanism says: a low waits for it."""
+        factor = min(self._stated.carbs, 1.0)
+        plan = [(self._at_us, "carbs_g", carbs_g)]
+        return self._in_blood(self._drawn(draws, horizon_min).paths(plan, carbs=factor))
 
     def basal_paths(
         self, factor: float, draws: int, horizon_min: float, span_min: float | None = None
@@ -85,9 +92,12 @@ class TwinPaths:
         futures = self._drawn(draws, horizon_min)
         key = (draws, horizon_min)
         if key not in self._present:
-            self._present[key] = futures.paths(()) - futures.paths(now)
-        # Against the rate as it is, not against none: the forecast holds that one already.
-        return self._in_blood(self._present[key] + futures.paths(plan))
+            self._present[key] = futures.paths(now, insulin=1.0)
+        # Against the rate as it is, not against none: the forecast holds that one already. Stronger than the
+        # mechanism says only where it lowers glucose: insulin left out may have done no more.
+        change = futures.paths(plan, insulin=1.0) - self._present[key]
+        acting = np.where(change < 0.0, self._stated.insulin, 1.0)
+        return self._in_blood(futures.paths(()) + acting * change)
 
     def _drawn(self, draws: int, horizon_min: float) -> Futures:
         key = (draws, horizon_min)
@@ -114,8 +124,11 @@ def advise(
     for_time_us: int | None = None,
 ) -> Advice:
     """Advice of ``twin`` at ``t`` (µs UTC), for a meal and dose then or at ``for_time_us``."""
-    source = TwinPaths(twin, t, for_time_us, stated(twin, t, policy, question))
+    policy = policy.checked()
+    standing = stated(twin, t, policy, carbs_g > 0)
+    source = TwinPaths(twin, t, for_time_us, standing)
     now = situation(twin, t, source, for_time_us)
+    now = msgspec.structs.replace(now, assumed=(*now.assumed, *_told(twin, t, policy, standing)))
     if policy.basal_modulation:  # then basal beyond the usual is insulin on board, for boluses too
         now = msgspec.structs.replace(now, iob_u=now.iob_u + extra_basal_u(twin, t))
     if question == MODULATE:
@@ -123,26 +136,45 @@ def advise(
     return choose(source, carbs_g, policy, now, question)
 
 
-def stated(twin: Twin, t: int, policy: Policy, question: str | None) -> Stated:
-    """What futures of ``question`` stand on.
+def stated(twin: Twin, t: int, policy: Policy, meal: bool) -> Stated:
+    """What the futures stand on. ``meal``: carbohydrate is planned.
 
-    The habit of correcting highs is in the corrected forecast, so a correction is judged without it. Where the
-    mechanism says less of a dose, or other of a meal, than the prescription, most of the difference is believed
-    (TRUST_PRESCRIBED); that a dose does less than the mechanism says never is.
+    The usual meal and dose are in the corrected forecast. Without a meal it must hold on the mechanism alone too,
+    whatever the question is called. Where the mechanism says less of a dose, or other of a meal, than the prescription,
+    most of the difference is believed (TRUST_PRESCRIBED); that a dose does less than the mechanism says never is, nor
+    that a gram needs more insulin: a slip in the ratio would be a dose too large.
     """
-    habit = 0.0 if question == "correction" else 0.5
+    place = Stated(lower=not meal)
     correction, ratio = policy.correction_mgdl_per_u, policy.carb_ratio_g_per_u
     if correction is None or ratio is None:
-        return Stated(habit)
+        return place
     shown_correction, shown_ratio = twin.therapy_shown(t)
     insulin = correction / shown_correction
     carbs = insulin * shown_ratio / ratio
-    low, high = math.log(1.0 / MOST_SCALED), math.log(MOST_SCALED)
+    insulin = _believed(max(insulin, 1.0))
+    return place._replace(insulin=insulin, carbs=min(_believed(carbs), insulin))
 
-    def believed(factor: float) -> float:
-        return math.exp(min(max(TRUST_PRESCRIBED * math.log(factor), low), high))
 
-    return Stated(habit, believed(max(insulin, 1.0)), believed(carbs))
+def _believed(factor: float) -> float:
+    most = math.log(MOST_SCALED)
+    return math.exp(min(max(TRUST_PRESCRIBED * math.log(max(factor, 1e-9)), -most), most))
+
+
+def _told(twin: Twin, t: int, policy: Policy, standing: Stated) -> list[str]:
+    """In words, where the prescription moved the courses, or was not believed."""
+    said = []
+    if max(abs(math.log(f)) for f in (standing.insulin, standing.carbs)) > math.log(TOLD_FROM):
+        said.append(
+            f"insulin does {standing.insulin:.1f} times and carbohydrate {standing.carbs:.1f} times what the twin"
+            " found, towards the prescribed correction factor and ratio"
+        )
+    ratio, shown_ratio = policy.carb_ratio_g_per_u, twin.therapy_shown(t)[1]
+    if ratio is not None and _believed(shown_ratio / ratio) > TOLD_FROM:
+        said.append(
+            f"a meal needs no more than 1 U for {shown_ratio:.1f} g, as the twin found, where 1 U for {ratio:.1f} g is"
+            " prescribed: please check that ratio"
+        )
+    return said
 
 
 def usual_basal_uph(twin: Twin, t: int) -> float | None:

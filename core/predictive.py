@@ -140,12 +140,15 @@ class Stated(NamedTuple):
 
     ``habit``: share of the corrected forecast in their mean, the rest is the mechanism's alone. The learned correction
     expects the usual meals and doses at the usual times, and a plan that names them counts them twice; without it the
-    mechanism drifts in people whom it fits badly. ``insulin``, ``carbs``: factors on what doses and meals do.
+    mechanism drifts in people whom it fits badly. ``insulin``, ``carbs``: factors on what doses and meals do, those on
+    board with those of a plan (of the gut only a factor below 1: sugar not yet absorbed is no reason for insulin).
+    ``lower``: nowhere above the mechanism alone, so that what is safe is safe on both.
     """
 
     habit: float = 0.5
     insulin: float = 1.0
     carbs: float = 1.0
+    lower: bool = False
 
 
 class Futures:
@@ -171,11 +174,17 @@ class Futures:
         if stated is not None:
             mechanism = _at(base_path(track, until_min, ()), times)
             middle = stated.habit * middle + (1.0 - stated.habit) * mechanism
+            if stated.lower:
+                middle = np.minimum(middle, mechanism)
             scale = NOTHING_ELSE * scale
         self._base: Array = middle + deviation * scale
+        if stated is not None and stated.insulin > 1.0:  # a unit taken acts as a unit planned
+            self._base += (stated.insulin - 1.0) * (self._free - self._run(times.size, (), "insulin"))
+        if stated is not None and stated.carbs < 1.0:
+            self._base += (stated.carbs - 1.0) * (self._free - self._run(times.size, (), "food"))
 
-    def paths(self, plan: Plan) -> Array:
-        """float64[draws, n_steps] mg/dL."""
+    def paths(self, plan: Plan, insulin: float | None = None, carbs: float | None = None) -> Array:
+        """float64[draws, n_steps] mg/dL. ``insulin``, ``carbs``: factors on this plan other than the stated ones."""
         if not plan:
             return self._base.copy()
         n_out = self._base.shape[1]
@@ -185,17 +194,24 @@ class Futures:
         if meals not in self._fed:  # a search asks for many doses with one meal
             self._fed[meals] = self._run(n_out, meals) if meals else self._free
         fed = self._fed[meals]
-        effect = self._stated.carbs * (fed - self._free)
+        effect = (self._stated.carbs if carbs is None else carbs) * (fed - self._free)
         if len(meals) < len(plan):
-            effect = effect + self._stated.insulin * (self._run(n_out, plan) - fed)
+            acting = self._stated.insulin if insulin is None else insulin
+            effect = effect + acting * (self._run(n_out, plan) - fed)
         return np.asarray(self._base + effect)
 
-    def _run(self, n_out: int, plan: Plan) -> Array:
-        return _simulate(self._track, n_out, plan, self._draws, np.random.default_rng(self._seed))
+    def _run(self, n_out: int, plan: Plan, without: str = "") -> Array:
+        rng = np.random.default_rng(self._seed)
+        return _simulate(self._track, n_out, plan, self._draws, rng, without)
 
 
-def _simulate(track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.Generator) -> Array:
-    """Sensed glucose (mg/dL) of mechanistic futures with drawn state, parameters and disturbance."""
+def _simulate(
+    track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.Generator, without: str = ""
+) -> Array:
+    """Sensed glucose (mg/dL) of mechanistic futures with drawn state, parameters and disturbance.
+
+    ``without``: "insulin", with no more under the skin than the present basal rate leaves there; "food", with nothing in the gut.
+    """
     runner = track.fork()
     runner.rest()
     n_linear, consts = model.N_LINEAR, runner.nominal.consts
@@ -204,6 +220,10 @@ def _simulate(track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.G
     shocks = rng.standard_normal((n_out, n_linear, draws))
     points = np.ascontiguousarray(runner.mean[:, None] + runner.factor.T @ start)
     np.maximum(points[n_linear:], 0.0, out=points[n_linear:])
+    if without == "insulin":
+        _leave_basal(runner, points)
+    elif without == "food":
+        points[[n_linear + model.D1, n_linear + model.D2]] = 0.0
     phi, noise = np.zeros((n_linear, n_linear)), np.zeros((n_linear, n_linear))
     nodes, work = np.zeros((5, model.N_INPUT)), np.zeros(model.WORK_SIZE)
     mu = runner.dynamics[:, :1]
@@ -231,6 +251,22 @@ def _simulate(track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.G
         points[:n_linear] = mu + phi @ before + noise @ shocks[k]
         out[:, k] = points[n_linear + model.C] * MGDL_PER_MMOLL
     return out
+
+
+def _leave_basal(track: Track, points: Array) -> None:
+    """Take from the depots under the skin what lies above their rest under the present rate.
+
+    Only from them: what has begun to act shows in the readings, and the filter has made up for its strength.
+    """
+    track.hold_inputs()
+    nodes = np.zeros((3, model.N_INPUT))
+    consts, now = track.nominal.consts, track.mean
+    model.drive(track.drivers.copy(), track.held, consts, 1.0, 1, nodes)
+    flow = float(nodes[0, model.U_INSULIN])
+    rest = model.steady_state(consts, flow, float(now[model.LN_S]), float(now[model.LN_TI]), 1.0)
+    depots = slice(model.N_LINEAR + model.S1, model.N_LINEAR + model.S2 + 1)
+    kept = np.minimum(rest[model.S1 : model.S2 + 1] / np.maximum(now[depots], 1e-12), 1.0)
+    points[depots] *= kept[:, None]  # one share for all draws: their spread is no bolus
 
 
 def _act_on_points(track: Track, points: Array, kind: str, value: float, believed: Array) -> None:

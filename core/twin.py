@@ -245,7 +245,7 @@ class Twin:
         """(correction factor mg/dL per U, carbohydrate ratio g per U) by the mechanism alone at ``t``."""
         track = self._at(t)
         fall, rise = probe(track.nominal.consts, track.mean[: self.model.N_THETA])
-        return max(float(fall.max()), 1.0), float(fall.sum()) / max(float(rise.sum()), 1e-3)
+        return max(float(fall.max()), 1.0), max(float(fall.sum()) / max(float(rise.sum()), 1e-3), 1e-3)
 
     def innovations(self, start_us: int, end_us: int) -> list[Innovation]:
         """How each CGM reading in (start, end] differed from what the filter expected of it; pressed ones are left out."""

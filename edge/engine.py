@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from core import learning, memory, privacy
-from core.advice_types import policy_of
+from core.advice_types import policy_of, within_standing
 from core.errors import DecodeError, EngineError, HometwinError, InputError
 from core.messages import Contribution, Prior, Sample, encode
 from core.models.hovorka import PRIOR_SD
@@ -208,16 +208,9 @@ class EngineSession:
     @staticmethod
     def _advise(twin: Twin, question: AskAdvice) -> Advised:
         """Advice within the standing policy: the patient file's limits and the policy's, whichever is lower."""
-        allowed, own = question.policy, policy_of(twin.patient)
-        policy = msgspec.structs.replace(
-            own,
-            target_mgdl=max(70.0, allowed.target_mgdl),
-            carb_ratio_g_per_u=allowed.carb_ratio_g_per_u or own.carb_ratio_g_per_u,
-            correction_mgdl_per_u=allowed.correction_mgdl_per_u or own.correction_mgdl_per_u,
-            max_dose_u=min(own.max_dose_u, allowed.max_dose_u),
-            max_iob_u=min(own.max_iob_u, allowed.max_iob_u),
-        )
+        allowed = question.policy
         try:
+            policy = within_standing(policy_of(twin.patient), allowed)
             answer = twin.advise(question.now_us, question.carbs_g, policy, question.question)
         except HometwinError as err:
             return Advised(None, note=err.what)

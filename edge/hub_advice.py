@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from core import evidence
+from core.advice_types import Policy, within_standing
 from core.clock import Clock
 from core.errors import InputError, RefusedError
 from core.messages import Confirmation, DoseAdvice, Downlink, OwnAdvice, Sample, StandingPolicy, Up
@@ -71,9 +72,14 @@ class AdviceDesk:
         await self._keep(lambda down: down.with_advice(message.number, advice, note))
 
     async def take_policy(self, message: Downlink, policy: StandingPolicy) -> None:
-        """Keep a standing policy; another person's does nothing."""
+        """Keep a standing policy; another person's, or one with numbers that nobody can dose by, does nothing."""
         if policy.person != self.person:
             await self._refuse(message, "wrong_person")
+            return
+        try:
+            within_standing(Policy(), policy)
+        except InputError:
+            await self._refuse(message, "unusable")
             return
         await self._keep(lambda down: down.with_policy(message.number, policy))
 

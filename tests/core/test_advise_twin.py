@@ -11,6 +11,7 @@ import pytest
 
 from core.advice_types import policy_of
 from core.advise_twin import CUSUM_ALARM, TRUST_PRESCRIBED, TwinPaths, advise, change_words, situation, stated
+from core.chance import chance_of
 from core.errors import InputError
 from core.messages import Quality, Sample
 from core.patient import Patient, Therapy
@@ -69,11 +70,12 @@ def test_a_stated_course_is_narrower_rests_on_the_mechanism_and_scales_dose_and_
     assert np.abs(np.median(nothing, axis=0) - mechanism).max() < 15  # the two sides differ in width
     dose, meal = [(t, "bolus_u", 2.0)], [(t, "carbs_g", 40.0)]
     fall, rise = plain.paths(dose) - nothing, plain.paths(meal) - nothing
-    np.testing.assert_allclose(scaled.paths(dose) - nothing, 1.5 * fall, atol=1e-9)
-    np.testing.assert_allclose(scaled.paths(meal) - nothing, 0.8 * rise, atol=1e-9)
+    bare = scaled.paths(())  # what is on board is scaled in it
+    np.testing.assert_allclose(scaled.paths(dose) - bare, 1.5 * fall, atol=1e-9)
+    np.testing.assert_allclose(scaled.paths(meal) - bare, 0.8 * rise, atol=1e-9)
     both = plain.paths([*dose, *meal]) - nothing
     np.testing.assert_allclose(
-        scaled.paths([*dose, *meal]) - nothing, 0.8 * rise + 1.5 * (both - rise), atol=1e-9
+        scaled.paths([*dose, *meal]) - bare, 0.8 * rise + 1.5 * (both - rise), atol=1e-9
     )
 
 
@@ -85,7 +87,7 @@ def test_a_dose_is_held_for_stronger_when_the_prescription_says_so_and_never_for
             twin,
             t,
             msgspec.structs.replace(POLICY, correction_mgdl_per_u=f * shown, carb_ratio_g_per_u=f * ratio),
-            "meal",
+            True,
         )
         for f in (1.0, 2.0, 0.5, 100.0)
     )
@@ -94,8 +96,103 @@ def test_a_dose_is_held_for_stronger_when_the_prescription_says_so_and_never_for
     assert weak.insulin == 1.0
     assert strong.carbs == pytest.approx(1.0)  # a meal's rise: correction factor over ratio
     assert absurd.insulin == pytest.approx(2.5)
-    assert stated(twin, t, POLICY, "correction").habit == 0.0  # the habit of correcting is no reason to wait
-    assert stated(twin, t, Policy(), "meal") == Stated(0.5)
+    assert stated(twin, t, Policy(), True) == Stated(0.5)
+    assert stated(twin, t, Policy(), False) == Stated(0.5, lower=True)
+
+
+def test_a_unit_on_board_acts_as_a_unit_planned(samples: list[Sample]) -> None:
+    t = at(5 * 60)  # hours after the last bolus
+    past = [s for s in samples if s.time_us <= t]
+    free, dosed, late = Twin(Patient()), Twin(Patient()), Twin(Patient())
+    for twin, more in ((free, []), (dosed, [(1, 3.0)]), (late, [(90, 3.0)])):
+        twin.observe([*past, *(Sample(t - m * MIN_US, "bolus_u", u, "hand", 1) for m, u in more)])
+    plain, strong = Stated(0.0), Stated(0.0, insulin=2.0)
+
+    def course(twin: Twin, stated: Stated, plan: list[tuple[int, str, float]]) -> np.ndarray:
+        return np.median(twin.futures(t, 300.0, 400, 1, stated).paths(plan), axis=0)
+
+    planned = course(free, strong, []) - course(free, strong, [(t, "bolus_u", 3.0)])
+    taken = course(free, strong, []) - course(dosed, strong, [])
+    weak = course(free, plain, []) - course(dosed, plain, [])
+    assert planned[-1] == pytest.approx(taken[-1], rel=0.15)
+    assert taken[-1] == pytest.approx(2.0 * weak[-1], rel=0.15)
+    # An older one by what is still under the skin, and none: nothing added.
+    still = course(late, plain, [])[-1] - course(late, strong, [])[-1]
+    nothing = course(free, plain, [])[-1] - course(free, strong, [])[-1]
+    assert nothing < 0.2 * still < 0.1 * weak[-1]
+
+
+def test_a_meal_is_not_dosed_for_twice_when_insulin_is_held_for_stronger(
+    samples: list[Sample], twin: Twin
+) -> None:
+    t = at(16 * 60)
+    correction, ratio = twin.therapy_shown(t)
+    policy = Policy(carb_ratio_g_per_u=1.8 * ratio, correction_mgdl_per_u=1.8 * correction)
+    first = twin.advise(t, 60.0, policy).dose_u
+    assert first > 1.0
+    twin.observe([Sample(t - MIN_US, "bolus_u", first, "hand", 1)])
+    assert twin.advise(t, 60.0, policy).dose_u <= 0.2 * first
+
+
+def test_a_ratio_is_never_believed_to_ask_for_more_insulin_than_the_mechanism(twin: Twin) -> None:
+    t = at(16 * 60)
+    correction, ratio = twin.therapy_shown(t)
+    right = Policy(carb_ratio_g_per_u=ratio, correction_mgdl_per_u=correction)
+    for f in (3.0, 10.0):
+        slip = msgspec.structs.replace(right, carb_ratio_g_per_u=max(0.5, ratio / f))
+        assert stated(twin, t, slip, True) == pytest.approx(Stated(0.5, 1.0, 1.0))
+        answer = twin.advise(t, 40.0, slip)
+        plain = TwinPaths(twin, t, None, Stated(0.5)).paths(40.0, answer.dose_u, slip.draws, 300.0)
+        assert chance_of(plain).p70_bound <= 0.05
+        assert any("check that ratio" in text for text in answer.assumptions)
+    strong = msgspec.structs.replace(
+        right, carb_ratio_g_per_u=2.0 * ratio, correction_mgdl_per_u=2.0 * correction
+    )
+    assert any("insulin does 1.6 times" in text for text in twin.advise(t, 40.0, strong).assumptions)
+    assert not any("times" in text for text in twin.advise(t, 40.0, right).assumptions)
+
+
+def test_sugar_and_a_lower_basal_rate_do_no_more_than_the_mechanism_says(twin: Twin) -> None:
+    t = at(16 * 60)
+    plain = TwinPaths(twin, t, None, Stated(0.5))
+    strong = TwinPaths(twin, t, None, Stated(0.5, 1.0, 2.0))
+    np.testing.assert_allclose(
+        strong.sugar_paths(30.0, 300, 150.0), plain.paths(30.0, 0.0, 300, 150.0), atol=1e-9
+    )
+    weak = TwinPaths(twin, t, None, Stated(0.5, 1.0, 0.5))
+    assert np.all(weak.sugar_paths(30.0, 300, 150.0) <= plain.paths(30.0, 0.0, 300, 150.0) + 1e-9)
+    strong = TwinPaths(twin, t, None, Stated(0.5, 2.0, 1.0))
+
+    def change(source: TwinPaths, factor: float) -> np.ndarray:
+        return np.median(source.basal_paths(factor, 300, 300.0) - source.paths(0.0, 0.0, 300, 300.0), axis=0)
+
+    np.testing.assert_allclose(change(strong, 0.5), change(plain, 0.5), rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(change(strong, 1.5), 2.0 * change(plain, 1.5), rtol=0.05, atol=0.05)
+    assert change(plain, 0.5)[-1] > 1.0 > -1.0 > change(plain, 1.5)[-1]
+
+
+def test_one_situation_gets_one_answer_and_it_is_safe_on_both_courses(
+    samples: list[Sample], twin: Twin
+) -> None:
+    high = [
+        s.time_us
+        for s in samples
+        if s.kind == "cgm_mgdl" and s.value > 170.0 and s.time_us > at(0, DAYS - 2) and s.time_us % 7 == 0
+    ]
+    policy = msgspec.structs.replace(POLICY, correction_mgdl_per_u=16.0)
+    dosed = 0
+    for t in high[:: max(1, len(high) // 4)]:
+        answers = [twin.advise(t, 0.0, policy, question) for question in ("correction", "now", "meal")]
+        doses = {a.dose_u for a in answers if a.eat_g == 0 and a.refused is None}
+        assert len(doses) <= 1
+        dose_u = max(doses, default=0.0)
+        dosed += dose_u > 0
+        if dose_u > 0:
+            factors = stated(twin, t, policy, False)
+            for habit in (0.0, 0.5):
+                course = TwinPaths(twin, t, None, Stated(habit, factors.insulin, factors.carbs))
+                assert chance_of(course.paths(0.0, dose_u, policy.draws, 300.0)).within(0.05, 0.01)
+    assert dosed > 0
 
 
 @pytest.mark.parametrize("minute", MOMENTS)
@@ -203,6 +300,12 @@ def test_absurd_questions_are_input_errors_and_leave_the_twin_alone(
     for carbs in (-1.0, 1e9, float("nan")):
         with pytest.raises(InputError):
             twin.advise(at(16 * 60), carbs, POLICY)
+    for number in (0.0, -40.0, float("nan"), float("inf")):
+        for name in ("correction_mgdl_per_u", "carb_ratio_g_per_u"):
+            with pytest.raises(InputError):
+                twin.advise(at(16 * 60), 40.0, msgspec.structs.replace(POLICY, **{name: number}))
+    tiny = msgspec.structs.replace(POLICY, correction_mgdl_per_u=5e-324, carb_ratio_g_per_u=1e300)
+    assert twin.advise(at(16 * 60), 40.0, tiny).dose_u >= 0
     answer = twin.advise(at(16 * 60), 40.0, POLICY)
     assert isinstance(answer, Advice)
     assert twin.estimate(at(17 * 60)) == plain.estimate(at(17 * 60))

@@ -34,6 +34,15 @@ RECORD = (
     Sample(START_US - 90 * US_PER_MIN, "bolus_u", 3.0, "pump", 1),
 )
 DATA_US = RECORD[0].time_us
+UNUSABLE = (
+    ("correction_mgdl_per_u", -10.0),
+    ("correction_mgdl_per_u", float("inf")),
+    ("carb_ratio_g_per_u", 0.0),
+    ("carb_ratio_g_per_u", -1.0),
+    ("max_dose_u", float("nan")),
+    ("max_iob_u", -1.0),
+    ("target_mgdl", float("nan")),
+)
 
 
 def advice(**changes: object) -> DoseAdvice:
@@ -266,6 +275,25 @@ def test_the_engine_keeps_to_the_lower_of_file_and_policy() -> None:
     assert isinstance(absurd, Advised)
     assert absurd.advice is None
     assert "carbohydrate" in absurd.note
+    for name, number in UNUSABLE:
+        answer = session.answer(msgspec.structs.replace(asked, policy=policy(**{name: number})))
+        assert isinstance(answer, Advised)
+        assert answer.advice is None
+    assert isinstance(session.answer(asked), Advised)
+
+
+@pytest.mark.parametrize(("name", "number"), UNUSABLE)
+async def test_a_policy_with_numbers_that_nobody_can_dose_by_is_refused(
+    tmp_path: Path, name: str, number: float
+) -> None:
+    hub, _ = await hub_with_record(tmp_path)
+    await hub.on_down(down(policy(**{name: number}), 5))
+    assert hub.desk.policy_row() is None
+    assert hub.counters["down.unusable"] == 1
+    assert hub.down.last_number == 5
+    await hub.on_down(down(policy(), 6))
+    assert hub.desk.policy_row() is not None
+    hub.thread.close()
 
 
 def test_new_messages_survive_the_wire() -> None:
