@@ -40,8 +40,8 @@ from bench.closed_loop import (
 from bench.oref0 import VERSION, Oref0, lacking
 from bench.padova import simulator
 from bench.report import Figure, Section, Table
-from core.advice_types import Policy
-from core.chance import MIN_DRAWS, binomial_cdf
+from core.advice_types import MIN_DRAWS, Policy
+from core.chance import binomial_cdf
 
 T = TypeVar("T")
 

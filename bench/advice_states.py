@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from core.advice import HARD_MAX_CARBS_G, HARD_MAX_DOSE_U, HARD_MAX_IOB_U, Advice, Policy, Situation, advise
-from core.chance import MIN_DRAWS
+from core.advice_types import MIN_DRAWS
 
 NOW_US: Final = 1_767_225_600_000_000
 SEED: Final = 20261126

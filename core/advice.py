@@ -36,6 +36,7 @@ from core.advice_types import (
     HARD_MAX_DOSE_U,
     HARD_MAX_IOB_U,
     HARD_MAX_TEMP_BASAL,
+    MIN_DRAWS,
     MODULATE,
     NOT_A_DEVICE,
     QUESTIONS,
@@ -48,7 +49,6 @@ from core.advice_types import (
     Situation,
 )
 from core.chance import (
-    MIN_DRAWS,
     UNKNOWN,
     Chance,
     Floats,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from core.chance import MIN_DRAWS, Floats
 from core.errors import InputError
 from core.messages import DoseAdvice, StandingPolicy
 from core.patient import Patient
 from core.units import US_PER_S
+
+if TYPE_CHECKING:
+    from core.chance import Floats  # the hub reads policies, and has no numpy
+
+MIN_DRAWS: Final = 299  # 1 - 0.05**(1/299) = 0.00997: the fewest draws that can prove a chance below 1 %
 
 # No configuration, clinician or message can lift these: beyond them an error is likelier than a need.
 HARD_MAX_DOSE_U: Final = 25.0  # largest single bolus that current pumps deliver

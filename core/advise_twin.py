@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from core.advice import advise as choose
-from core.advice_types import MODULATE, Advice, Policy, Situation
+from core.advice_types import MIN_DRAWS, MODULATE, Advice, Policy, Situation
 from core.blood import blood_error
-from core.chance import MIN_DRAWS, Floats
+from core.chance import Floats
 from core.dosing import ACTION_MIN, insulin_on_board, iob_fraction
 from core.messages import Quality, Sample
 from core.predictive import Futures, Stated

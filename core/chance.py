@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from core.advice_types import MIN_DRAWS
 from core.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -25,7 +26,6 @@ LOW_MGDL: Final = 70.0
 VERY_LOW_MGDL: Final = 54.0
 HIGH_MGDL: Final = 180.0
 CONFIDENCE: Final = 0.95
-MIN_DRAWS: Final = 299  # 1 - 0.05**(1/299) = 0.00997: the fewest draws that can prove a chance below 1 %
 
 _SCALE, _POWER, _OFFSET = 1.509, 1.084, 5.381
 _FLOOR_MGDL: Final = 15.0  # below, nothing differs any more

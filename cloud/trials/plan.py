@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from core import closed_loop as loop
-from core.chance import MIN_DRAWS
+from core.advice_types import MIN_DRAWS
 from core.errors import ConfigError
 from core.models.hovorka import Array
 from core.virtual import Habits
