@@ -1,7 +1,8 @@
 """The store beside plain SQLite and beside sealing each row by itself, in one run on one disk.
 
 Every commit waits for the disk (synchronous=FULL) for all. "One by one" is what sensors do, "in batches" a
-backfill. Speed is from the made store to its closed file; the ways take turns, and what counts is the median of
+backfill. Speed is from the made store to its closed file, so a round is four folds long: the hub's store stays open for
+months, and what a shorter one measures is opening and closing (it stands in the notes). The ways take turns, and what counts is the median of
 the rounds, so that a disk that is busy for a while is busy for all. Bytes per sample are of the closed file; log bytes
 are what one commit adds to the write-ahead log, which is what wears a card. Alone: ``python -m bench.store [--folder DIR]``, e.g. on the card itself.
 """
@@ -36,8 +37,9 @@ START_US: Final = 1_767_225_600_000_000
 BOOTED_US: Final = START_US - 40_123_456_789
 KEY: Final = bytes(32)
 SAMPLES: Final = 100_000  # some five months of a CGM, a strap and a pump
-SINGLES: Final = 256  # a round one by one: a whole fold
-SINGLE_ROUNDS: Final = 21
+SINGLES: Final = 1_024  # a round one by one: four folds
+FIRST_SINGLES: Final = 256
+SINGLE_ROUNDS: Final = 15
 LOG_SINGLES: Final = 900  # few enough that the log is not folded back meanwhile
 BATCH: Final = 1_024
 ROUNDS: Final = 5
@@ -192,8 +194,8 @@ def _measure(way: Way, made: Sequence[Arrival], size: int, folder: Path) -> _Mea
     return _Measured(size_bytes / len(made), log_bytes, len(made) / wall_s, 1e6 * cpu_s / len(made))
 
 
-def _alone_bytes(made: Sequence[Arrival], folder: Path) -> float:
-    """Bytes per sample of ours when they come one by one. Nothing waits for the disk: time is not measured here."""
+def _alone_bytes(made: Sequence[Arrival], folder: Path) -> int:
+    """Bytes of our file when samples come one by one. Nothing waits for the disk: time is not measured here."""
     path, clock = folder / "bench.sqlite", _Clock()
     with Store.open(path, KEY, hub_id="bench", clock=clock) as store:
         store.arrivals.steady = lambda: clock.us - BOOTED_US
@@ -203,7 +205,7 @@ def _alone_bytes(made: Sequence[Arrival], folder: Path) -> float:
     size_bytes = path.stat().st_size
     for file in folder.iterdir():
         file.unlink()
-    return size_bytes / len(made)
+    return size_bytes
 
 
 def _in_turns(made: Sequence[Arrival], size: int, rounds: int, folder: Path) -> dict[str, list[_Measured]]:
@@ -248,11 +250,13 @@ def run(quick: bool = False, folder: Path | None = None) -> Section:
     made, regular = person(samples), person(samples, stamp_us=1_000_000)
     place = Path(tempfile.mkdtemp(prefix="hometwin-bench-", dir=folder))
     try:
-        one = _in_turns(made[:SINGLES], 1, SINGLE_ROUNDS if not quick else 1, place)
+        turns = 1 if quick else SINGLE_ROUNDS
+        one = _in_turns(made[:SINGLES], 1, turns, place)
+        first = _in_turns(made[:FIRST_SINGLES], 1, turns, place)
         many = _in_turns(made, BATCH, rounds, place)
         few = {name: _measure(way, made[:LOG_SINGLES], 1, place).log_bytes for name, way in WAYS.items()}
         even = {name: _measure(way, regular, BATCH, place).bytes_per_sample for name, way in WAYS.items()}
-        alone_b = _alone_bytes(made, place)
+        alone_b, empty_b = _alone_bytes(made, place), _alone_bytes([], place)
         note = _questions(made, place)
     finally:
         shutil.rmtree(place)
@@ -293,11 +297,11 @@ def run(quick: bool = False, folder: Path | None = None) -> Section:
             None if quick else sizes_b["ours"] <= TARGET_B,
         ),
         Figure(
-            "… that came one by one, not in batches",
+            "… that came one by one, not in batches, beyond an empty store",
             f"≤ {TARGET_B}",
-            f"{alone_b:.2f}",
+            f"{(alone_b - empty_b) / samples:.2f} (whole file {alone_b / samples:.2f})",
             "–",
-            None if quick else alone_b <= TARGET_B,
+            None if quick else alone_b - empty_b <= TARGET_B * samples,
         ),
         Figure(
             "… to 1 s",
@@ -323,6 +327,9 @@ def run(quick: bool = False, folder: Path | None = None) -> Section:
         tables=(Table(f"{samples:,} samples, every commit on the disk", columns, rows),),
         notes=(
             note,
+            f"an empty store is {empty_b} bytes, a page for each table, as any that keeps more than samples; the 3.9 of the "
+            "target were measured on a file of samples only",
+            f"one by one, the first {FIRST_SINGLES} of a new store with its closing: {_speed(first):.2f} × plain SQLite",
             f"cipher {best_cipher().name}; PEERS 5 has {TARGET_B} B/sample on its own samples",
             f"the ways take turns, and speeds are medians: of {SINGLE_ROUNDS} rounds of {SINGLES} samples one by one, "
             f"of {ROUNDS} rounds of all in batches",

@@ -8,11 +8,13 @@ newest sixteen. So a run of fifteen lost segments (a bad page holds about five) 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from core.errors import DecodeError
-from edge.store.segment import PLAIN_FORMAT, STEADY_FORMAT
+from core.messages import Sample
+from edge.store.columns import Habits
+from edge.store.segment import PLAIN_FORMAT, STEADY_FORMAT, Summary, pack_segment
 
 REACH: Final = 16
 # Nobody can choose what is hashed (segments are sealed with our key) nor try (opening tells it), so an exchanged segment
@@ -59,6 +61,27 @@ def unchained(data: bytes) -> tuple[list[bytes], bytes]:
 def remembered(links: bytes, data: bytes) -> bytes:
     """The links after a record with content ``data`` became the newest."""
     return (link_of(data) + links)[: REACH * LINK_BYTES]
+
+
+def folded(
+    samples: Sequence[Sample], first_row: int, sizes: tuple[int, int], links: bytes, habits: Habits
+) -> tuple[list[tuple[int, bytes, Summary]], bytes]:
+    """The segments that these samples become (first row, content, summary), and the links after them.
+
+    ``sizes``: of a segment, and of the longer ones that what comes at once folds into (nobody waits for the rows in
+    between). ``samples`` fill whole segments; ``links`` as of ``chained``.
+    """
+    folds: list[tuple[int, bytes, Summary]] = []
+    short, long = sizes
+    at = 0
+    while at < len(samples):
+        size = long if len(samples) - at >= long else short
+        segment, summary = pack_segment(samples[at : at + size], habits)
+        plain = chained(segment, links)
+        folds.append((first_row + at, plain, summary))
+        links = remembered(links, plain)
+        at += size
+    return folds, links
 
 
 def vouched(

@@ -19,12 +19,13 @@ import structlog
 
 from core.clock import Clock
 from core.errors import DecodeError, InputError, StoreError, TamperedError
-from core.messages import Sample, encode
+from core.messages import Sample
 from edge.store import refill
 from edge.store.admission import checked_name, normal
+from edge.store.appending import append_alone, append_new
 from edge.store.archive import Archive
 from edge.store.arrivals import Arrivals
-from edge.store.chain import chained, remembered, unchained
+from edge.store.chain import unchained
 from edge.store.columns import Habits
 from edge.store.database import NO_SPACE, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
@@ -36,7 +37,7 @@ from edge.store.keys import Secret
 from edge.store.opening import audit, examined, open_file
 from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
-from edge.store.segment import Summary, decode_segment, pack_segment
+from edge.store.segment import decode_segment
 from edge.store.slots import Ring, read_records, save_copy
 from edge.store.thinning import Thinner
 from edge.store.watch import FileWatch
@@ -48,8 +49,6 @@ log = structlog.get_logger()
 # Larger folds pack better (1,024: some 10% less) but lengthen the transaction that folds and the tail that
 # is read and written in full records; 256 is under a day of a CGM.
 FOLD_SAMPLES: Final = 256
-# Three of 512 fill a page, as five of 256 do; longer ones leave half a page empty.
-FOLDS_AT_ONCE: Final = 2
 # Unpacked segments kept for the next question, a tenth of a MiB each: sync and engine read on where they were.
 _KEPT_SEGMENTS: Final = 2
 # Rows that one outbox message holds at most (about 12 kB sealed: any broker takes it). So it is known which samples
@@ -130,8 +129,10 @@ class Store:
         with self._mutex:
             self._check_usable()
             new = self._new(normal(list(samples), *self.arrivals.now()))
-            if new:
-                self._append_new(new)
+            if len(new) == 1 and len(self._index.tail) + 1 < FOLD_SAMPLES:
+                append_alone(self, new[0])
+            elif new:
+                append_new(self, new, FOLD_SAMPLES)
             return new
 
     def cursors(self, source: str) -> dict[str, int]:
@@ -439,47 +440,6 @@ class Store:
         if rest is not self._refill:
             self.want(rest)
 
-    def _append_new(self, new: Sequence[Sample]) -> None:
-        index, seal = self._index, self._sealer.seal
-        whole = (len(index.tail) + len(new)) // FOLD_SAMPLES * FOLD_SAMPLES
-        rows = [*index.tail, *new] if whole else []
-        folds, links = self._folded(rows[:whole])
-        kept, kept_row = (rows[whole:], index.tail_first_row + whole) if whole else (new, index.last_row + 1)
-
-        def write(head: Head) -> None:
-            if folds:
-                self._db.execute("DELETE FROM tail WHERE number < ?", (HEAD_ROW,))
-                head.clear(Table.TAIL)
-                made = [(row, seal(Table.SEGMENTS, row_ident(row), plain)) for row, plain, _ in folds]
-                self._insert(head, Table.SEGMENTS, made)
-            alone = ((n, seal(Table.TAIL, row_ident(n), encode(s))) for n, s in enumerate(kept, kept_row))
-            self._insert(head, Table.TAIL, alone)
-            head.last_row += len(new)
-            head.links = links
-
-        def remember() -> None:
-            for row, _, summary in folds:
-                index.add_segment(row, summary)
-            for sample in kept:
-                index.add_tail(sample)
-
-        self._change(write, remember)
-
-    def _folded(self, rows: Sequence[Sample]) -> tuple[list[tuple[int, bytes, Summary]], bytes]:
-        """The segments that these oldest rows become (first row, content, summary), and the links after them."""
-        folds: list[tuple[int, bytes, Summary]] = []
-        links, at = self._head.links, 0
-        while at < len(rows):
-            # What comes at once folds into longer segments: nobody waits for the rows in between.
-            longer = FOLDS_AT_ONCE * FOLD_SAMPLES
-            size = longer if len(rows) - at >= longer else FOLD_SAMPLES
-            segment, summary = pack_segment(rows[at : at + size], self._habits)
-            plain = chained(segment, links)
-            folds.append((self._index.tail_first_row + at, plain, summary))
-            links = remembered(links, plain)
-            at += size
-        return folds, links
-
     def _next(self, last: int) -> int:
         """The number after ``last`` (0: none): now in milliseconds, or one more when that is not greater.
 
@@ -506,17 +466,33 @@ class Store:
     def _change(
         self, write: Write, remember: Callable[[], None] = lambda: None, sealer: Sealer | None = None
     ) -> None:
-        """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory.
+        """One durable transaction: ``write`` to disk and draft, then ``remember`` in memory."""
 
-        On a full disk the log may have room that it used before: begun anew, it is tried once more. So ``write``
+        def put(head: Head) -> bytes:
+            execute = self._cursor.execute
+            execute("BEGIN IMMEDIATE")
+            write(head)
+            sealed = head.seal(sealer or self._sealer)
+            done = execute("UPDATE tail SET sealed = ? WHERE number = ?", (sealed, HEAD_ROW))
+            if done.rowcount != 1:
+                raise TamperedError("head is missing", where=str(self._path))
+            execute("COMMIT")
+            return sealed
+
+        self._put(put, remember)
+
+    def _put(self, put: Callable[[Head], bytes], remember: Callable[[], None]) -> None:
+        """``put``, a whole transaction that returns the head it sealed, then ``remember``.
+
+        On a full disk the log may have room that it used before: begun anew, it is tried once more. So ``put``
         may be called twice, the second time after a rollback.
         """
         try:
-            self._commit(write, remember, sealer)
+            self._commit(put, remember)
         except StoreError as err:
             if err.what != NO_SPACE or self._in_doubt or not self.begin_log_anew():
                 raise
-            self._commit(write, remember, sealer)
+            self._commit(put, remember)
 
     def begin_log_anew(self) -> bool:
         """Fold the write-ahead log into the file, to be written from its beginning; False when that fails."""
@@ -527,8 +503,8 @@ class Store:
                 return False
             return not busy
 
-    def _commit(self, write: Write, remember: Callable[[], None], sealer: Sealer | None) -> None:
-        """What ``_change`` does, once.
+    def _commit(self, put: Callable[[Head], bytes], remember: Callable[[], None]) -> None:
+        """What ``_put`` does, once.
 
         StoreError when the files are not where they were: a commit to a file without a name is on no disk
         after a restart. Looked at before, so that nothing is written, and after, so that nothing is
@@ -539,14 +515,8 @@ class Store:
         self._in_doubt = True
         try:
             with reported(self._path):
-                draft, execute = self._head.copy(), self._cursor.execute
-                execute("BEGIN IMMEDIATE")
-                write(draft)
-                sealed = draft.seal(sealer or self._sealer)
-                done = execute("UPDATE tail SET sealed = ? WHERE number = ?", (sealed, HEAD_ROW))
-                if done.rowcount != 1:
-                    raise TamperedError("head is missing", where=str(self._path))
-                execute("COMMIT")
+                draft = self._head.copy()
+                sealed = put(draft)
             self._files.check()
         except BaseException:
             self._undo()

@@ -305,3 +305,17 @@ def test_reading_authenticates_again_what_changed_under_an_open_store(path: Path
         store.pending(1)
     report = store.check()
     assert set(report.bad) == {"segments", "outbox", "blobs"}
+
+
+def test_a_sample_is_not_stored_where_a_foreign_record_lies(path: Path, opened: Opened) -> None:
+    store = opened(path)
+    store.append([reading(1)])
+    store._db.execute("INSERT INTO tail VALUES (2, x'00')")
+    before = store.generation
+    with pytest.raises(TamperedError):
+        store.append([reading(2)])
+    assert (store.last_row, store.generation) == (1, before)
+    store._db.execute("DELETE FROM tail WHERE number = 2")
+    store.append([reading(3)])  # not in doubt: the disk holds what it held before
+    assert [s.seq for _, s in store.read(0, 9)] == [1, 3]
+    assert store.check().ok

@@ -23,8 +23,9 @@ from edge.store.aggregates import (
     encode_aggregates,
     may_thin,
 )
+from edge.store.appending import FOLDS_AT_ONCE
 from edge.store.repair import open_or_repair
-from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, FOLDS_AT_ONCE, Store
+from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
 from edge.store.thinning import BATCH_ROWS
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store
 from tests.edge.store.test_tamper import flip, sql
