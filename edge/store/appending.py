@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from core.messages import Sample, encode
 from edge.store.chain import folded
 from edge.store.head import HEAD_ROW, Head
-from edge.store.sealing import Table, marks, row_ident
+from edge.store.sealing import NONCE_BYTES, Table, marks, row_ident
 
 if TYPE_CHECKING:
     from edge.store.store import Store
@@ -27,10 +28,11 @@ def append_alone(store: Store, sample: Sample) -> None:
     row = index.last_row + 1
 
     def put(head: Head) -> bytes:
-        record = sealer.seal(Table.TAIL, row_ident(row), encode(sample))
+        nonces = os.urandom(2 * NONCE_BYTES)  # asked for once: the kernel takes its time to answer
+        record = sealer.seal(Table.TAIL, row_ident(row), encode(sample), nonces[:NONCE_BYTES])
         head.add(Table.TAIL, row_ident(row), marks(record))
         head.last_row += 1
-        sealed = head.seal(sealer)
+        sealed = head.seal(sealer, nonces[NONCE_BYTES:])
         store._cursor.execute(_INSERT_ALONE, (row, record, HEAD_ROW, sealed))
         return sealed
 

@@ -117,7 +117,7 @@ class Head:
         """Both commit to the same records of ``table``."""
         return (self.counts[table], self._sums[table]) == (other.counts[table], other._sums[table])
 
-    def seal(self, sealer: Sealer) -> bytes:
+    def seal(self, sealer: Sealer, nonce: bytes = b"") -> bytes:
         """The record to write."""
         stored = _Stored(
             self.generation,
@@ -133,7 +133,7 @@ class Head:
             self.journal_hash,
             self.archive_last,
         )
-        return sealer.seal(Table.HEAD, _IDENT, encode(stored))
+        return sealer.seal(Table.HEAD, _IDENT, encode(stored), nonce)
 
     @staticmethod
     def open(sealer: Sealer, sealed: object) -> Head:

@@ -97,7 +97,7 @@ class OuterKey:
 
     def wrap(self, number: int, data_key: bytes, cipher: Cipher) -> bytes:
         """The sealed record of a data key at place ``number`` of the keyring (slots.ring_number)."""
-        return _seals_with(self._key, cipher, 0, self._place)(Table.KEYRING, row_ident(number), data_key)
+        return _seals_with(self._key, cipher, 0, self._place)(Table.KEYRING, row_ident(number), data_key, b"")
 
     def unwrap(self, number: int, sealed: bytes) -> bytes:
         """The data key; TamperedError when the record was changed or another key wrapped it."""
@@ -123,9 +123,9 @@ class Sealer:
         self._name_key = derive(first, store_id, "names")
         self.commitment_key = derive(first, store_id, "commitment")
 
-    def seal(self, table: Table, ident: bytes, plain: bytes) -> bytes:
-        """A record for exactly this place."""
-        return self._seal(table, ident, plain)
+    def seal(self, table: Table, ident: bytes, plain: bytes, nonce: bytes = b"") -> bytes:
+        """A record for exactly this place. ``nonce``: 12 bytes just drawn, of a caller who drew for several at once."""
+        return self._seal(table, ident, plain, nonce)
 
     def open(self, table: Table, ident: bytes, sealed: object) -> bytes:
         """The record's content; TamperedError (and nothing else) when it is not what we wrote here."""
@@ -163,13 +163,13 @@ class _Place:
 
 def _seals_with(
     key: _Key, cipher: Cipher, number: int, place: _Place
-) -> Callable[[Table, bytes, bytes], bytes]:
+) -> Callable[[Table, bytes, bytes, bytes], bytes]:
     """What seals a record; all that does not change from one to the next is made once."""
     header = bytes((RECORD_FORMAT << 4 | cipher, number))
     encrypt, by_table = key.by_cipher[cipher].encrypt, [header + fixed for fixed in place.by_table]
 
-    def seal(table: Table, ident: bytes, plain: bytes) -> bytes:
-        nonce = os.urandom(NONCE_BYTES)
+    def seal(table: Table, ident: bytes, plain: bytes, nonce: bytes) -> bytes:
+        nonce = nonce or os.urandom(NONCE_BYTES)
         return header + nonce + encrypt(nonce, plain, by_table[table] + ident)
 
     return seal
