@@ -70,6 +70,11 @@ def begin_erasing(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def _listed(slots: list[int]) -> str:
+    """For the audit log, which repair_keys.py asks when only an older copy of the keys is left."""
+    return " ".join(map(str, slots))
+
+
 class StoreKeys:
     """The keys of one store. All methods may be called while others use the store."""
 
@@ -124,7 +129,7 @@ class StoreKeys:
                 del draft.slots[number]
                 draft.outers.pop(number, None)
             if gone:
-                self._write(draft, who, "key.retired", slots=len(gone))
+                self._write(draft, who, "key.retired", slots=len(gone), gone=_listed(gone))
             return gone
 
     # --- a new data key
@@ -153,7 +158,8 @@ class StoreKeys:
             for slot in dropped:
                 del draft.slots[slot]
             self._at = (0, 0)
-            self._write(draft, who, "datakey.begun", key=number, slots_dropped=len(dropped))
+            detail = {"slots_dropped": len(dropped), "gone": _listed(dropped)}
+            self._write(draft, who, "datakey.begun", key=number, **detail)
             return dropped
 
     def reseal(self, records: int = RESEAL_RECORDS) -> bool:

@@ -37,10 +37,11 @@ from edge.store.keyring import ASIDE_SUFFIX
 from edge.store.keys import Secret, sync_folder
 from edge.store.migrations import APPLICATION_ID
 from edge.store.refill import Refill, Wanted
-from edge.store.salvage import attach, read_head_record, read_key_records, read_rows, with_first_page
+from edge.store.repair_keys import choose_keys, copy_opens, read_head
+from edge.store.salvage import attach, read_rows, with_first_page
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment, encode_segment, read_summary
-from edge.store.slots import COPY_SUFFIX, KeyRecords, Ring, load_copy, load_first_page, slot_of, unlock
+from edge.store.slots import COPY_SUFFIX, KeyRecords, load_copy, load_first_page
 from edge.store.store import BATCH_SAMPLES, Store
 from edge.store.thinning import SPARE_SUFFIX
 
@@ -90,13 +91,15 @@ def open_or_repair(
                 mend="check the state folder; move the file away if the store shall be there",
             ) from None
         reason = str(err)
-    except WrongKeyError as err:
-        # Both the wrapped key and its check value may be damaged: the copy beside the store knows better.
-        if not _copy_opens(path, key, hub_id):
+        log.error("store.damaged", reason=reason)
+        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
+    except WrongKeyError:
+        # Both the wrapped key and its check value may be damaged: the copy beside the store may know better.
+        if not copy_opens(path, key, hub_id):
             raise
-        reason = str(err)
-    log.error("store.damaged", reason=reason)
-    report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
+        reason = f"{path}: the wrapped keys are damaged; their copy opens the store"
+        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
+        log.error("store.damaged", reason=reason)
     try:
         store = _sound(path, key, hub_id, clock)
     except TamperedError:
@@ -242,8 +245,8 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     mended = path.with_name(path.name + ".mended")
     db = with_first_page(path, load_first_page(path), mended) or attach(path)
     try:
-        records, sealer = _keys(db, path, key, hub_id, distrusted)
-        old = _head(db, sealer)
+        records, sealer = choose_keys(db, path, key, hub_id, distrusted)
+        old = read_head(db, sealer)
         found = {table: _read(db, table, sealer) for table in _ROW_TABLES}
     finally:
         db.close()
@@ -281,60 +284,6 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         rows.lost,
         rows.first_lost,
     )
-
-
-def _keys(
-    db: sqlite3.Connection, path: Path, key: Secret, hub_id: str, distrusted: dict[str, int]
-) -> tuple[KeyRecords, Sealer]:
-    """The wrapped keys: the file's own when the head vouches for them, else the copy's."""
-    usable: list[tuple[KeyRecords, Ring]] = []
-    refused: WrongKeyError | None = None
-    for records in (read_key_records(db), load_copy(path)):
-        if records is not None:
-            try:
-                usable.append((records, unlock(records, path, key, hub_id)))
-            except WrongKeyError as err:
-                refused = refused or err
-            except TamperedError:
-                continue
-    if not usable:
-        if refused is not None:
-            raise refused
-        raise TamperedError("no wrapped key is left", where=str(path))
-    for records, ring in usable:
-        sealer = ring.sealer()
-        head, sums = _head(db, sealer), Head(sealer.commitment_key)
-        readable = [item for item in records.keyring if isinstance(item[1], bytes)]
-        if len(readable) < len(records.keyring):
-            continue  # never made by us
-        for number, sealed in readable:
-            sums.add(Table.KEYRING, row_ident(number), marks(sealed))
-        if head is None or sums.agrees(head, Table.KEYRING):
-            return records, sealer
-    # Somebody put slots back or in: only the way in that was just used is known to be ours.
-    records, ring = usable[0]
-    ours = [item for item in records.keyring if slot_of(item[0]) in ring.outers]
-    distrusted["keyring"] = len(records.keyring) - len(ours)
-    slots = [slot for slot in records.slots if slot[0] in ring.outers]
-    return KeyRecords(records.store_id, slots, ours), ring.sealer()
-
-
-def _copy_opens(path: Path, key: Secret, hub_id: str) -> bool:
-    records = load_copy(path)
-    if records is None:
-        return False
-    try:
-        unlock(records, path, key, hub_id)
-    except StoreError:
-        return False
-    return True
-
-
-def _head(db: sqlite3.Connection, sealer: Sealer) -> Head | None:
-    try:
-        return Head.open(sealer, read_head_record(db))
-    except TamperedError:
-        return None
 
 
 _CHECKS: Final[dict[Table, Callable[[bytes], Any]]] = {

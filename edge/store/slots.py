@@ -186,7 +186,7 @@ def unlock(found: KeyRecords, path: Path, secret: Secret, hub_id: str) -> Ring:
     else:
         if slots and not key_fits:
             raise WrongKeyError(
-                "the key does not open this store", where=where, mend="use the key that it was made with"
+                "the key does not open this store", where=where, mend="use its newest key, or its passphrase"
             )
         if slots and not hub_fits:
             raise WrongKeyError(
