@@ -182,14 +182,19 @@ def load_secret(config: HubConfig) -> Secret:
     return load_key(config.path(config.store.key_file))
 
 
-@contextlib.contextmanager
-def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask]:
-    """A way to ask: the running hub, or the store itself when no hub runs (opened by ``secret``)."""
+def hub_answers(config: HubConfig) -> bool:
+    """Whether a hub runs; InputError when it does not answer us."""
     try:
         ask_hub(config.control_socket, {"do": "keys"})
     except EnvironmentMissing:
-        pass
-    else:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask]:
+    """A way to ask: the running hub, or the store itself when no hub runs (opened by ``secret``)."""
+    if hub_answers(config):
         yield lambda request: ask_hub(config.control_socket, request)
         return
     if not is_there(config.store_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import InputError
 from edge.config import HubConfig
-from edge.desk import at_the_desk
+from edge.desk import at_the_desk, hub_answers
 from edge.store.files import is_there, unusable
 from edge.store.keys import Passphrase, Secret, create_key, load_key, sync_folder
 
@@ -106,11 +106,22 @@ def add_passphrase(config: HubConfig, words: Passphrase) -> list[str]:
 
 
 def recover(config: HubConfig, words: Passphrase) -> list[str]:
-    """The key file is lost: the passphrase makes a new one. No hub may run."""
+    """The key file is lost: the passphrase makes a new one, or a new key that lies there already open the store.
+
+    InputError while a hub runs: it holds the store open, so nothing would prove the passphrase.
+    """
     place = config.path(config.store.key_file)
+    if hub_answers(config):
+        raise InputError("a hub runs, and holds the store", where="keys recover", mend="stop the hub first")
     with at_the_desk(config, words) as ask:
-        key = create_key(place)
-        ask({"do": "keys.add", "key": key.hex()})
+        known = {slot["number"] for slot in ask({"do": "keys"})["slots"]}
+        key = load_key(place, {}) if is_there(place) else create_key(place)
+        if ask({"do": "keys.add", "key": key.hex()})["slot"] in known:
+            raise InputError(
+                "the key is there and opens the store: nothing is to be recovered",
+                where=str(place),
+                mend=f"hometwin keys retire {place} ends all others",
+            )
         answer = ask({"do": "keys.retire", "key": key.hex()})
     return [f"made {place}; {_old(answer['retired'])}"]
 

@@ -122,6 +122,43 @@ async def test_a_lost_key_file_is_made_anew_with_the_passphrase(config: HubConfi
         rows(config, lost)
 
 
+async def test_no_key_is_made_while_a_hub_runs_that_nobody_asked_the_passphrase_of(config: HubConfig) -> None:
+    add_passphrase(config, WORDS)
+    key, place = load_key(config.path("store.key"), {}), config.path("store.key")
+
+    def recover_with_the_key_away(words: Passphrase) -> None:
+        place.rename(place.with_name("away"))
+        try:
+            with pytest.raises(InputError, match="stop the hub first"):
+                recover(config, words)
+            assert not place.exists()
+        finally:
+            place.with_name("away").rename(place)
+
+    for words in (Passphrase("five words that are not these"), WORDS):
+        await with_hub(config, lambda words=words: recover_with_the_key_away(words))  # type: ignore[misc]
+    assert rows(config, key) == 600
+
+
+def test_a_new_key_made_in_the_lost_ones_place_is_taken_up(config: HubConfig) -> None:
+    """As "hometwin keys new" makes it, or a recovery that was cut."""
+    add_passphrase(config, WORDS)
+    place = config.path("store.key")
+    lost = load_key(place, {})
+    place.unlink()
+    made = create_key(place)
+    with pytest.raises(WrongKeyError):
+        recover(config, Passphrase("five words that are not these"))
+    assert rows(config, lost) == 600
+    recover(config, WORDS)
+    assert load_key(place, {}) == made
+    assert rows(config, made) == 600
+    with pytest.raises(WrongKeyError):
+        rows(config, lost)
+    with pytest.raises(InputError, match="nothing is to be recovered"):
+        recover(config, WORDS)
+
+
 @pytest.mark.parametrize("running", [True, False])
 async def test_erasing_needs_the_hubs_name_and_leaves_nothing(config: HubConfig, running: bool) -> None:
     with pytest.raises(InputError, match="nothing was erased"):
