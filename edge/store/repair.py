@@ -67,7 +67,8 @@ class RepairReport(msgspec.Struct, frozen=True):
     kept: dict[str, int]
     damaged: dict[str, int]  # could not be read, or failed authentication
     distrusted: dict[str, int]  # authentic, but not of this state of the store
-    rows_lost: int  # samples that no record holds now, those of earlier repairs included
+    # Samples that no record holds now, those of earlier repairs included. None: nobody knows, as only the head tells.
+    rows_lost: int | None
     first_lost_row: int  # 0 when none is
 
     @property
@@ -104,16 +105,17 @@ def open_or_repair(
         store = _sound(path, key, hub_id, clock)
     except TamperedError:
         aside = _set_aside_whole(path, clock)
-        report = msgspec.structs.replace(report, set_aside=aside, kept={})
+        report = msgspec.structs.replace(report, set_aside=aside, kept={}, rows_lost=None)
         store = Store.open(path, key, hub_id=hub_id, clock=clock)
     if report.first_lost_row and report.kept:
         _ask_again(store, report.first_lost_row, clock)
+    rows_lost = "unknown" if report.rows_lost is None else report.rows_lost
     store.note(
         "hub",
         "store.repaired",
         reason=report.reason,
         set_aside=report.set_aside,
-        rows_lost=report.rows_lost,
+        rows_lost=rows_lost,
         damaged=sum(report.damaged.values()),
         distrusted=sum(report.distrusted.values()),
     )
@@ -123,7 +125,7 @@ def open_or_repair(
         kept=report.kept,
         damaged=report.damaged,
         distrusted=report.distrusted,
-        rows_lost=report.rows_lost,
+        rows_lost=rows_lost,
     )
     return store, report
 
@@ -168,7 +170,7 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
             # Or nothing could be carried over, no key opens it: begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
             aside = _set_aside_whole(path, clock)
-            return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, 0, 1)
+            return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, None, 1)
     finally:
         lock.release()
 
@@ -281,7 +283,7 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         {table.name.lower(): len(part) for table, part in kept.items()},
         damaged,
         distrusted,
-        rows.lost,
+        None if old is None else rows.lost,
         rows.first_lost,
     )
 

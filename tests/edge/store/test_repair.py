@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import shutil
@@ -227,6 +228,8 @@ def test_without_its_head_a_store_keeps_what_authenticates_and_numbers_still_ris
     clock = FixedClock(START_US + 10_000_000)
     store, report = repaired(full, clock)
     assert report.damaged == {"head": 1}
+    assert report.rows_lost is None  # the newest may be missing: only the head would tell
+    assert json.loads(store.journal(0, 1000)[-1])["detail"]["rows_lost"] == "unknown"
     assert rows_of(store) == every_row()
     assert store.sample_pointer == 0  # sent again; the cloud knows them by their keys
     assert store.enqueue(b"next") > max(used)  # type: ignore[type-var]
@@ -301,7 +304,7 @@ def test_a_file_beyond_repair_is_set_aside_and_the_hub_begins_anew(full: Path, w
     copy_path(full).unlink()
     store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
     assert report is not None
-    assert report.kept == {}
+    assert (report.kept, report.rows_lost) == ({}, None)
     assert store.last_row == 0
     assert store.cursors("cgm") == {}  # sensors tell all they have
     assert store.append([reading(1)])
