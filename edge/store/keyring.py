@@ -36,6 +36,7 @@ _DATA_TABLES: Final = (
     Table.ARCHIVE,
 )
 ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damaged stores there
+COPYING_SUFFIX: Final = ".aside"  # of a damaged store that is being copied there
 
 
 # Beside a store whose erasing has begun. It goes last, after the key file: whatever cuts it off, it can be finished.
@@ -55,7 +56,9 @@ def destroy_files(path: Path) -> list[str]:
     begin_erasing(path)
     ends = [COPY_SUFFIX, COPY_SUFFIX + ".new", ".spare"]
     ends += [
-        of + end for of in (".repaired", ".mended", ".new", "") for end in ("-wal", "-shm", "-journal", "")
+        of + end
+        for of in (".repaired", ".mended", ".new", COPYING_SUFFIX, "")
+        for end in ("-wal", "-shm", "-journal", "")
     ]
     doomed = [path.with_name(path.name + end) for end in ends]
     # What was set aside comes before the store: while that is there, people see that the erase is not done.

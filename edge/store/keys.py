@@ -7,6 +7,7 @@ other unit sees; that copy wins over the file. A key never appears in an error, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -32,6 +33,8 @@ SCRYPT_LOG2_N: Final = 14
 MAX_SCRYPT_LOG2_N: Final = 16
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 5
+# What file systems say that know no links: FAT and exFAT, which most USB sticks have, and some in user space.
+NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 LEAST_PASSPHRASE_CHARS: Final = 12  # five words are longer; what is shorter can be tried out
 _LONGEST_PASSPHRASE_BYTES: Final = 1024
 
@@ -132,7 +135,9 @@ def _write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         try:
             os.link(fresh, path)
-        except PermissionError:  # FAT, which most USB sticks have, knows no links
+        except OSError as err:
+            if err.errno not in NO_LINKS:
+                raise
             path.touch(0o600, exist_ok=False)
             os.replace(fresh, path)
     finally:

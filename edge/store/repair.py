@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -33,8 +34,8 @@ from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, 
 from edge.store.files import give_to_owner_of
 from edge.store.head import COMMITTED, HEAD_ROW, Head
 from edge.store.journal import hash_of, read_line
-from edge.store.keyring import ASIDE_SUFFIX
-from edge.store.keys import Secret, sync_folder
+from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
+from edge.store.keys import NO_LINKS, Secret, sync_folder
 from edge.store.migrations import APPLICATION_ID
 from edge.store.refill import Refill, Wanted
 from edge.store.repair_keys import choose_keys, copy_opens, read_head
@@ -194,7 +195,7 @@ def _refused(err: BaseException, path: Path) -> bool:
 
 def _make_room(path: Path) -> bool:
     """Remove what a repair left half done, and the room held for a full disk; False when none was held."""
-    for of in (".repaired", ".mended"):
+    for of in (".repaired", ".mended", COPYING_SUFFIX):
         for end in ("", "-wal", "-shm", "-journal"):
             with contextlib.suppress(OSError):
                 path.with_name(path.name + of + end).unlink(missing_ok=True)
@@ -269,7 +270,7 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     fresh.chmod(stat.S_IMODE(facts.st_mode))
     give_to_owner_of(path, fresh)
     aside = _name_aside(path, clock)
-    os.link(path, aside)
+    _keep_as(path, aside)
     fresh.rename(path)
     sync_folder(path.parent)
     _forget_oldest(path)
@@ -466,6 +467,27 @@ def _name_aside(path: Path, clock: Clock) -> Path:
     ):
         number += 1
     return aside
+
+
+def _keep_as(path: Path, aside: Path) -> None:
+    """A second name for the damaged file, or a copy where the file system knows no second names (FAT, exFAT)."""
+    try:
+        os.link(path, aside)
+    except OSError as err:
+        if err.errno not in NO_LINKS:
+            raise
+    else:
+        return
+    # The name comes last: a copy that was cut does not pass for the file, which keeps its name until then.
+    copy = path.with_name(path.name + COPYING_SUFFIX)
+    shutil.copyfile(path, copy)
+    shutil.copystat(path, copy)
+    give_to_owner_of(path, copy)
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+    if aside.exists():
+        raise FileExistsError(errno.EEXIST, "name is taken", str(aside))
+    copy.rename(aside)
 
 
 def _set_aside_whole(path: Path, clock: Clock) -> str:
