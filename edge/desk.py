@@ -64,8 +64,12 @@ class StoreDesk:
 
     def _keys(self, _request: dict[str, Any]) -> dict[str, Any]:
         path = self._store.path
-        aside = sorted(p.name for p in path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
-        return {**self._store.keys.overview(), "set_aside": aside}
+        aside = sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
+        return {
+            **self._store.keys.overview(),
+            "set_aside": [p.name for p in aside if p.stat().st_size],
+            "set_aside_empty": [p.name for p in aside if not p.stat().st_size],
+        }
 
     def _add(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"slot": self._store.keys.add(_secret(request))}

@@ -74,4 +74,6 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
         )
     if store["rotating"]:
         lines.append("store     is sealed anew with a new data key")
+    if not store["keys_copied"]:
+        lines.append("store     could not write the copy of its wrapped keys: hometwin keys list says more")
     return lines

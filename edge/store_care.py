@@ -87,6 +87,7 @@ class StoreCare:
             "space_low": self.space_low,
             "thinned": self.thinned,
             "rotating": self._store.keys.rotating,
+            "keys_copied": self._store.has_key_copy,
         }
 
     async def run(self) -> None:

@@ -95,6 +95,7 @@ class StoreKeys:
             ],
             "data_keys": sorted(ring.data_keys),
             "rotating": self.rotating,
+            "copied": self._store.has_key_copy,
         }
 
     def add(self, secret: Secret, who: str = "owner") -> int:

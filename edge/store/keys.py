@@ -24,6 +24,7 @@ from core.errors import InputError, TamperedError
 from edge.store.files import is_there
 
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
+_UNFINISHED: Final = ".hometwin-key-"  # begins the name of a key that is being written
 _HEX_KEY: Final = re.compile(rb"[0-9a-fA-F]{64}\s*")
 _LONGEST_FILE_BYTES: Final = 80  # a hexadecimal key with its line end; whatever is longer is no key
 SALT_BYTES: Final = 16
@@ -127,7 +128,7 @@ def create_key(path: Path) -> bytes:
 
 def _write_whole(path: Path, data: bytes) -> None:
     """``data`` gets the name ``path`` once it is durable: a full disk or a power cut leaves no empty key behind."""
-    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=".hometwin-key-")
+    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -153,10 +154,7 @@ def shred(path: Path) -> bool:
     """
     try:
         with path.open("r+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            for at in range(0, size, 1 << 20):
-                os.pwrite(file.fileno(), secrets.token_bytes(min(1 << 20, size - at)), at)
-            os.fsync(file.fileno())
+            _overwrite(file.fileno())
         path.unlink()
         sync_folder(path.parent)
     except FileNotFoundError:
@@ -164,6 +162,38 @@ def shred(path: Path) -> bool:
     except OSError as err:
         raise InputError(f"cannot be destroyed: {err.strerror}", where=str(path)) from None
     return True
+
+
+def _overwrite(handle: int) -> None:
+    size = os.fstat(handle).st_size
+    for at in range(0, size, 1 << 20):
+        os.pwrite(handle, secrets.token_bytes(min(1 << 20, size - at)), at)
+    os.fsync(handle)
+
+
+def shred_unfinished(folder: Path) -> list[Path]:
+    """Destroy the keys in ``folder`` whose writing was cut: they got no name. Returns what is gone."""
+    return [path for path in sorted(folder.glob(_UNFINISHED + "*")) if shred(path)]
+
+
+def replace_overwriting(path: Path, fresh: Path) -> None:
+    """``fresh`` takes the name ``path``, durably; what lay there is overwritten then, unless it has other names.
+
+    As with ``shred``, that reaches the old bytes only where a file system and a disk write in place.
+    """
+    try:
+        old = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        old = None  # nothing there, or what we may replace but not write
+    try:
+        fresh.replace(path)
+        sync_folder(path.parent)
+        if old is not None and not os.fstat(old).st_nlink:
+            with contextlib.suppress(OSError):
+                _overwrite(old)
+    finally:
+        if old is not None:
+            os.close(old)
 
 
 def sync_folder(folder: Path) -> None:

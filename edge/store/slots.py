@@ -25,7 +25,7 @@ from core.errors import DecodeError, InputError, TamperedError, WrongKeyError
 from core.messages import decode, encode
 from edge.store.database import reported
 from edge.store.files import give_to_owner_of
-from edge.store.keys import SALT_BYTES, SCRYPT_LOG2_N, Passphrase, Secret, sync_folder
+from edge.store.keys import SALT_BYTES, SCRYPT_LOG2_N, Passphrase, Secret, replace_overwriting
 from edge.store.sealing import CHECK_BYTES, LAST_KEY, STORE_ID_BYTES, Cipher, OuterKey, Sealer, best_cipher
 
 MAX_SLOTS: Final = 16  # more than a person has keys; bounds the effort that a hostile file can ask for
@@ -253,8 +253,7 @@ def save_copy(path: Path, records: KeyRecords, first_page: bytes) -> bool:
             file.flush()
             os.fsync(file.fileno())
         give_to_owner_of(path, fresh)
-        fresh.replace(place)
-        sync_folder(place.parent)
+        replace_overwriting(place, fresh)
     except OSError:
         return False
     return True

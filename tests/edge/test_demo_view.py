@@ -44,6 +44,7 @@ def status(**more: Any) -> dict[str, Any]:
             "free_mib": 1000.0,
             "space_low": False,
             "rotating": False,
+            "keys_copied": True,
         },
         "prior": None,
         "advice": [],
@@ -230,3 +231,9 @@ def test_what_a_repair_lost_is_said_and_where_nobody_knows_that_too(lost: int | 
     state["store"] = {**state["store"], "repair": repair}
     [line] = [line for line in status_lines(state) if line.startswith("store")]
     assert told in line
+
+
+def test_a_copy_of_the_keys_that_could_not_be_written_is_said() -> None:
+    state = status()
+    state["store"] = {**state["store"], "keys_copied": False}
+    assert "could not write the copy of its wrapped keys" in "".join(status_lines(state))

@@ -170,6 +170,39 @@ async def test_erasing_needs_the_hubs_name_and_leaves_nothing(config: HubConfig,
     assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
 
 
+def test_keys_that_were_left_in_clear_go(config: HubConfig, tmp_path: Path) -> None:
+    """A rotation that was cut leaves the next key, a cut while it was written one without a name."""
+    key, unnamed, cut = config.path("store.key"), tmp_path / ".hometwin-key-abc", tmp_path / "store.key.next"
+    unnamed.write_bytes(b"k" * 32)
+    with key.open("rb") as handle:
+        old = handle.read()
+        rotate(config, None)
+        handle.seek(0)
+        assert handle.read() != old
+    assert not unnamed.exists()
+    create_key(cut)
+    retire(config, load_key(key, {}))
+    assert not cut.exists()
+    create_key(cut)
+    unnamed.write_bytes(b"k" * 32)
+    lines = erase(config, "home")
+    assert {f"destroyed {cut}", f"destroyed {unnamed}"} <= set(lines)
+    assert [p.name for p in tmp_path.rglob("*") if "key" in p.name] == []
+
+
+def test_the_list_tells_what_was_set_aside_and_a_copy_that_is_not_there(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.store_path.with_name("replay.sqlite.damaged-1").write_bytes(b"sealed")
+    config.store_path.with_name("replay.sqlite.damaged-2-whole").touch()
+    lines = overview_lines(config)
+    assert [line for line in lines if "damaged-1" in line and "readable" in line]
+    assert "set aside, empty: replay.sqlite.damaged-2-whole" in lines
+    assert "attention" not in "".join(lines)
+    monkeypatch.setattr("edge.store.store.save_copy", lambda *_: False)
+    assert "could not be written" in "".join(overview_lines(config))
+
+
 @pytest.mark.parametrize("how", ["key lost", "damaged"])
 def test_what_cannot_be_read_can_be_erased_all_the_same(config: HubConfig, how: str) -> None:
     if how == "key lost":
