@@ -41,6 +41,12 @@ class SlotKind(IntEnum):
     PASSPHRASE = 2
 
 
+_NEWEST: Final = {
+    SlotKind.KEY: "use its newest key (one that was retired opens nothing), or hometwin keys recover by the passphrase",
+    SlotKind.PASSPHRASE: "type it as it was set; one that was retired opens nothing",
+}
+
+
 class Slot(NamedTuple):
     """A slot as it lies in the file, in clear. ``salt`` and ``cost`` are of a passphrase's scrypt."""
 
@@ -185,9 +191,8 @@ def unlock(found: KeyRecords, path: Path, secret: Secret, hub_id: str) -> Ring:
         return Ring(store_id, hub_id, slots, keys, {slot.number: outer})
     else:
         if slots and not key_fits:
-            raise WrongKeyError(
-                "the key does not open this store", where=where, mend="use its newest key, or its passphrase"
-            )
+            what, newest = f"the {wanted.name.lower()} does not open this store", _NEWEST[wanted]
+            raise WrongKeyError(what, where=where, mend=newest)
         if slots and not hub_fits:
             raise WrongKeyError(
                 "the store was made for another hub_id",

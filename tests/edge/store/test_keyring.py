@@ -282,6 +282,17 @@ def test_retired_wraps_are_not_left_in_the_copy_that_was_replaced(full: Path) ->
             assert old not in handle.read()
 
 
+def test_a_retired_key_and_wrong_words_are_told_what_opens_the_store_now(full: Path) -> None:
+    with open_store(full) as store:
+        store.keys.add(WORDS)
+        store.keys.add(OTHER)
+        store.keys.retire(OTHER)
+    with pytest.raises(WrongKeyError, match=r"the key does not .*newest key .*keys recover"):
+        open_store(full)
+    with pytest.raises(WrongKeyError, match=r"the passphrase does not .*as it was set"):
+        open_store(full, Passphrase("five words that are not these"))
+
+
 def test_a_copy_that_cannot_be_written_is_told(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.store.store.save_copy", lambda *_: False)
     with open_store(full) as store:
