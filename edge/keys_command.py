@@ -10,7 +10,7 @@ from core.errors import InputError
 from edge.config import HubConfig
 from edge.desk import at_the_desk
 from edge.store.files import is_there, unusable
-from edge.store.keys import Passphrase, Secret, create_key, load_key, sync_folder
+from edge.store.keys import SEALED_SUFFIX, Passphrase, Secret, create_key, load_key, sync_folder
 
 NEXT_SUFFIX = ".next"
 
@@ -112,7 +112,12 @@ def recover(config: HubConfig, words: Passphrase) -> list[str]:
         key = create_key(place)
         ask({"do": "keys.add", "key": key.hex()})
         answer = ask({"do": "keys.retire", "key": key.hex()})
-    return [f"made {place}; {_old(answer['retired'])}"]
+    lines = [f"made {place}; {_old(answer['retired'])}"]
+    if is_there(place.with_name(place.name + SEALED_SUFFIX)):
+        lines.append(
+            f"next: seal it over {place.name}{SEALED_SUFFIX} (docs/configuration.md), or the hub finds the old one"
+        )
+    return lines
 
 
 def _old(count: int) -> str:
