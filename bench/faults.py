@@ -54,8 +54,9 @@ def run(quick: bool = False) -> Section:
     rows, failed, skipped = [], [], []
     for case in cases:
         name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
-        if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(name)
+        for bad in (*case.iter("failure"), *case.iter("error")):
+            why = bad.get("message", "").partition("\n")[0][:200]
+            failed.append(f"{name}: {why}")
         if case.find("skipped") is not None:
             skipped.append(name)
         for told in case.iter("property"):

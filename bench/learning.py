@@ -38,7 +38,7 @@ from firmware_sim.person import VirtualPerson
 from firmware_sim.person_cgm import AVERAGE_NOISE
 
 SEEDS: Final = tuple(range(300, 320))
-MATCHED_PEOPLE: Final = 40
+MATCHED_PEOPLE: Final = 80
 DAYS: Final = 20
 APART_DAY: Final = 7.0
 FALL_DAY: Final = 10.0

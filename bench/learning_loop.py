@@ -15,8 +15,16 @@ import numpy as np
 from bench.report import Figure
 from bench.truth import START_US, US_PER_MIN
 from core import learning, refine
-from core.consolidate import N_CONSTANTS, N_NAMES, WITHIN_SD, base_of, posterior, read_night
-from core.guidance import unpacked
+from core.consolidate import (
+    N_CONSTANTS,
+    N_NAMES,
+    WITHIN_SD,
+    base_of,
+    fresh_anchor,
+    merged,
+    posterior,
+    read_night,
+)
 from core.memory import NAMES, Memory
 from core.messages import Sample
 from core.models import hovorka as model
@@ -160,12 +168,9 @@ def covered(k: int) -> list[bool]:
     night, _ = read_night(twin, START_US + US_PER_DAY, now_us)
     point = twin.track_at(START_US + US_PER_DAY)
     assert point is not None
-    mean, sd, _ = base_of(point)
-    precision = unpacked(night.precision) + np.diag(sd**-2.0)
-    vector = np.array(night.vector) + mean / sd**2
-    found = np.linalg.solve(precision, vector)
-    spread = np.sqrt(np.diag(np.linalg.inv(precision)))
-    return [bool(hit) for hit in np.abs(found - truth) <= Z90 * spread]
+    anchor = merged(fresh_anchor(*base_of(point)), night)
+    found = posterior(anchor, twin.patient.therapy, twin.consts())
+    return [bool(hit) for hit in np.abs(found.mean - truth) <= Z90 * found.sd()]
 
 
 def calibration(people: list[list[bool]]) -> tuple[tuple[tuple[str, ...], ...], Figure]:
@@ -174,7 +179,9 @@ def calibration(people: list[list[bool]]) -> tuple[tuple[tuple[str, ...], ...], 
     total = [hit for hits in inside.values() for hit in hits]
     share = float(np.mean(total))
     rows = tuple((name, f"{np.mean(hits):.2f}", str(len(hits))) for name, hits in inside.items())
-    return (*rows, ("all", f"{share:.3f}", str(len(total)))), Figure(
+    # Parameters of one person err together: the doubt is that between people.
+    doubt = float(np.std([np.mean(hits) for hits in people])) / math.sqrt(len(people))
+    return (*rows, ("all", f"{share:.3f} ± {doubt:.3f}", str(len(total)))), Figure(
         "90 % intervals of parameters, people of the twin's own structure",
         "0.87–0.93",
         f"{share:.3f}",

@@ -8,7 +8,9 @@ Online elastic weight consolidation in its Bayesian reading. With F a night's Fi
 
 and the penalty of Kirkpatrick (PNAS 2017;114:3521, eq. 3), ½(θ − m*)ᵀF*(θ − m*), is the observation of θ that
 ``core.guidance`` hands to the filter. Λ* holds data only; the prior is multiplied in when the posterior is read, so
-it is never counted twice, and neither are the therapy's facts. Days differ: a day's parameters lie about the
+it is never counted twice, and neither are the therapy's facts. A night's mode leans (core.marginal) by the same reasons each night,
+so what nights lean adds up as their vectors do. It moves neither the posterior's centre nor what the filter is told: it
+is error, and widens what is shown to people. Days differ: a day's parameters lie about the
 person's own with SD ``WITHIN_SD``, so F is that of the marginal, (F⁻¹ + Σ_within)⁻¹.
 """
 
@@ -23,6 +25,7 @@ from core import refine as batch
 from core.courses import Act
 from core.errors import InputError
 from core.guidance import Array, packed, unpacked
+from core.marginal import lean
 from core.memory import NAMES, Anchor, NightInfo
 from core.models import hovorka as model
 from core.patient import Therapy
@@ -57,7 +60,12 @@ class Posterior(NamedTuple):
 
     mean: Array
     cov: Array
-    data_share: Array  # 1 − posterior variance / prior variance, of each parameter
+    lean: Array  # how far the mean of a posterior with the disturbance integrated out lies from ``mean``
+    data_share: Array  # 1 − sd² / prior variance, of each parameter
+
+    def sd(self) -> Array:
+        """Root mean square error of each parameter's ``mean``: what is shown to people."""
+        return np.asarray(np.sqrt(np.diag(self.cov) + self.lean**2), dtype=np.float64)
 
     def theta(self) -> tuple[Array, Array]:
         """(mean, cov) of the filter's parameters, given that its constants are what they are."""
@@ -121,18 +129,25 @@ def read_night(twin: Twin, from_us: int, to_us: int) -> tuple[NightInfo, int]:
     vector = delta @ found.mean[:n] + (found.mean[:n] - mean) / sd**2
     spread = np.linalg.inv(np.eye(n) + delta @ np.diag(WITHIN_SD**2))
     marginal = spread @ delta
-    info = NightInfo(from_us, to_us, packed(0.5 * (marginal + marginal.T)), tuple((spread @ vector).tolist()))
+    info = NightInfo(
+        from_us,
+        to_us,
+        packed(0.5 * (marginal + marginal.T)),
+        tuple((spread @ vector).tolist()),
+        tuple((spread @ lean(found, n)).tolist()),
+    )
     return info, found.fit.readings
 
 
 def merged(anchor: Anchor, night: NightInfo, gamma: float = GAMMA) -> Anchor:
     """The anchor after one more night; nights older than the lag join what fades."""
     recent = (*anchor.recent, night)
-    precision, vector = np.array(anchor.precision), np.array(anchor.vector)
+    precision, vector, leans = np.array(anchor.precision), np.array(anchor.vector), _lean(anchor)
     nights = anchor.nights
     while len(recent) > LAG_NIGHTS:
         precision = gamma * precision + np.array(recent[0].precision)
         vector = gamma * vector + np.array(recent[0].vector)
+        leans = gamma * leans + _lean(recent[0])
         nights, recent = nights + 1, recent[1:]
     return msgspec.structs.replace(
         anchor,
@@ -141,7 +156,12 @@ def merged(anchor: Anchor, night: NightInfo, gamma: float = GAMMA) -> Anchor:
         recent=recent,
         nights=nights,
         updated_us=night.to_us,
+        lean=tuple(leans.tolist()),
     )
+
+
+def _lean(of: Anchor | NightInfo) -> Array:
+    return np.array(of.lean) if of.lean else np.zeros(N_NAMES)
 
 
 def shift_seen(night: NightInfo, known: Posterior) -> tuple[float, float]:
@@ -168,10 +188,11 @@ def split(anchor: Anchor, onset_us: int) -> tuple[Anchor, tuple[NightInfo, ...]]
 def posterior(anchor: Anchor, therapy: Therapy, consts: Array, gamma: float = GAMMA) -> Posterior:
     """Base, nights and the therapy's facts together. consts: the nominal ones, which ln multiples refer to."""
     base_mean, base_sd = np.array(anchor.base_mean), np.array(anchor.base_sd)
-    precision, vector = unpacked(anchor.precision), np.array(anchor.vector)
+    precision, vector, leans = unpacked(anchor.precision), np.array(anchor.vector), _lean(anchor)
     for night in anchor.recent:
         precision = gamma * precision + unpacked(night.precision)
         vector = gamma * vector + np.array(night.vector)
+        leans = gamma * leans + _lean(night)
     precision = precision + np.diag(base_sd**-2.0)
     vector = vector + base_mean / base_sd**2
     mean = np.linalg.solve(precision, vector)
@@ -191,4 +212,6 @@ def posterior(anchor: Anchor, therapy: Therapy, consts: Array, gamma: float = GA
             right = vector + (slope.T * weight) @ (value - at + slope @ mean)
             mean = np.linalg.solve(full, right)
     cov: Array = np.asarray(np.linalg.inv(full), dtype=np.float64)
-    return Posterior(mean, cov, np.clip(1.0 - np.diag(cov) / base_sd**2, 0.0, 1.0))
+    off = cov @ leans
+    share = np.clip(1.0 - (np.diag(cov) + off**2) / base_sd**2, 0.0, 1.0)
+    return Posterior(mean, cov, off, share)

@@ -5,14 +5,18 @@ Person i of stratum g has θ_i; their data are known by the information alone th
 u_i ~ Gamma(ν/2, ν/2) for a person as a whole, so that an absurd one counts little (Pinheiro, Liu and Wu,
 J Comput Graph Stat 2001;10:249):
 
-    θ_i | u_i ~ N(μ_g, Σ/u_i)      y_i | θ_i, u_i ~ N(θ_i, ΔΛ_i⁻¹/u_i)
+    θ_i | u_i ~ N(μ_g, c_iΣ/u_i)   y_i | θ_i, u_i ~ N(θ_i, c_iΔΛ_i⁻¹/u_i)
     μ_g ~ N(μ, τ_g Σ_a)            μ ~ N(m_a, Σ_a/KAPPA)          Σ ~ inverse-Wishart at Σ_a, NU_EXTRA + dim
 
-(m_a, Σ_a: published values.) ECM (Meng and Rubin 1993; Liu and Rubin 1995), with Λ = Σ⁻¹:
+(m_a, Σ_a: published values.) c_i, of ν and the number k_i of directions in which the data of i speak, makes Σ the
+covariance of people who are normal (``usual_scale``): the t fitted to them would be narrower. One in a hundred is absurd
+before data (ABSURD_SHARE): y_i is then spread about m_a like a Cauchy of ABSURD_SD published SDs, and is no word of the
+population's (a mixture, since a t alone gets wider where many are absurd, and narrower in all other directions).
+ECM (Meng and Rubin 1993; Liu and Rubin 1995), with Λ = Σ⁻¹:
 
     E:  P_i = (Λ + ΔΛ_i)⁻¹,  m_i = P_i(Λμ_g + Δη_i),  W_i = ΛP_iΔΛ_i,  d_i = (y_i − μ_g)ᵀW_i(y_i − μ_g),
-        u_i = (ν + k_i)/(ν + d_i), k_i the number of directions in which the data speak
-    M:  (μ_g, μ) by their normal equations, Σ from Σ_i [u_i(m_i − μ_g)(m_i − μ_g)ᵀ + P_i], ν on a grid by the
+        u_i = (ν + k_i)/(νc_i + d_i),  r_i = P(i is not absurd | y_i)
+    M:  (μ_g, μ) by their normal equations, Σ from Σ_i r_i[u_i(m_i − μ_g)(m_i − μ_g)ᵀ + P_i], ν on a grid by the
         likelihood itself; two such steps make a leap (SQUAREM, Varadhan and Roland, Scand J Stat 2008;35:335)
         that is taken when it does not lower the objective
 
@@ -41,6 +45,9 @@ ANCHOR_WEIGHT: Final = NU_EXTRA - 1.0  # ν − dim − 1: people whom the publi
 NU_GRID: Final = (3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 200.0)
 NU_USUAL: Final = 20.0  # before data: nearly Gaussian
 SD_LN_NU: Final = 0.5  # few people must not look heavy-tailed by chance: their scatter would seem too small
+ABSURD_SHARE: Final = 0.01  # of people, before data
+ABSURD_NU: Final = 1.0  # Cauchy: else a tenth of absurd people pass for usual ones of a wider population
+ABSURD_SD: Final = 3.0  # published SDs that what they say is spread over
 MIN_SHARE: Final = 0.01  # of the published information: below, a direction says nothing beyond rounding
 MAX_PASSES: Final = 400
 TOLERANCE: Final = 1e-6  # of a published SD (or of a log-SD), per step
@@ -67,6 +74,9 @@ class People(NamedTuple):
     square: Floats  # [m] Δηᵀ ΔΛ⁺ Δη
     directions: Floats  # [m] k
     stratum: NDArray[np.int64]  # [m]
+    ln_absurd: (
+        Floats  # [m] ln density of what they say, were they absurd; constants left out as in the likelihood
+    )
 
 
 class Point(NamedTuple):
@@ -80,10 +90,10 @@ class Point(NamedTuple):
 class Sums(NamedTuple):
     """What one pass needs of the people: additive over chunks."""
 
-    people: Floats  # [G]
-    information: Floats  # [G, n, n] Σ u W: what is known of the stratum's mean
-    vector: Floats  # [G, n] Σ u ΛPΔη
-    scatter: Floats  # [n, n] Σ u(m − μ)(m − μ)ᵀ + P
+    people: Floats  # [G] Σ r: an absurd one counts for nobody
+    information: Floats  # [G, n, n] Σ ruW: what is known of the stratum's mean
+    vector: Floats  # [G, n] Σ ruΛPΔη
+    scatter: Floats  # [n, n] Σ r(u(m − μ)(m − μ)ᵀ + P)
     likelihood: Floats  # [len(NU_GRID)]
 
 
@@ -126,42 +136,61 @@ def stack(
     values = np.where(speaks, values, 0.0)
     along = np.einsum("ikj,ik->ij", axes, vector * scale) * speaks
     square = np.sum(np.divide(along**2, values, out=np.zeros_like(along), where=speaks), axis=1)
+    kept = np.asarray(np.einsum("ija,ia,ika->ijk", axes, values, axes) / np.outer(scale, scale))
+    told = np.asarray(np.einsum("ija,ia->ij", axes, along) / scale)
+    wide = np.asarray(np.linalg.inv(ABSURD_SD**2 * anchor.covariance), np.float64)
+    _, _, volume, distance = _apart(kept, told, square, wide, np.broadcast_to(anchor.mean, told.shape))
     return People(
-        np.einsum("ija,ia,ika->ijk", axes, values, axes) / np.outer(scale, scale),
-        np.einsum("ija,ia->ij", axes, along) / scale,
+        kept,
+        told,
         square,
         speaks.sum(axis=1).astype(float),
         np.asarray(stratum, dtype=np.int64),
+        volume + _log_t(speaks.sum(axis=1).astype(float), distance, ABSURD_NU),
     )
 
 
 def sums_of(people: People, point: Point) -> Sums:
     """The E-step over one chunk."""
     n_strata, n = point.means.shape
-    precision = np.linalg.inv(point.covariance)
-    inverse = np.linalg.inv(precision + people.precision)
-    spread = np.asarray(0.5 * (inverse + np.swapaxes(inverse, 1, 2)), np.float64)  # P
+    precision = np.asarray(np.linalg.inv(point.covariance), np.float64)
     mu = point.means[people.stratum]
-    own = _times(spread, people.vector)  # PΔη
+    spread, own, volume, distance = _apart(people.precision, people.vector, people.square, precision, mu)
     pull = own @ precision  # ΛPΔη = Wy
     weight_matrix = np.asarray(precision - precision @ spread @ precision, np.float64)  # W
-    ahead = _times(weight_matrix, mu)
-    distance = people.square - _dot(people.vector, own) + _dot(mu, ahead - 2.0 * pull)
-    distance = np.maximum(distance, 0.0)  # rounding
     nu, k = NU_GRID[point.nu], people.directions
-    u = (nu + k) / (nu + distance)
+    u = (nu + k) / (nu * _scales(nu, k) + distance)
     off = own - _times(spread, _times(people.precision, mu))  # m − μ
-    volume = 0.5 * (np.linalg.slogdet(precision)[1] + np.linalg.slogdet(spread)[1])
+    absurd = math.log(ABSURD_SHARE) + people.ln_absurd
+    likelihood = [
+        np.logaddexp(math.log1p(-ABSURD_SHARE) + volume + _log_t(k, distance, value), absurd)
+        for value in NU_GRID
+    ]
+    usual = -np.expm1(np.minimum(absurd - likelihood[point.nu], 0.0))  # the chance that they are
     member = np.zeros((people.stratum.size, n_strata))
-    member[np.arange(people.stratum.size), people.stratum] = 1.0
+    member[np.arange(people.stratum.size), people.stratum] = usual
     weighted = member * u[:, None]
     return Sums(
         member.sum(axis=0),
         np.tensordot(weighted, weight_matrix, axes=(0, 0)).reshape(n_strata, n, n),
         weighted.T @ pull,
-        (u[:, None] * off).T @ off + spread.sum(axis=0),
-        np.array([float(np.sum(volume + _log_t(k, distance, value))) for value in NU_GRID]),
+        ((usual * u)[:, None] * off).T @ off + np.tensordot(usual, spread, axes=1),
+        np.array([float(np.sum(of_nu)) for of_nu in likelihood]),
     )
+
+
+def _apart(
+    information: Floats, vector: Floats, square: Floats, precision: Floats, mu: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """(P, PΔη, ½ ln det ΛP, d) of the module's text for people of scatter Λ⁻¹ around ``mu`` [m, n]."""
+    inverse = np.linalg.inv(precision + information)
+    spread = np.asarray(0.5 * (inverse + np.swapaxes(inverse, 1, 2)), np.float64)
+    own = _times(spread, vector)
+    toward = mu @ precision
+    ahead = toward - _times(spread, toward) @ precision
+    distance = square - _dot(vector, own) + _dot(mu, ahead - 2.0 * own @ precision)
+    volume = 0.5 * (np.linalg.slogdet(precision)[1] + np.linalg.slogdet(spread)[1])
+    return spread, own, np.asarray(volume), np.maximum(distance, 0.0)  # rounding
 
 
 def _times(matrices: Floats, vectors: Floats) -> Floats:
@@ -173,12 +202,41 @@ def _dot(a: Floats, b: Floats) -> Floats:
 
 
 def _log_t(k: Floats, distance: Floats, nu: float) -> Floats:
-    """ln density of k-dimensional Student's t at a squared distance, without (2π)^(−k/2) and volume."""
+    """ln density of k-dimensional Student's t at a squared distance, its scale times ``usual_scale``; without (2π)^(−k/2) and volume."""
     table = [
         math.lgamma((nu + j) / 2) - math.lgamma(nu / 2) - 0.5 * j * math.log(nu / 2)
         for j in range(int(k.max(initial=0)) + 1)
     ]
-    return np.asarray(table)[k.astype(int)] - 0.5 * (nu + k) * np.log1p(distance / nu)
+    scale = _scales(nu, k)
+    bend = 0.5 * (nu + k) * np.log1p(distance / (nu * scale))
+    return np.asarray(table)[k.astype(int)] - 0.5 * k * np.log(scale) - bend
+
+
+def _scales(nu: float, k: Floats) -> Floats:
+    """``usual_scale`` of each."""
+    return np.array([usual_scale(nu, j) for j in range(int(k.max(initial=0)) + 1)])[k.astype(int)]
+
+
+@functools.cache
+def usual_scale(nu: float, k: int) -> float:
+    """c such that a t of ν whose scale matrix is cV fits people who are normal with covariance V best at V itself.
+
+    Weights grow with nearness, so a t fitted to normal people has a smaller scale than their covariance. For them the
+    squared distance is χ² of k, and the likelihood's slope in the scale is nought where E[(ν + k)χ²/(νc + χ²)] = k
+    (Fisher consistency of an M-estimate: Maronna, Ann Stat 1976;4:51, with Tyler's factor at the normal).
+    """
+    if k == 0:
+        return 1.0
+    ln = np.arange(-80.0, 7.0, 0.05)  # trapezoids in ln χ²: the density decays doubly fast above, fast below
+    square = np.exp(ln)
+    density = np.exp(0.5 * k * ln - 0.5 * square)
+    density /= density.sum()
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        c = 0.5 * (low + high)
+        pull = (nu + k) * float(density @ (square / (nu * c + square)))
+        low, high = (c, high) if pull > k else (low, c)
+    return 0.5 * (low + high)
 
 
 def add(a: Sums, b: Sums) -> Sums:
@@ -269,7 +327,7 @@ def predictive(
 ) -> tuple[Floats, Floats]:
     """Mean [n] and covariance [n, n] for a new person of the stratum: scatter plus doubt about the mean.
 
-    Σ is the scale of the fitted t, so it is that of the usual people: the absurd few do not widen it.
+    Σ is the covariance of the usual people: the absurd few neither widen nor narrow it.
     ``without``: the sums of one person at ``fitted.point``, to be left out (to first order: others' weights
     stay). With nobody left it is the published distribution itself, widened by ``tau`` beyond TAU.
     """

@@ -1,14 +1,20 @@
 """Sizes of what is uncertain in a span of days: their covariances, and the search for the most likely ones.
 
 Three things explain why readings are not where insulin and food alone would have them: the sensor errs, something
-unrecorded moves glucose (``core.refine``'s disturbance), and the model is not the body. The last comes again: on days of
-like habits a model of another structure errs alike at the same hour. It is an error of the level,
+unrecorded moves glucose (``core.refine``'s disturbance), and the model is not the body. The last comes again. A stomach that
+empties in two waves gives a second rise hours after each meal, which one absorption time cannot: it is an error of the
+meal's course, a part of the disturbance in proportion to the meal,
+
+    d(t) ∋ Σ_meals m_i · h(t − t_i),         h(τ) ~ GP(0, course² · exp(−½(Δτ/45 min)²)) within 6 h of a meal, else 0,
+
+with one h for all meals of the person. And on days of like habits a model of another structure errs alike at the same hour.
+It is an error of the level,
 
     glucose(t) = model(t) + δ(t),        δ ~ GP(0, level² · exp(−2·sin²(π·Δt/day)/w²)),
 
 the discrepancy of Kennedy and O'Hagan (J R Stat Soc B 2001;63:425) with MacKay's periodic kernel (Rasmussen & Williams,
-Gaussian Processes, 2006, eq. 4.31). Without it, it is blamed on the sensor, forgotten at the last reading, and made again the
-day after. It shifts both courses of a question alike, so no effect changes by it.
+Gaussian Processes, 2006, eq. 4.31). Without both, they are blamed on the sensor, forgotten at the last reading, and made again
+the day after. Both are the same with and without a change, so no effect is made of them.
 """
 
 from __future__ import annotations
@@ -29,6 +35,16 @@ BIAS_MGDL: Final = 3.0  # constant error of the sensor over the span
 SLOW_H: Final = 1.5  # width of what comes again each day, hours
 
 
+class Meal(NamedTuple):
+    """When a meal was eaten, and how much glucose it brings as logged."""
+
+    time_us: int
+    mmol_per_kg: float
+
+
+Meals = Sequence[Meal]
+
+
 class Noise(NamedTuple):
     """Hyperparameters, chosen by evidence."""
 
@@ -39,6 +55,9 @@ class Noise(NamedTuple):
     daily: float = 0.003
     meals: float = 1.0  # errors of logged meals, size and absorption, times what is usual
     level: float = 0.0  # mg/dL, the model's error that comes again each day; 0: taken to have none
+    course: float = (
+        0.0  # 1/min, share of a meal: the error of its course, alike after each meal; 0: taken to have none
+    )
 
 
 # Where hyperparameters are looked for, and how far from the default is how unlikely (ln SD). The ends are wide, since who
@@ -52,21 +71,44 @@ SEARCH: Final[Mapping[str, Sequence[float]]] = {
     "daily": (0.0005, 0.0015, 0.003, 0.006, 0.012),
     "meals": (0.1, 0.2, 0.35, 0.6, 1.0, 1.5),
 }
-LEVELS: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
+# What is looked for besides, and closer, where the model may err: size and duration of the sensor's error make up for each other,
+# and on the wide steps above the search ended beside the ridge with a sensor a half too bad.
+CLOSER: Final[Mapping[str, Sequence[float]]] = {
+    "sensor_mgdl": (2.0, 3.0, 4.5, 6.0, 7.0, 8.0, 9.5, 11.0, 13.0, 15.0, 20.0),
+    "sensor_tau_min": (6.0, 8.0, 11.0, 15.0, 20.0, 27.0, 35.0),
+    "level": (1.0, 2.0, 4.0, 8.0, 16.0),
+    "course": (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004),
+}
 USUAL_LEVEL_MGDL: Final = 4.0
+USUAL_COURSE: Final = 0.001  # 6 % of a meal moved within the hour
+COURSE_MIN: Final = 360.0  # how long after a meal its course may err
+COURSE_WIDTH_MIN: Final = 45.0
+COURSE_STEP_MIN: Final = 20.0  # h is held at points so far apart, linear between
 SEARCH_LN_SD: Final = 2.0
 # The other start of the search: what moves is the sensor, not the body. From one start alone the search can stay with
-# whichever explanation came first.
+# whichever explanation came first. And a third where the model may err: besides the sensor, nothing moves but what comes again.
 QUIET_BODY: Final = Noise(11.0, 20.0, 0.002, 30.0, 0.0015)
+QUIET_LIFE: Final = Noise(9.5, 15.0, 0.0005, 15.0, 0.0005, 0.2, 2.0, USUAL_COURSE)
 
 
-def disturbance_cov(noise: Noise, times_us: Ints) -> Array:
-    """Prior covariance of the disturbance at times."""
+def disturbance_cov(noise: Noise, times_us: Ints, meals: Meals = ()) -> Array:
+    """Prior covariance of the disturbance at times, (mmol/kg/min)²; ``meals``: all that may be felt there."""
     t = times_us / US_PER_MIN
     lag = np.abs(t[:, None] - t[None, :])
-    return np.asarray(
-        noise.fast**2 * np.exp(-lag / noise.fast_tau_min) + _each_day(noise.daily, times_us, times_us)
-    )
+    cov = noise.fast**2 * np.exp(-lag / noise.fast_tau_min) + _each_day(noise.daily, times_us, times_us)
+    return np.asarray(cov + course_cov(noise, times_us, meals))
+
+
+def course_cov(noise: Noise, times_us: Ints, meals: Meals) -> Array:
+    """Prior covariance of what the courses of all meals err together at times, (mmol/kg/min)²."""
+    if not (noise.course and meals):
+        return np.zeros((times_us.size, times_us.size))
+    lags = np.arange(COURSE_STEP_MIN, COURSE_MIN, COURSE_STEP_MIN)
+    apart = (lags[:, None] - lags[None, :]) / COURSE_WIDTH_MIN
+    since = (times_us[:, None] - np.array([m.time_us for m in meals])[None, :]) / US_PER_MIN
+    hats = np.maximum(0.0, 1.0 - np.abs(since[:, :, None] - lags) / COURSE_STEP_MIN)
+    share = np.einsum("tml,m->tl", hats, np.array([m.mmol_per_kg for m in meals]))
+    return np.asarray(noise.course**2 * share @ np.exp(-0.5 * apart**2) @ share.T)
 
 
 def sensor_cov(noise: Noise, times_us: Ints) -> Array:
@@ -88,15 +130,20 @@ def _each_day(sd: float, one_us: Ints, other_us: Ints) -> Array:
 
 def ln_prior(trial: Noise) -> float:
     """Of sizes, up to a constant."""
-    usual = Noise(level=USUAL_LEVEL_MGDL if trial.level else 0.0)
+    usual = Noise(
+        level=USUAL_LEVEL_MGDL if trial.level else 0.0, course=USUAL_COURSE if trial.course else 0.0
+    )
     far = sum((math.log(a / b) / SEARCH_LN_SD) ** 2 for a, b in zip(trial, usual, strict=True) if b)
     return -0.5 * far
 
 
 def likeliest(evidence: Callable[[Noise], float], noise: Noise) -> Noise:
-    """Sizes with the largest evidence, one changed after the other, from two starts. Without a level it stays without."""
-    search = {**SEARCH, **({"level": LEVELS} if noise.level else {})}
-    starts = (noise, QUIET_BODY._replace(level=noise.level))
+    """Sizes with the largest evidence, one changed after the other, from two starts. Without a level, what comes again is not
+    looked for; with one, from three starts and closer."""
+    search, starts = dict(SEARCH), [noise, QUIET_BODY._replace(level=noise.level, course=noise.course)]
+    if noise.level:
+        search.update(CLOSER)
+        starts.append(QUIET_LIFE)
     return max(_climb(evidence, start, search) for start in starts)[1]
 
 

@@ -161,7 +161,7 @@ def night(
         accepted,
         why or "taken",
         tuple(after.mean.tolist()),
-        tuple(np.sqrt(np.diag(after.cov)).tolist()),
+        tuple(after.sd().tolist()),
         anchor.base_mean,
         anchor.base_sd,
         anchor.source,

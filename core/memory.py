@@ -40,6 +40,7 @@ class NightInfo(msgspec.Struct, frozen=True, array_like=True):
     to_us: int
     precision: tuple[float, ...]
     vector: tuple[float, ...]
+    lean: tuple[float, ...] = ()  # what the vector is short of (core.marginal); empty: not known
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -53,6 +54,7 @@ class Anchor(msgspec.Struct, frozen=True):
     nights: int = 0
     updated_us: int = 0
     recent: tuple[NightInfo, ...] = ()  # not merged yet: a change of context may claim them
+    lean: tuple[float, ...] = ()  # of its nights, fading as they do; empty: nothing known of it
 
 
 class Day(msgspec.Struct, frozen=True, array_like=True):
@@ -191,6 +193,7 @@ def from_bytes(data: bytes) -> Memory:
     for _, anchor in memory.anchors:
         sizes = (len(anchor.base_mean), len(anchor.base_sd), len(anchor.vector), len(anchor.precision))
         nights = {(len(i.vector), len(i.precision)) for i in anchor.recent}
-        if sizes != (n, n, n, n * (n + 1) // 2) or nights - {(n, n * (n + 1) // 2)}:
+        leans = {len(anchor.lean), *(len(i.lean) for i in anchor.recent)}
+        if sizes != (n, n, n, n * (n + 1) // 2) or nights - {(n, n * (n + 1) // 2)} or leans - {0, n}:
             raise DecodeError("anchor has the wrong size", where="memory.anchors")
     return memory

@@ -13,8 +13,8 @@ drawn by randomised maximum likelihood. Sizes of sensor error and disturbance ar
 computed on the same linearisation (Rasmussen & Williams, Gaussian Processes, 2006, eq. 2.30).
 
 d(t) is a sum of two Gaussian processes: one that forgets within the hour, as in the filter, and one that comes
-again each day at the same time (habits, and what the model's structure misses in usual days). Where asked for, the model's
-level may err as well, alike at the same hour of each day (``core.hyper``).
+again each day at the same time (habits, and what the model's structure misses in usual days). Where asked for, the model
+may err as well, alike after each meal and in its level at the same hour of each day (``core.hyper``).
 
 Approximations, all stated in results that rest on them: constants are Gaussian around the mode; sensor error is
 stationary; a parameter holds for the whole span; a fingerstick is compared with interstitial glucose.
@@ -32,8 +32,11 @@ import numpy as np
 
 from core.courses import FULL_LANES, Act, Array, Bodies, Ints, Nodes, World, make_world, run
 from core.hyper import (
+    USUAL_COURSE,
     USUAL_LEVEL_MGDL,
+    Meal,
     Noise,
+    course_cov,
     disturbance_cov,
     level_cov,
     likeliest,
@@ -114,7 +117,7 @@ class Fit(NamedTuple):
 
     readings: int
     rmse_mgdl: float  # of readings at the mode, disturbance included
-    open_rmse_mgdl: float  # with the disturbance switched off
+    open_rmse_mgdl: float  # with the disturbance switched off, but for what comes again with each meal
     chi2_per_reading: float  # whitened by sensor error; 1 is expected
     disturbance_share: float  # SD of d at the mode over the SD of the glucose production it adds to
     iterations: int
@@ -210,17 +213,20 @@ def refine(
     therapy: Therapy,
     end_us: int,
     n_meals: int,
-    with_level: bool = False,
+    model_errs: bool = False,
 ) -> Refined:
     """The posterior over (track's time, end_us].
 
     track: the filter at the start of the span; not changed. acts: all inputs of the span, in order, meals
     numbered below ``n_meals``. readings: may end before the span does, or be missing altogether: then the
-    answer is the prior and what therapy says. with_level: the model may err alike at the same hour of each day.
+    answer is the prior and what therapy says. model_errs: the model may err alike after
+    each meal and at the same hour of each day (``core.hyper``).
     """
     work = _Problem(track, acts, readings, therapy, end_us, n_meals)
     x = work.prior_mean.copy()
-    noise, chosen = Noise(level=USUAL_LEVEL_MGDL if with_level else 0.0), False
+    noise, chosen = Noise(), False
+    if model_errs:
+        noise = noise._replace(level=USUAL_LEVEL_MGDL, course=USUAL_COURSE)
     total = 0
     for turn in range(3):
         x, used = work.mode(x, noise, 3 if turn == 0 else MAX_ITERATIONS)
@@ -261,6 +267,11 @@ class _Problem:
         self.n = len(kept)
         seen_us = max([r.time_us for r in kept], default=self.start_us)
         self.world: World = make_world(track.fork(), [a for a in acts if a.time_us <= seen_us], seen_us)
+        self.meals = [
+            Meal(a.time_us, model.meal_mmol_per_kg(self.consts, a.value, 0.0))
+            for a in acts
+            if a.kind == "carbs_g"
+        ]
         self.value = np.array([r.value_mgdl for r in kept])
         self.time_us = np.array([r.time_us for r in kept], dtype=np.int64)
         self.blood = np.array([r.blood for r in kept], dtype=bool)
@@ -382,7 +393,7 @@ class _Problem:
     def _prior_root(self, noise: Noise) -> Array:
         root = np.diag(self._sd(noise))
         at = self.places.disturbance
-        cov = disturbance_cov(noise, self.spread.times_us())
+        cov = disturbance_cov(noise, self.spread.times_us(), self.meals)
         root[at:, at:] = np.linalg.cholesky(cov + 1e-9 * float(cov[0, 0]) * np.eye(len(cov)))
         return root
 
@@ -438,7 +449,7 @@ class _Problem:
             return parts[key]
 
         def spread(trial: Noise) -> Array:
-            return np.asarray(moved @ disturbance_cov(trial, self.spread.times_us()) @ moved.T)
+            return np.asarray(moved @ disturbance_cov(trial, self.spread.times_us(), self.meals) @ moved.T)
 
         n = rest.size
         bordered = np.zeros((n + 1, n + 1))
@@ -449,8 +460,8 @@ class _Problem:
                 cov = bordered[:n, :n]
                 np.multiply(meals, trial.meals**2, out=cov)
                 cov += fixed
-                cov += part(spread, (0.0, *trial[2:5]), trial)
-                cov += part(self.reading_cov, (*trial[:2], trial.level), trial)
+                cov += part(spread, (0.0, *trial[2:5], trial.course), trial)
+                cov += part(self.reading_cov, (1.0, *trial[:2], trial.level), trial)
                 np.fill_diagonal(cov, np.diag(cov) + 1e-9)
                 # The last row of the bordered matrix's root is the whitened rest: no second elimination.
                 bordered[n, n] = 1.0 + 1e12 * float(rest @ rest)
@@ -474,7 +485,7 @@ class _Problem:
         self.cov_u: Array = np.asarray(np.linalg.inv(np.eye(x.size) + a.T @ a), dtype=np.float64)
         error = self.value - at[: self.n]
         off = x.copy()
-        off[self.places.disturbance :] = 0.0
+        off[self.places.disturbance :] = self._course(noise, x[self.places.disturbance :])
         free = self.value - self.predict(off)[: self.n]
         whitened = white[: self.n, : self.n] @ error
         d = x[self.places.disturbance :]
@@ -505,6 +516,13 @@ class _Problem:
             self.facts,
             self,
         )
+
+    def _course(self, noise: Noise, d: Array) -> Array:
+        """The part of a disturbance that comes again with each meal: its mean given the sum."""
+        times_us = self.spread.times_us()
+        total = disturbance_cov(noise, times_us, self.meals)
+        jitter = 1e-9 * float(total[0, 0]) * np.eye(len(total))
+        return np.asarray(course_cov(noise, times_us, self.meals) @ np.linalg.solve(total + jitter, d))
 
     def draws(self, rng: np.random.Generator, groups: int, each: int) -> Array:
         """People who fit, by randomised maximum likelihood (Oliver, Math Geol 1996;28:1; Kitanidis, WRR 1995;31:2411).

@@ -201,7 +201,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path), mend="check the path given") from None
+        raise ConfigError(
+            "no such file",
+            where=str(path),
+            mend="check the path: --config, HOMETWIN_CONFIG, or what names it",
+        ) from None
     except OSError as err:
         raise ConfigError(f"cannot be read: {err.strerror}", where=str(path)) from None
 

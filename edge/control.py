@@ -130,7 +130,7 @@ def ask_hub(path: Path, request: dict[str, Any], timeout_s: float = CLIENT_TIMEO
             raise EnvironmentMissing(
                 f"no hub answers ({type(err).__name__})",
                 where=str(path),
-                mend="start it: hometwin hub --config hub.toml",
+                mend="start it: hometwin hub --config hub.toml; as a service, systemctl status hometwin-hub says what keeps it",
             ) from err
     if not line:
         raise EnvironmentMissing("the hub closed without an answer", where=str(path), mend="try again")

@@ -97,6 +97,9 @@ class StoreDesk:
             "amended": [[*key, row] for key, row in store.amended_rows()],
             "audit_newest": store.journal_hash,
             "advice": jsonable(down.advice),
+            "advice_notes": jsonable(down.notes),  # what became of each, and what the person says was taken
+            "policy": jsonable(down.policy),
+            "areas": list(store.archive.sizes()),
             "prior": jsonable(down.prior),
             "snapshot": snapshot,
         }

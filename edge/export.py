@@ -34,7 +34,10 @@ NOT_INCLUDED: Final = (
     "pairing keys of the devices, keys of the store, certificates: secrets, not record",
     "messages that wait for the cloud: made of what is here",
     "the device passkeys of the settings",
+    "by what the hub goes on where it was (numbers of messages and commands, alarms that still ring, noise already given"
+    " for privacy, what is asked of sensors again): nothing of it is of the person's life",
 )
+AREAS: Final = ("alarms", "nights", "posterior", "replay")  # of the archive; there may be others
 SAMPLE_COLUMNS: Final = (
     "row", "time", "kind", "value", "source", "seq", "quality", "received", "amends_source", "amends_seq", "deleted",
     "steady_us",
@@ -55,7 +58,7 @@ def export(config: HubConfig, target: Path) -> list[str]:
             made.mkdir(mode=0o700)
             with at_the_desk(config) as ask:
                 counts = _Writer(config, ask, made).write()
-            if target.suffix == ".zip":
+            if target.suffix.lower() == ".zip":
                 made = _zipped(made)
             _require_free(target)
             made.rename(target)
@@ -81,9 +84,11 @@ class _Writer:
         self._samples(begin)
         self._aggregates()
         self._lines("audit.jsonl", self._audit(begin["audit_newest"]))
-        for area in ("alarms", "posterior", "replay"):
+        for area in sorted({*AREAS, *begin["areas"]}):
             self._json(f"{area}.json", self._area(area))
         self._json("advice.json", begin["advice"])
+        self._json("advice_notes.json", begin["advice_notes"])
+        self._json("policy.json", begin["policy"])
         self._json("prior.json", begin["prior"])
         self._json("settings.json", self._settings())
         if begin["snapshot"]:

@@ -12,6 +12,7 @@ from edge.config import HubConfig
 from edge.desk import at_the_desk, hub_answers
 from edge.store.files import is_there, unusable
 from edge.store.keys import (
+    SEALED_SUFFIX,
     Passphrase,
     Secret,
     create_key,
@@ -148,7 +149,12 @@ def recover(config: HubConfig, words: Passphrase) -> list[str]:
                 mend=f"hometwin keys retire {place} ends all others",
             )
         answer = ask({"do": "keys.retire", "key": key.hex()})
-    return [f"made {place}; {_old(answer['retired'])}"]
+    lines = [f"made {place}; {_old(answer['retired'])}"]
+    if is_there(place.with_name(place.name + SEALED_SUFFIX)):
+        lines.append(
+            f"next: seal it over {place.name}{SEALED_SUFFIX} (docs/configuration.md), or the hub finds the old one"
+        )
+    return lines
 
 
 def _old(count: int) -> str:

@@ -2,7 +2,7 @@
 
 Abduction, action, prediction (Pearl, Causality, 2009, section 7.1). *Abduction*: the joint posterior of
 parameters, start, every meal's true size and absorption, and the disturbance, given all readings up to the end of
-the window, and what the model misses at the same hour of each day (``core.refine``). Past a last reading it is the same posterior, carried on: a window in the past asks a
+the window, and what the model misses after each meal and at the same hour of each day (``core.refine``). Past a last reading it is the same posterior, carried on: a window in the past asks a
 counterfactual question, one in the future an interventional, one across now both, by one rule. *Action*: the acts
 of the window are changed. *Prediction*: each drawn person lives the window twice, with and without the change,
 and everything that was not changed is the same both times. Effects are differences within a drawn person, so
@@ -64,8 +64,8 @@ APPROXIMATIONS: Final = (
     "People are drawn by randomised maximum likelihood around one mode; sensor error is taken as stationary.",
     "Later acts are those of the record: nobody reacts to the other course.",
     "The structure of the model errs by a common factor of every effect, whose size was measured on other bodies.",
-    "What the model misses at the same hour of each day is learned and carried to the window, the same with and without the "
-    "change.",
+    "What the model misses after each meal and at the same hour of each day is learned and carried to the window, the same with "
+    "and without the change: after a meal that is changed, what it would be after the meal on record.",
     "Glucose is that of the interstitial fluid, without the sensor's error.",
 )
 
@@ -176,7 +176,7 @@ def abduct(twin: Twin, start_us: int, end_us: int, draws: int = 1000, seed: int 
         for e in span
         if e.kind in ("cgm_mgdl", "smbg_mgdl")
     )
-    refined = refine(track, acts, readings, twin.patient.therapy, end_us, meals, with_level=True)
+    refined = refine(track, acts, readings, twin.patient.therapy, end_us, meals, model_errs=True)
     inside = tuple(a for a in acts if start_us <= a.time_us < end_us)
     runner = track.fork()
     lead = make_world(runner, [a for a in acts if a.time_us < start_us], start_us)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from core.errors import InputError, TamperedError
 from edge.store.files import is_there
 
+SEALED_SUFFIX: Final = ".cred"  # of a key's name: as the drop-in in systemd/ names the encrypted credential
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
 _UNFINISHED: Final = ".hometwin-key-"  # begins the name of a key that is being written
 _HEX_KEY: Final = re.compile(rb"[0-9a-fA-F]{64}\s*")
@@ -232,11 +233,28 @@ def _read(path: Path, longest: int, *, private: bool) -> bytes:
                 _check_private(path, facts)
             return file.read(longest + 1)
     except FileNotFoundError:
-        raise InputError("no key file", where=str(path), mend="make one: hometwin keys new") from None
+        raise _no_key(path) from None
     except OSError as err:
         raise InputError(
             f"key cannot be read: {err.strerror}", where=str(path), mend="check its owner and mode"
         ) from None
+
+
+def _no_key(path: Path) -> InputError:
+    """What to do differs: a new key is the wrong answer where a sealed one lies, and for a store that is there."""
+    sealed = path.with_name(path.name + SEALED_SUFFIX)
+    if is_there(sealed):
+        return InputError(
+            f"the key is sealed in {sealed.name}, which only systemd opens, for the hub",
+            where=str(path),
+            mend="ask the running hub; if it cannot start, systemctl status hometwin-hub says why, and hometwin keys "
+            "recover makes a new key by the passphrase",
+        )
+    return InputError(
+        "no key file",
+        where=str(path),
+        mend="put its copy back, or hometwin keys recover by the passphrase; for a new store: hometwin keys new",
+    )
 
 
 def _check_private(path: Path, facts: os.stat_result) -> None:

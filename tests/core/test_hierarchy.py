@@ -91,6 +91,49 @@ def test_five_percent_of_absurd_people_do_not_move_the_prior() -> None:
     assert np.all(seen.mean(axis=0) - right.mean > 0.4 * SD)
 
 
+@pytest.mark.parametrize("count", [60, 120])
+def test_the_usual_peoples_spread_is_found_in_every_direction_whoever_is_absurd(count: int) -> None:
+    # Absurd in the second parameter alone: neither does it look wider, nor do the others look narrower.
+    drawn = draw(1200, 13, strata_differ=0.0)
+    wild = slice(0, count)
+    vector = drawn.vector.copy()
+    vector[wild] += np.einsum("ijk,k->ij", drawn.precision[wild], np.array([0.0, 30 * SD[1], 0.0]))
+    soiled = h.stack(drawn.precision, vector, drawn.stratum, ANCHOR)
+    right, robust = h.fit([drawn.people], ANCHOR), h.fit([soiled], ANCHOR)
+    assert sd_of(robust) == pytest.approx(sd_of(right), rel=0.05)
+    assert sd_of(robust) == pytest.approx(np.sqrt(np.diag(drawn.covariance)), rel=0.06)
+    assert h.NU_GRID[robust.point.nu] >= 20
+    assert robust.sums.people.sum() == pytest.approx(1200 - count, abs=10)  # the absurd are nobody
+
+
+def test_the_scale_of_a_t_by_hand() -> None:
+    # k = 2: χ²/2 is exponential, and E[χ²/(2z + χ²)] = 1 − z eᶻ E₁(z). At z = 1, with E₁(1) = 0.2193839344
+    # (Abramowitz & Stegun, table 5.1): 0.4036526 = 2/(ν + 2), so that ν = 2.9547552, and c = 2z/ν.
+    assert h.usual_scale(2.9547552, 2) == pytest.approx(2 / 2.9547552, rel=1e-6)
+    # k = 1, z = 1/2: 1 − z eᶻ E_½(z) with E_½(z) = √(π/z)·erfc(√z): erfc(√½) = 0.3173105079, so 0.3443205.
+    nu = 1 / 0.3443205 - 1
+    assert h.usual_scale(nu, 1) == pytest.approx(1 / nu, rel=1e-5)
+    assert h.usual_scale(1e6, 3) == pytest.approx(1.0, abs=1e-5)
+    assert h.usual_scale(3.0, 0) == 1.0  # who says nothing
+
+
+@pytest.mark.parametrize("nu", [0, 2, 4])
+def test_normal_people_keep_their_covariance_under_any_tail(nu: int) -> None:
+    # One step from the truth stays there; without ``usual_scale`` it would shrink.
+    rng = np.random.default_rng(14)
+    count = 40_000
+    covariance = np.diag((0.6 * SD) ** 2)
+    theta = 0.6 * SD * rng.standard_normal((count, N))
+    precision = np.repeat(np.diag(np.array([40.0, 0.0, 60.0]))[None], count, axis=0)  # of different depth
+    precision[::2] *= 0.2
+    noise = rng.standard_normal((count, N)) * np.sqrt(precision[:, range(N), range(N)])
+    vector = precision[:, range(N), range(N)] * theta + noise
+    people = h.stack(precision, vector, np.zeros(count, int), ANCHOR)
+    sums = h.sums_of(people, h.Point(np.zeros((4, N)), covariance, nu))
+    found = sums.scatter / sums.people.sum()
+    assert np.diag(found) == pytest.approx(np.diag(covariance), rel=0.015)
+
+
 def test_chunks_anywhere_give_the_same_as_all_at_once() -> None:
     people = draw(300, 4).people
     whole = h.fit([people], ANCHOR)

@@ -54,6 +54,48 @@ def test_the_anchor_is_online_ewc_by_hand() -> None:
     assert found.data_share[0] == pytest.approx(0.0, abs=1e-12)  # of what no night spoke, all is prior
 
 
+def test_what_nights_lean_is_shown_as_error_and_moves_nothing() -> None:
+    plain, leaning = BASE, BASE
+    g = np.zeros(N_NAMES)
+    g[S] = (
+        0.1 / 0.2**2
+    )  # each night's centre lies .1 below what it would be with the disturbance integrated out
+    for day in range(6):
+        night = info(0.2, 0.2, day)
+        plain = merged(plain, night)
+        leaning = merged(leaning, msgspec.structs.replace(night, lean=tuple(g.tolist())))
+    without, found = (posterior(a, Therapy(), CONSTS) for a in (plain, leaning))
+    assert found.mean == pytest.approx(without.mean)
+    for ours, theirs in zip(found.theta(), without.theta(), strict=True):  # what the filter is told
+        assert ours == pytest.approx(theirs)
+    weights = 0.95 ** np.arange(5, -1, -1.0) / 0.2**2
+    off = (
+        0.1 * weights.sum() / (weights.sum() + 0.5**-2)
+    )  # of one sign each night: more nights do not average it out
+    assert found.lean[S] == pytest.approx(off)
+    assert found.sd()[S] == pytest.approx(math.hypot(off, math.sqrt(without.cov[S, S])))
+    assert found.data_share[S] == pytest.approx(1.0 - found.sd()[S] ** 2 / 0.5**2)
+    assert without.sd() == pytest.approx(np.sqrt(np.diag(without.cov)))
+
+
+def test_memory_from_before_nights_told_their_lean_is_read() -> None:
+    anchor = merged(merged(BASE, info(0.1)), info(0.2, day=1))
+    known = Memory().with_anchor(USUAL, anchor)
+    old = msgspec.msgpack.decode(to_bytes(known))
+    kept = old["anchors"][0][1]
+    assert kept.pop("lean") is not None
+    kept["recent"] = [night[:4] for night in kept["recent"]]
+    before = from_bytes(msgspec.msgpack.encode(old)).anchor(USUAL)
+    assert before is not None
+    assert before.lean == ()
+    assert posterior(before, Therapy(), CONSTS).mean == pytest.approx(
+        posterior(anchor, Therapy(), CONSTS).mean
+    )
+    kept["lean"] = [0.0]
+    with pytest.raises(DecodeError):
+        from_bytes(msgspec.msgpack.encode(old))
+
+
 def test_therapy_facts_are_counted_once_however_many_nights_there_are() -> None:
     told = Therapy(correction_mgdl_per_u=30.0, carb_ratio_g_per_u=9.0)
     few, many = merged(BASE, info(0.0)), BASE

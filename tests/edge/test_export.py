@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from core.errors import InputError, TamperedError
 from core.events import parse_events
-from core.messages import Alarm, Sample, encode
+from core.messages import Alarm, Sample, StandingPolicy, encode
 from core.units import US_PER_MIN
 from edge.audit_command import audit_lines
 from edge.config import DeviceConfig, HubConfig, RadioConfig
 from edge.export import export
+from edge.hub_state import AdviceNote, DownState, save_state
 from edge.store.journal import check_chain
 from edge.store.keys import create_key
 from edge.store.store import Store
@@ -28,6 +30,15 @@ from tests.edge.store.conftest import START_US, FixedClock
 from tests.edge.test_keys_command import with_hub
 
 PASSKEY = 918273
+POLICY = StandingPolicy(
+    "p1", "mark", ("meal",), 5.0, 8.0, 6, 120.0, 10.0, 40.0, START_US, "a clinician", START_US
+)
+
+
+class Figures(msgspec.Struct, array_like=True):
+    """Of an area of the archive, as short as can be."""
+
+    text: str
 
 
 def record() -> list[Sample]:
@@ -62,6 +73,10 @@ def config(tmp_path: Path) -> HubConfig:
             alarm = Alarm(n, START_US, "low", 1, True, 65.0, 60.0)
             store.archive.keep("alarms", encode(alarm), 1 << 16)
             store.note("person", "hand.entered", seq=n)
+        store.archive.keep("nights", encode(Figures("taken")), 1 << 16)
+        store.archive.keep("later", encode(Figures("an area of a newer program")), 1 << 16)
+        note = AdviceNote(START_US, confirmed_us=START_US, took_u=2.5)
+        save_state(store, "down", DownState(7, notes={"a1": note}, policy=POLICY))
     return config
 
 
@@ -97,6 +112,10 @@ async def test_everything_comes_out_and_the_hashes_fit(
         assert hashlib.sha256((target / name).read_bytes()).hexdigest() == facts["sha256"]
     assert any("1 readings that no sensor can mean" in note for note in manifest["not_included"])
     assert len(json.loads((target / "alarms.json").read_text())) == 5
+    assert json.loads((target / "nights.json").read_text())[0]["content"] == ["taken"]
+    assert len(json.loads((target / "later.json").read_text())) == 1
+    assert json.loads((target / "advice_notes.json").read_text())["a1"]["took_u"] == 2.5
+    assert json.loads((target / "policy.json").read_text())["policy_id"] == POLICY.policy_id
     everything = b"".join(p.read_bytes() for p in target.iterdir())
     assert str(PASSKEY).encode() not in everything
     assert "weight_kg" in json.loads((target / "settings.json").read_text())["patient_toml"]
@@ -123,6 +142,8 @@ def test_an_archive_holds_the_same_and_nothing_is_overwritten(config: HubConfig,
         export(config, target)
     with pytest.raises(InputError, match="cannot be written"):
         export(config, tmp_path / "store.key" / "x")
+    export(config, tmp_path / "RECORD.ZIP")
+    assert zipfile.is_zipfile(tmp_path / "RECORD.ZIP")
 
 
 @pytest.mark.parametrize("name", ["record", "record.zip"])

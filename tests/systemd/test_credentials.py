@@ -86,7 +86,8 @@ def house(tmp_path: Path) -> House:
 def test_a_credential_that_systemd_decrypted_opens_the_store(house: House) -> None:
     without = house.keys_list(None)
     assert without.returncode == 2, without.stdout
-    assert "store.key" in without.stderr
+    assert "sealed in store.key.cred" in without.stderr
+    assert "keys new" not in without.stderr, "a new key would open nothing"
     done = house.keys_list(house.unseal())
     assert done.returncode == 0, done.stderr
     config = load_config(house.toml)
@@ -127,3 +128,17 @@ def test_the_drop_in_takes_the_key_from_the_encrypted_credential_alone(tmp_path:
     done = run(tool("systemd-analyze"), "verify", "--man=no", unit)
     ours = [line for line in done.stderr.splitlines() if "hometwin" in line]
     assert (done.returncode, ours) == (0, [])
+
+
+def test_only_a_start_without_its_credential_is_explained_by_the_drop_in() -> None:
+    """Nothing of ours runs when systemd cannot open the key: the line after it tells, and is silent otherwise."""
+    drop_in = (UNITS / "hometwin-hub.encrypted-key.conf").read_text()
+    (line,) = [x for x in drop_in.splitlines() if x.startswith("ExecStopPost=/bin/sh -c '")]
+    script = line.split("'")[1].replace("$$", "$")
+    for status in ("243", "0", "1", "2", "TERM", ""):
+        done = subprocess.run(
+            ["/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, env={"EXIT_STATUS": status}
+        )
+        assert done.returncode == 0
+        told = done.stdout.startswith("<3>No alarms") and "hometwin keys recover" in done.stdout
+        assert (told, done.stdout == "") == (status == "243", status != "243"), status
