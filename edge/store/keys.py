@@ -183,13 +183,13 @@ def replace_overwriting(path: Path, fresh: Path) -> None:
     As with ``shred``, that reaches the old bytes only where a file system and a disk write in place.
     """
     try:
-        old = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        old = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # waits for no pipe
     except OSError:
         old = None  # nothing there, or what we may replace but not write
     try:
         fresh.replace(path)
         sync_folder(path.parent)
-        if old is not None and not os.fstat(old).st_nlink:
+        if old is not None and stat.S_ISREG(os.fstat(old).st_mode) and not os.fstat(old).st_nlink:
             with contextlib.suppress(OSError):
                 _overwrite(old)
     finally:

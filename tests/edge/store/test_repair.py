@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import structlog
@@ -413,13 +414,13 @@ def test_where_a_file_has_one_name_only_the_damaged_one_is_copied(
     def no_links(*_: object) -> None:
         raise OSError(refusal, "refused")
 
-    def power_cut(_: Path, to: Path) -> None:
-        to.write_bytes(b"half")
+    def power_cut(_: object, to: BinaryIO) -> None:
+        to.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr("edge.store.repair.os.link", no_links)
     with monkeypatch.context() as patch:
-        patch.setattr("edge.store.repair.shutil.copyfile", power_cut)
+        patch.setattr("edge.store.repair.shutil.copyfileobj", power_cut)
         with pytest.raises(KeyboardInterrupt):
             open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
     assert full.read_bytes() == damaged
