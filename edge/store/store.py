@@ -421,19 +421,18 @@ class Store:
         fresh: dict[tuple[str, str, int], Sample] = {}
         for sample in samples:
             key = sample.key
-            if key in fresh or self._has(key):
+            if key in fresh or self._has(sample):
                 self._has_come_again(sample.source, sample.seq)
             else:
                 fresh[key] = sample
         return tuple(fresh.values())
 
-    def _has(self, key: tuple[str, str, int]) -> bool:
-        new = self._index.is_new(key)
+    def _has(self, sample: Sample) -> bool:
+        new = self._index.is_new(sample)
         if new is not None:
             return not new
-        return any(
-            sample.key == key for place in self._index.suspects(key) for sample in self._segment(place)
-        )
+        key = sample.key
+        return any(s.key == key for place in self._index.suspects(key) for s in self._segment(place))
 
     def _has_come_again(self, source: str, seq: int) -> None:
         rest = self._refill.after(source, seq)

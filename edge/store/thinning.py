@@ -1,7 +1,7 @@
 """From raw readings to aggregates: the oldest first, a few segments per transaction, events untouched.
 
 Doses, meals, entries by hand and whatever was amended stay as records for ever (aggregates.may_thin). What is thinned
-stays known by its number, so that a sensor which tells its history again adds nothing twice.
+stays known by its time (known.py), so that a sensor which tells its history again adds nothing twice.
 """
 
 from __future__ import annotations
