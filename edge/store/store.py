@@ -7,6 +7,7 @@ synchronous and waits for the disk; one thread at a time is inside, any thread m
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -138,7 +139,11 @@ class Store:
     def cursors(self, source: str) -> dict[str, int]:
         """By kind, the sequence number after which to ask one source; the greatest, unless something was lost."""
         with self._mutex:
-            return self._refill.cursors(source, self._index.cursors(source), self._clock.now_us())
+            if (wanted := self._refill.at(self._clock.now_us())) is not self._refill:
+                self._refill = wanted  # also where the disk is full: it is counted anew from what is there
+                with contextlib.suppress(StoreError):
+                    self.want(wanted)
+            return self._refill.cursors(source, self._index.cursors(source))
 
     @property
     def sources(self) -> set[str]:
