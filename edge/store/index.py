@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 from operator import gt
 
 from core.messages import Sample
+from core.units import US_PER_DAY
 from edge.store import aggregates
 from edge.store.known import Known
 from edge.store.segment import Summary
@@ -130,6 +131,19 @@ class Index:
             if at < len(spans.segment) and spans.segment[at] == place:
                 newest = max(newest, spans.time_max_us[at])
         return newest
+
+    def days(self, kinds: Collection[str]) -> set[int]:
+        """Days since 1970 that surely have readings of these kinds; of a segment only its first and last."""
+        days = {s.time_us // US_PER_DAY for s in self.tail if s.kind in kinds}
+        for (_, kind), spans in self._spans.items():
+            if kind in kinds:
+                days.update(
+                    t // US_PER_DAY for column in (spans.time_min_us, spans.time_max_us) for t in column
+                )
+        for (_, kind), known in self.thinned.items():
+            if kind in kinds:
+                days.update(known.days())
+        return days
 
     def amended_rows(self) -> list[tuple[Key, int]]:
         """Keys that were amended, with the row of their last amendment."""
