@@ -7,6 +7,7 @@ synchronous and waits for the disk; one thread at a time is inside, any thread m
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -138,7 +139,11 @@ class Store:
     def cursors(self, source: str) -> dict[str, int]:
         """By kind, the sequence number after which to ask one source; the greatest, unless something was lost."""
         with self._mutex:
-            return self._refill.cursors(source, self._index.cursors(source), self._clock.now_us())
+            if (wanted := self._refill.at(self._clock.now_us())) is not self._refill:
+                self._refill = wanted  # also where the disk is full: it is counted anew from what is there
+                with contextlib.suppress(StoreError):
+                    self.want(wanted)
+            return self._refill.cursors(source, self._index.cursors(source))
 
     @property
     def sources(self) -> set[str]:
@@ -421,19 +426,18 @@ class Store:
         fresh: dict[tuple[str, str, int], Sample] = {}
         for sample in samples:
             key = sample.key
-            if key in fresh or self._has(key):
+            if key in fresh or self._has(sample):
                 self._has_come_again(sample.source, sample.seq)
             else:
                 fresh[key] = sample
         return tuple(fresh.values())
 
-    def _has(self, key: tuple[str, str, int]) -> bool:
-        new = self._index.is_new(key)
+    def _has(self, sample: Sample) -> bool:
+        new = self._index.is_new(sample)
         if new is not None:
             return not new
-        return any(
-            sample.key == key for place in self._index.suspects(key) for sample in self._segment(place)
-        )
+        key = sample.key
+        return any(s.key == key for place in self._index.suspects(key) for s in self._segment(place))
 
     def _has_come_again(self, source: str, seq: int) -> None:
         rest = self._refill.after(source, seq)
