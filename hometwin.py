@@ -297,7 +297,10 @@ def keys_check(file: KeyFile) -> None:
 
 @keys.command("list")
 def keys_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Show what opens the store: keys, passphrases, data keys."""
+    """Show what opens the store: keys, passphrases, data keys.
+
+    Where no hub runs this opens the store as the hub does at its start: a damaged one is repaired and set aside.
+    """
     from edge.config import load_config
     from edge.keys_command import overview_lines
 
@@ -400,7 +403,10 @@ def audit(
     ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Show who did what when, and check that no entry was changed, dropped or put in."""
+    """Show who did what when, and check that no entry was changed, dropped or put in.
+
+    Where no hub runs this opens the store as the hub does at its start: a damaged one is repaired and set aside.
+    """
     from edge.audit_command import audit_lines
     from edge.config import load_config
 

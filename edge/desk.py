@@ -64,8 +64,12 @@ class StoreDesk:
 
     def _keys(self, _request: dict[str, Any]) -> dict[str, Any]:
         path = self._store.path
-        aside = sorted(p.name for p in path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
-        return {**self._store.keys.overview(), "set_aside": aside}
+        aside = sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
+        return {
+            **self._store.keys.overview(),
+            "set_aside": [p.name for p in aside if p.stat().st_size],
+            "set_aside_empty": [p.name for p in aside if not p.stat().st_size],
+        }
 
     def _add(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"slot": self._store.keys.add(_secret(request))}
@@ -185,14 +189,19 @@ def load_secret(config: HubConfig) -> Secret:
     return load_key(config.path(config.store.key_file))
 
 
-@contextlib.contextmanager
-def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask]:
-    """A way to ask: the running hub, or the store itself when no hub runs (opened by ``secret``)."""
+def hub_answers(config: HubConfig) -> bool:
+    """Whether a hub runs; InputError when it does not answer us."""
     try:
         ask_hub(config.control_socket, {"do": "keys"})
     except EnvironmentMissing:
-        pass
-    else:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask]:
+    """A way to ask: the running hub, or the store itself when no hub runs (opened by ``secret``)."""
+    if hub_answers(config):
         yield lambda request: ask_hub(config.control_socket, request)
         return
     if not is_there(config.store_path):

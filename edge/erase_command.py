@@ -7,10 +7,11 @@ import contextlib
 from core.errors import InputError, StoreBusyError, StoreError
 from edge.config import HubConfig
 from edge.desk import at_the_desk
+from edge.keys_command import NEXT_SUFFIX
 from edge.store.database import WriterLock
 from edge.store.files import is_there
 from edge.store.keyring import destroy_files, erasing
-from edge.store.keys import shred
+from edge.store.keys import shred, shred_unfinished
 
 WARNING = (
     "This destroys the record of {hub} on this hub: every wrapped key first, then the files and the key file.",
@@ -35,7 +36,8 @@ def erase(config: HubConfig, confirmed: str) -> list[str]:
         with contextlib.closing(WriterLock(config.store_path)):
             gone = destroy_files(config.store_path)
     lines = [f"destroyed {name}" for name in gone]
-    names = (config.store.key_file, config.store.passphrase_file)
+    names = (config.store.key_file, config.store.key_file + NEXT_SUFFIX, config.store.passphrase_file)
     lines += [f"destroyed {config.path(name)}" for name in names if name and shred(config.path(name))]
+    lines += [f"destroyed {path}" for path in shred_unfinished(config.path(config.store.key_file).parent)]
     shred(erasing(config.store_path))
     return [*lines, "the record cannot be read any more; destroy backups of the key as well"]

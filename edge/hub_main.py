@@ -14,6 +14,7 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # hometwin hub holds it back meanwhile
 
+import contextlib
 from pathlib import Path
 
 from edge.heap import keep_heap_small
@@ -28,7 +29,7 @@ if __name__ == "__main__":
 import structlog
 
 from core.clock import Clock
-from core.errors import ConfigError, TamperedError
+from core.errors import ConfigError, InputError, TamperedError
 from core.patient import Patient
 from edge.config import HubConfig, load_config
 from edge.desk import load_secret
@@ -54,6 +55,10 @@ async def run_hub(config: HubConfig, clock: Clock) -> None:
             if group.split(TamperedError)[1] is not None:
                 raise
             log.error("hub.begins_anew")
+            with contextlib.suppress(
+                InputError
+            ):  # of a stick that was pulled out since; then the one we hold must do
+                key = load_secret(config)  # it may have been changed since
         else:
             return
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from core.errors import InputError
 from edge.config import HubConfig
-from edge.desk import at_the_desk
+from edge.desk import at_the_desk, hub_answers
 from edge.store.files import is_there, unusable
-from edge.store.keys import SEALED_SUFFIX, Passphrase, Secret, create_key, load_key, sync_folder
+from edge.store.keys import (
+    SEALED_SUFFIX,
+    Passphrase,
+    Secret,
+    create_key,
+    load_key,
+    replace_overwriting,
+    shred,
+    shred_unfinished,
+)
 
 NEXT_SUFFIX = ".next"
+_NO_COPY: Final = (
+    "attention: the copy of the wrapped keys (.keys) could not be written. An older one may lie there, which retired keys open, "
+    "and damage to the store's own keys may then cost the record: see to room and rights of the folder, then restart the hub"
+)
 
 
 def overview_lines(config: HubConfig) -> list[str]:
@@ -25,7 +39,13 @@ def overview_lines(config: HubConfig) -> list[str]:
     ]
     numbers = ", ".join(str(n) for n in keys["data_keys"])
     lines.append(f"data key {numbers}{' (sealing anew)' if keys['rotating'] else ''}")
-    lines += [f"set aside, still readable with older keys: {name}" for name in keys["set_aside"]]
+    if not keys["copied"]:
+        lines.append(_NO_COPY)
+    lines += [
+        f"set aside, what it holds is readable with the keys of its time: {name}"
+        for name in keys["set_aside"]
+    ]
+    lines += [f"set aside, empty: {name}" for name in keys["set_aside_empty"]]
     return lines
 
 
@@ -63,11 +83,12 @@ def rotate(config: HubConfig, to: Path | None) -> list[str]:
             owner = place.stat()
             if os.geteuid() == 0:
                 os.chown(fresh, owner.st_uid, owner.st_gid)
-            fresh.replace(place)
-            sync_folder(place.parent)
+            replace_overwriting(place, fresh)
         except OSError as err:
             raise unusable(place, err) from None
         answer = ask({"do": "keys.retire", "key": key.hex()})
+    with contextlib.suppress(InputError):  # another user's
+        shred_unfinished(place.parent)
     return [
         f"{place} holds a new key; {_old(answer['retired'])}. Copies of the old key open old copies only."
     ]
@@ -77,6 +98,11 @@ def retire(config: HubConfig, keep: Secret) -> list[str]:
     """Only ``keep`` opens the store from now on (of its kind)."""
     with at_the_desk(config, keep) as ask:
         answer = ask({"do": "keys.retire", **_named(keep)})
+    if isinstance(keep, bytes):
+        fresh = config.path(config.store.key_file + NEXT_SUFFIX)
+        with contextlib.suppress(InputError):
+            if is_there(fresh) and load_key(fresh, {}) != keep:
+                shred(fresh)  # of a rotation that was cut; it opens nothing any more
     return [_old(answer["retired"])]
 
 
@@ -106,11 +132,22 @@ def add_passphrase(config: HubConfig, words: Passphrase) -> list[str]:
 
 
 def recover(config: HubConfig, words: Passphrase) -> list[str]:
-    """The key file is lost: the passphrase makes a new one. No hub may run."""
+    """The key file is lost: the passphrase makes a new one, or a new key that lies there already open the store.
+
+    InputError while a hub runs: it holds the store open, so nothing would prove the passphrase.
+    """
     place = config.path(config.store.key_file)
+    if hub_answers(config):
+        raise InputError("a hub runs, and holds the store", where="keys recover", mend="stop the hub first")
     with at_the_desk(config, words) as ask:
-        key = create_key(place)
-        ask({"do": "keys.add", "key": key.hex()})
+        known = {slot["number"] for slot in ask({"do": "keys"})["slots"]}
+        key = load_key(place, {}) if is_there(place) else create_key(place)
+        if ask({"do": "keys.add", "key": key.hex()})["slot"] in known:
+            raise InputError(
+                "the key is there and opens the store: nothing is to be recovered",
+                where=str(place),
+                mend=f"hometwin keys retire {place} ends all others",
+            )
         answer = ask({"do": "keys.retire", "key": key.hex()})
     lines = [f"made {place}; {_old(answer['retired'])}"]
     if is_there(place.with_name(place.name + SEALED_SUFFIX)):

@@ -61,8 +61,9 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
     if repair:
         cause = "tampered with" if store["tampered"] else "damaged"
         ago = age((status["now_us"] - repair["time_us"]) / 1e6)
+        lost = "an unknown number of" if repair["rows_lost"] is None else repair["rows_lost"]
         lines.append(
-            f"store     was {cause} and repaired {ago} ago: {repair['rows_lost']} records missing, "
+            f"store     was {cause} and repaired {ago} ago: {lost} records missing, "
             f"the old file is {repair['set_aside']}"
         )
     if store["refilling"]:
@@ -81,4 +82,6 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
         lines.append("store     old readings stay: too few days of readings say that the clock is right")
     if store["rotating"]:
         lines.append("store     is sealed anew with a new data key")
+    if not store["keys_copied"]:
+        lines.append("store     could not write the copy of its wrapped keys: hometwin keys list says more")
     return lines

@@ -100,6 +100,7 @@ class StoreCare:
             "thinned": self.thinned,
             "thinning_waits": self.thinning_waits,
             "rotating": self._store.keys.rotating,
+            "keys_copied": self._store.has_key_copy,
         }
 
     async def run(self) -> None:

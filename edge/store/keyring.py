@@ -36,6 +36,7 @@ _DATA_TABLES: Final = (
     Table.ARCHIVE,
 )
 ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damaged stores there
+COPYING_SUFFIX: Final = ".aside"  # of a damaged store that is being copied there
 
 
 # Beside a store whose erasing has begun. It goes last, after the key file: whatever cuts it off, it can be finished.
@@ -55,7 +56,9 @@ def destroy_files(path: Path) -> list[str]:
     begin_erasing(path)
     ends = [COPY_SUFFIX, COPY_SUFFIX + ".new", ".spare"]
     ends += [
-        of + end for of in (".repaired", ".mended", ".new", "") for end in ("-wal", "-shm", "-journal", "")
+        of + end
+        for of in (".repaired", ".mended", ".new", COPYING_SUFFIX, "")
+        for end in ("-wal", "-shm", "-journal", "")
     ]
     doomed = [path.with_name(path.name + end) for end in ends]
     # What was set aside comes before the store: while that is there, people see that the erase is not done.
@@ -68,6 +71,11 @@ def begin_erasing(path: Path) -> None:
     with contextlib.suppress(OSError):
         erasing(path).touch(0o600)
         sync_folder(path.parent)
+
+
+def _listed(slots: list[int]) -> str:
+    """For the audit log, which repair_keys.py asks when only an older copy of the keys is left."""
+    return " ".join(map(str, slots))
 
 
 class StoreKeys:
@@ -87,6 +95,7 @@ class StoreKeys:
             ],
             "data_keys": sorted(ring.data_keys),
             "rotating": self.rotating,
+            "copied": self._store.has_key_copy,
         }
 
     def add(self, secret: Secret, who: str = "owner") -> int:
@@ -124,7 +133,7 @@ class StoreKeys:
                 del draft.slots[number]
                 draft.outers.pop(number, None)
             if gone:
-                self._write(draft, who, "key.retired", slots=len(gone))
+                self._write(draft, who, "key.retired", slots=len(gone), gone=_listed(gone))
             return gone
 
     # --- a new data key
@@ -153,7 +162,8 @@ class StoreKeys:
             for slot in dropped:
                 del draft.slots[slot]
             self._at = (0, 0)
-            self._write(draft, who, "datakey.begun", key=number, slots_dropped=len(dropped))
+            detail = {"slots_dropped": len(dropped), "gone": _listed(dropped)}
+            self._write(draft, who, "datakey.begun", key=number, **detail)
             return dropped
 
     def reseal(self, records: int = RESEAL_RECORDS) -> bool:

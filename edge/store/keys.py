@@ -7,6 +7,7 @@ other unit sees; that copy wins over the file. A key never appears in an error, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ from edge.store.files import is_there
 
 SEALED_SUFFIX: Final = ".cred"  # of a key's name: as the drop-in in systemd/ names the encrypted credential
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
+_UNFINISHED: Final = ".hometwin-key-"  # begins the name of a key that is being written
 _HEX_KEY: Final = re.compile(rb"[0-9a-fA-F]{64}\s*")
 _LONGEST_FILE_BYTES: Final = 80  # a hexadecimal key with its line end; whatever is longer is no key
 SALT_BYTES: Final = 16
@@ -33,6 +35,8 @@ SCRYPT_LOG2_N: Final = 14
 MAX_SCRYPT_LOG2_N: Final = 16
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 5
+# What file systems say that know no links: FAT and exFAT, which most USB sticks have, and some in user space.
+NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 LEAST_PASSPHRASE_CHARS: Final = 12  # five words are longer; what is shorter can be tried out
 _LONGEST_PASSPHRASE_BYTES: Final = 1024
 
@@ -125,7 +129,7 @@ def create_key(path: Path) -> bytes:
 
 def _write_whole(path: Path, data: bytes) -> None:
     """``data`` gets the name ``path`` once it is durable: a full disk or a power cut leaves no empty key behind."""
-    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=".hometwin-key-")
+    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -133,7 +137,9 @@ def _write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         try:
             os.link(fresh, path)
-        except PermissionError:  # FAT, which most USB sticks have, knows no links
+        except OSError as err:
+            if err.errno not in NO_LINKS:
+                raise
             path.touch(0o600, exist_ok=False)
             os.replace(fresh, path)
     finally:
@@ -149,10 +155,7 @@ def shred(path: Path) -> bool:
     """
     try:
         with path.open("r+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            for at in range(0, size, 1 << 20):
-                os.pwrite(file.fileno(), secrets.token_bytes(min(1 << 20, size - at)), at)
-            os.fsync(file.fileno())
+            _overwrite(file.fileno())
         path.unlink()
         sync_folder(path.parent)
     except FileNotFoundError:
@@ -160,6 +163,38 @@ def shred(path: Path) -> bool:
     except OSError as err:
         raise InputError(f"cannot be destroyed: {err.strerror}", where=str(path)) from None
     return True
+
+
+def _overwrite(handle: int) -> None:
+    size = os.fstat(handle).st_size
+    for at in range(0, size, 1 << 20):
+        os.pwrite(handle, secrets.token_bytes(min(1 << 20, size - at)), at)
+    os.fsync(handle)
+
+
+def shred_unfinished(folder: Path) -> list[Path]:
+    """Destroy the keys in ``folder`` whose writing was cut: they got no name. Returns what is gone."""
+    return [path for path in sorted(folder.glob(_UNFINISHED + "*")) if shred(path)]
+
+
+def replace_overwriting(path: Path, fresh: Path) -> None:
+    """``fresh`` takes the name ``path``, durably; what lay there is overwritten then, unless it has other names.
+
+    As with ``shred``, that reaches the old bytes only where a file system and a disk write in place.
+    """
+    try:
+        old = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        old = None  # nothing there, or what we may replace but not write
+    try:
+        fresh.replace(path)
+        sync_folder(path.parent)
+        if old is not None and not os.fstat(old).st_nlink:
+            with contextlib.suppress(OSError):
+                _overwrite(old)
+    finally:
+        if old is not None:
+            os.close(old)
 
 
 def sync_folder(folder: Path) -> None:

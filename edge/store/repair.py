@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -33,14 +34,15 @@ from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, 
 from edge.store.files import give_to_owner_of
 from edge.store.head import COMMITTED, HEAD_ROW, Head
 from edge.store.journal import hash_of, read_line
-from edge.store.keyring import ASIDE_SUFFIX
-from edge.store.keys import Secret, sync_folder
+from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
+from edge.store.keys import NO_LINKS, Secret, sync_folder
 from edge.store.migrations import APPLICATION_ID
 from edge.store.refill import Refill, Wanted
-from edge.store.salvage import attach, read_head_record, read_key_records, read_rows, with_first_page
+from edge.store.repair_keys import choose_keys, copy_opens, read_head
+from edge.store.salvage import attach, read_rows, with_first_page
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment, encode_segment, read_summary
-from edge.store.slots import COPY_SUFFIX, KeyRecords, Ring, load_copy, load_first_page, slot_of, unlock
+from edge.store.slots import COPY_SUFFIX, KeyRecords, load_copy, load_first_page
 from edge.store.store import BATCH_SAMPLES, Store
 from edge.store.thinning import SPARE_SUFFIX
 
@@ -66,7 +68,8 @@ class RepairReport(msgspec.Struct, frozen=True):
     kept: dict[str, int]
     damaged: dict[str, int]  # could not be read, or failed authentication
     distrusted: dict[str, int]  # authentic, but not of this state of the store
-    rows_lost: int  # samples that no record holds now, those of earlier repairs included
+    # Samples that no record holds now, those of earlier repairs included. None: nobody knows, as only the head tells.
+    rows_lost: int | None
     first_lost_row: int  # 0 when none is
 
     @property
@@ -90,27 +93,30 @@ def open_or_repair(
                 mend="check the state folder; move the file away if the store shall be there",
             ) from None
         reason = str(err)
-    except WrongKeyError as err:
-        # Both the wrapped key and its check value may be damaged: the copy beside the store knows better.
-        if not _copy_opens(path, key, hub_id):
+        log.error("store.damaged", reason=reason)
+        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
+    except WrongKeyError:
+        # Both the wrapped key and its check value may be damaged: the copy beside the store may know better.
+        if not copy_opens(path, key, hub_id):
             raise
-        reason = str(err)
-    log.error("store.damaged", reason=reason)
-    report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
+        reason = f"{path}: the wrapped keys are damaged; their copy opens the store"
+        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
+        log.error("store.damaged", reason=reason)
     try:
         store = _sound(path, key, hub_id, clock)
     except TamperedError:
         aside = _set_aside_whole(path, clock)
-        report = msgspec.structs.replace(report, set_aside=aside, kept={})
+        report = msgspec.structs.replace(report, set_aside=aside, kept={}, rows_lost=None)
         store = Store.open(path, key, hub_id=hub_id, clock=clock)
     if report.first_lost_row and report.kept:
         _ask_again(store, report.first_lost_row, clock)
+    rows_lost = "unknown" if report.rows_lost is None else report.rows_lost
     store.note(
         "hub",
         "store.repaired",
         reason=report.reason,
         set_aside=report.set_aside,
-        rows_lost=report.rows_lost,
+        rows_lost=rows_lost,
         damaged=sum(report.damaged.values()),
         distrusted=sum(report.distrusted.values()),
     )
@@ -120,7 +126,7 @@ def open_or_repair(
         kept=report.kept,
         damaged=report.damaged,
         distrusted=report.distrusted,
-        rows_lost=report.rows_lost,
+        rows_lost=rows_lost,
     )
     return store, report
 
@@ -165,7 +171,7 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
             # Or nothing could be carried over, no key opens it: begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
             aside = _set_aside_whole(path, clock)
-            return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, 0, 1)
+            return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, None, 1)
     finally:
         lock.release()
 
@@ -189,7 +195,7 @@ def _refused(err: BaseException, path: Path) -> bool:
 
 def _make_room(path: Path) -> bool:
     """Remove what a repair left half done, and the room held for a full disk; False when none was held."""
-    for of in (".repaired", ".mended"):
+    for of in (".repaired", ".mended", COPYING_SUFFIX):
         for end in ("", "-wal", "-shm", "-journal"):
             with contextlib.suppress(OSError):
                 path.with_name(path.name + of + end).unlink(missing_ok=True)
@@ -242,8 +248,8 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     mended = path.with_name(path.name + ".mended")
     db = with_first_page(path, load_first_page(path), mended) or attach(path)
     try:
-        records, sealer = _keys(db, path, key, hub_id, distrusted)
-        old = _head(db, sealer)
+        records, sealer = choose_keys(db, path, key, hub_id, distrusted)
+        old = read_head(db, sealer)
         found = {table: _read(db, table, sealer) for table in _ROW_TABLES}
     finally:
         db.close()
@@ -264,7 +270,7 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     fresh.chmod(stat.S_IMODE(facts.st_mode))
     give_to_owner_of(path, fresh)
     aside = _name_aside(path, clock)
-    os.link(path, aside)
+    _keep_as(path, aside)
     fresh.rename(path)
     sync_folder(path.parent)
     _forget_oldest(path)
@@ -278,63 +284,9 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         {table.name.lower(): len(part) for table, part in kept.items()},
         damaged,
         distrusted,
-        rows.lost,
+        None if old is None else rows.lost,
         rows.first_lost,
     )
-
-
-def _keys(
-    db: sqlite3.Connection, path: Path, key: Secret, hub_id: str, distrusted: dict[str, int]
-) -> tuple[KeyRecords, Sealer]:
-    """The wrapped keys: the file's own when the head vouches for them, else the copy's."""
-    usable: list[tuple[KeyRecords, Ring]] = []
-    refused: WrongKeyError | None = None
-    for records in (read_key_records(db), load_copy(path)):
-        if records is not None:
-            try:
-                usable.append((records, unlock(records, path, key, hub_id)))
-            except WrongKeyError as err:
-                refused = refused or err
-            except TamperedError:
-                continue
-    if not usable:
-        if refused is not None:
-            raise refused
-        raise TamperedError("no wrapped key is left", where=str(path))
-    for records, ring in usable:
-        sealer = ring.sealer()
-        head, sums = _head(db, sealer), Head(sealer.commitment_key)
-        readable = [item for item in records.keyring if isinstance(item[1], bytes)]
-        if len(readable) < len(records.keyring):
-            continue  # never made by us
-        for number, sealed in readable:
-            sums.add(Table.KEYRING, row_ident(number), marks(sealed))
-        if head is None or sums.agrees(head, Table.KEYRING):
-            return records, sealer
-    # Somebody put slots back or in: only the way in that was just used is known to be ours.
-    records, ring = usable[0]
-    ours = [item for item in records.keyring if slot_of(item[0]) in ring.outers]
-    distrusted["keyring"] = len(records.keyring) - len(ours)
-    slots = [slot for slot in records.slots if slot[0] in ring.outers]
-    return KeyRecords(records.store_id, slots, ours), ring.sealer()
-
-
-def _copy_opens(path: Path, key: Secret, hub_id: str) -> bool:
-    records = load_copy(path)
-    if records is None:
-        return False
-    try:
-        unlock(records, path, key, hub_id)
-    except StoreError:
-        return False
-    return True
-
-
-def _head(db: sqlite3.Connection, sealer: Sealer) -> Head | None:
-    try:
-        return Head.open(sealer, read_head_record(db))
-    except TamperedError:
-        return None
 
 
 _CHECKS: Final[dict[Table, Callable[[bytes], Any]]] = {
@@ -518,6 +470,27 @@ def _name_aside(path: Path, clock: Clock) -> Path:
     ):
         number += 1
     return aside
+
+
+def _keep_as(path: Path, aside: Path) -> None:
+    """A second name for the damaged file, or a copy where the file system knows no second names (FAT, exFAT)."""
+    try:
+        os.link(path, aside)
+    except OSError as err:
+        if err.errno not in NO_LINKS:
+            raise
+    else:
+        return
+    # The name comes last: a copy that was cut does not pass for the file, which keeps its name until then.
+    copy = path.with_name(path.name + COPYING_SUFFIX)
+    shutil.copyfile(path, copy)
+    shutil.copystat(path, copy)
+    give_to_owner_of(path, copy)
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+    if aside.exists():
+        raise FileExistsError(errno.EEXIST, "name is taken", str(aside))
+    copy.rename(aside)
 
 
 def _set_aside_whole(path: Path, clock: Clock) -> str:

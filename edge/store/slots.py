@@ -25,7 +25,7 @@ from core.errors import DecodeError, InputError, TamperedError, WrongKeyError
 from core.messages import decode, encode
 from edge.store.database import reported
 from edge.store.files import give_to_owner_of
-from edge.store.keys import SALT_BYTES, SCRYPT_LOG2_N, Passphrase, Secret, sync_folder
+from edge.store.keys import SALT_BYTES, SCRYPT_LOG2_N, Passphrase, Secret, replace_overwriting
 from edge.store.sealing import CHECK_BYTES, LAST_KEY, STORE_ID_BYTES, Cipher, OuterKey, Sealer, best_cipher
 
 MAX_SLOTS: Final = 16  # more than a person has keys; bounds the effort that a hostile file can ask for
@@ -39,6 +39,12 @@ class SlotKind(IntEnum):
 
     KEY = 1
     PASSPHRASE = 2
+
+
+_NEWEST: Final = {
+    SlotKind.KEY: "use its newest key (one that was retired opens nothing), or hometwin keys recover by the passphrase",
+    SlotKind.PASSPHRASE: "type it as it was set; one that was retired opens nothing",
+}
 
 
 class Slot(NamedTuple):
@@ -185,9 +191,8 @@ def unlock(found: KeyRecords, path: Path, secret: Secret, hub_id: str) -> Ring:
         return Ring(store_id, hub_id, slots, keys, {slot.number: outer})
     else:
         if slots and not key_fits:
-            raise WrongKeyError(
-                "the key does not open this store", where=where, mend="use the key that it was made with"
-            )
+            what, newest = f"the {wanted.name.lower()} does not open this store", _NEWEST[wanted]
+            raise WrongKeyError(what, where=where, mend=newest)
         if slots and not hub_fits:
             raise WrongKeyError(
                 "the store was made for another hub_id",
@@ -253,8 +258,7 @@ def save_copy(path: Path, records: KeyRecords, first_page: bytes) -> bool:
             file.flush()
             os.fsync(file.fileno())
         give_to_owner_of(path, fresh)
-        fresh.replace(place)
-        sync_folder(place.parent)
+        replace_overwriting(place, fresh)
     except OSError:
         return False
     return True

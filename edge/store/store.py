@@ -373,7 +373,10 @@ class Store:
 
     def save_key_copy(self) -> None:
         """Keep the wrapped keys and the file's first page a second time: nothing is found without them."""
-        if not save_copy(self._path, read_records(self._db, self._path), self._files.first_page()):
+        self.has_key_copy = save_copy(
+            self._path, read_records(self._db, self._path), self._files.first_page()
+        )
+        if not self.has_key_copy:
             log.warning("store.no_copy_of_keys")
 
     def now_us(self) -> int:

@@ -48,6 +48,7 @@ def status(**more: Any) -> dict[str, Any]:
             "thinning_waits": False,
             "ok": True,
             "rotating": False,
+            "keys_copied": True,
         },
         "prior": None,
         "advice": [],
@@ -223,3 +224,20 @@ def test_the_last_line_counts_what_is_stored_not_what_the_restarted_hub_remember
     assert "played 24.0 h: 1113 records stored" in line
     assert line.endswith("2 shown on the watch since the hub's last start")
     assert "since" not in summary_line(restarted, US_PER_DAY, hub_restarts=0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"), [(None, "an unknown number of records missing"), (7, "7 records missing")]
+)
+def test_what_a_repair_lost_is_said_and_where_nobody_knows_that_too(lost: int | None, told: str) -> None:
+    state = status()
+    repair = {"time_us": state["now_us"], "rows_lost": lost, "set_aside": "replay.sqlite.damaged-1"}
+    state["store"] = {**state["store"], "repair": repair}
+    [line] = [line for line in status_lines(state) if line.startswith("store")]
+    assert told in line
+
+
+def test_a_copy_of_the_keys_that_could_not_be_written_is_said() -> None:
+    state = status()
+    state["store"] = {**state["store"], "keys_copied": False}
+    assert "could not write the copy of its wrapped keys" in "".join(status_lines(state))

@@ -16,6 +16,7 @@ from edge import hub_main
 from edge.ble.supervisor import Supervisor
 from edge.config import HubConfig, RadioConfig
 from edge.control import ask_hub
+from edge.keys_command import rotate
 from edge.store.keys import create_key
 from edge.store.store import Store
 from tests.edge.store.conftest import FixedClock, reading
@@ -46,8 +47,9 @@ async def answer_when(
     raise AssertionError(f"waited in vain for {request}")
 
 
+@pytest.mark.parametrize("key", ["as it was", "changed", "pulled out"])
 async def test_a_segment_that_rots_while_the_hub_runs_is_repaired_without_a_hand(
-    config: HubConfig, monkeypatch: pytest.MonkeyPatch
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     stores: list[Store] = []
 
@@ -68,6 +70,10 @@ async def test_a_segment_that_rots_while_the_hub_runs_is_repaired_without_a_hand
     try:
         first = await answer_when(config, status, lambda s: True)
         assert (first["store"]["rows"], first["store"]["repair"]) == (600, None)
+        if key == "changed":
+            await asyncio.to_thread(rotate, config, None)
+        elif key == "pulled out":
+            config.path(config.store.key_file).unlink()
         # As a card does it: behind the store's back.
         stores[0]._db.execute("UPDATE segments SET sealed = zeroblob(length(sealed)) WHERE number = 1")
         stores[0]._unpacked.clear()  # what was read before lies in memory for a while

@@ -111,7 +111,7 @@ async def test_a_lost_key_file_is_made_anew_with_the_passphrase(config: HubConfi
     await with_hub(config, lambda: add_passphrase(config, WORDS))
     lost = load_key(config.path("store.key"), {})
     config.path("store.key").unlink()
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="no key file .*hometwin keys recover"):
         overview_lines(config)
     with pytest.raises(WrongKeyError):
         recover(config, Passphrase("five words that are not these"))
@@ -120,6 +120,43 @@ async def test_a_lost_key_file_is_made_anew_with_the_passphrase(config: HubConfi
     assert rows(config, load_key(config.path("store.key"), {})) == 600
     with pytest.raises(WrongKeyError):
         rows(config, lost)
+
+
+async def test_no_key_is_made_while_a_hub_runs_that_nobody_asked_the_passphrase_of(config: HubConfig) -> None:
+    add_passphrase(config, WORDS)
+    key, place = load_key(config.path("store.key"), {}), config.path("store.key")
+
+    def recover_with_the_key_away(words: Passphrase) -> None:
+        place.rename(place.with_name("away"))
+        try:
+            with pytest.raises(InputError, match="stop the hub first"):
+                recover(config, words)
+            assert not place.exists()
+        finally:
+            place.with_name("away").rename(place)
+
+    for words in (Passphrase("five words that are not these"), WORDS):
+        await with_hub(config, lambda words=words: recover_with_the_key_away(words))  # type: ignore[misc]
+    assert rows(config, key) == 600
+
+
+def test_a_new_key_made_in_the_lost_ones_place_is_taken_up(config: HubConfig) -> None:
+    """As "hometwin keys new" makes it, or a recovery that was cut."""
+    add_passphrase(config, WORDS)
+    place = config.path("store.key")
+    lost = load_key(place, {})
+    place.unlink()
+    made = create_key(place)
+    with pytest.raises(WrongKeyError):
+        recover(config, Passphrase("five words that are not these"))
+    assert rows(config, lost) == 600
+    recover(config, WORDS)
+    assert load_key(place, {}) == made
+    assert rows(config, made) == 600
+    with pytest.raises(WrongKeyError):
+        rows(config, lost)
+    with pytest.raises(InputError, match="nothing is to be recovered"):
+        recover(config, WORDS)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -131,6 +168,39 @@ async def test_erasing_needs_the_hubs_name_and_leaves_nothing(config: HubConfig,
     assert "destroyed replay.sqlite" in lines
     assert not config.path("store.key").exists()
     assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
+
+
+def test_keys_that_were_left_in_clear_go(config: HubConfig, tmp_path: Path) -> None:
+    """A rotation that was cut leaves the next key, a cut while it was written one without a name."""
+    key, unnamed, cut = config.path("store.key"), tmp_path / ".hometwin-key-abc", tmp_path / "store.key.next"
+    unnamed.write_bytes(b"k" * 32)
+    with key.open("rb") as handle:
+        old = handle.read()
+        rotate(config, None)
+        handle.seek(0)
+        assert handle.read() != old
+    assert not unnamed.exists()
+    create_key(cut)
+    retire(config, load_key(key, {}))
+    assert not cut.exists()
+    create_key(cut)
+    unnamed.write_bytes(b"k" * 32)
+    lines = erase(config, "home")
+    assert {f"destroyed {cut}", f"destroyed {unnamed}"} <= set(lines)
+    assert [p.name for p in tmp_path.rglob("*") if "key" in p.name] == []
+
+
+def test_the_list_tells_what_was_set_aside_and_a_copy_that_is_not_there(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.store_path.with_name("replay.sqlite.damaged-1").write_bytes(b"sealed")
+    config.store_path.with_name("replay.sqlite.damaged-2-whole").touch()
+    lines = overview_lines(config)
+    assert [line for line in lines if "damaged-1" in line and "readable" in line]
+    assert "set aside, empty: replay.sqlite.damaged-2-whole" in lines
+    assert "attention" not in "".join(lines)
+    monkeypatch.setattr("edge.store.store.save_copy", lambda *_: False)
+    assert "could not be written" in "".join(overview_lines(config))
 
 
 @pytest.mark.parametrize("how", ["key lost", "damaged"])

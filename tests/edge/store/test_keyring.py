@@ -271,6 +271,37 @@ def test_retired_wraps_are_not_left_in_the_files(full: Path) -> None:
     assert found == []
 
 
+def test_retired_wraps_are_not_left_in_the_copy_that_was_replaced(full: Path) -> None:
+    with open_store(full) as store:
+        store.keys.add(OTHER)
+        [(_, old)] = store._db.execute("SELECT number, sealed FROM keyring WHERE number >> 8 = 1").fetchall()
+        with copy_path(full).open("rb") as handle:
+            assert old in handle.read()
+            store.keys.retire(OTHER)
+            handle.seek(0)
+            assert old not in handle.read()
+
+
+def test_a_retired_key_and_wrong_words_are_told_what_opens_the_store_now(full: Path) -> None:
+    with open_store(full) as store:
+        store.keys.add(WORDS)
+        store.keys.add(OTHER)
+        store.keys.retire(OTHER)
+    with pytest.raises(WrongKeyError, match=r"the key does not .*newest key .*keys recover"):
+        open_store(full)
+    with pytest.raises(WrongKeyError, match=r"the passphrase does not .*as it was set"):
+        open_store(full, Passphrase("five words that are not these"))
+
+
+def test_a_copy_that_cannot_be_written_is_told(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.store.store.save_copy", lambda *_: False)
+    with open_store(full) as store:
+        assert not store.keys.overview()["copied"]
+        monkeypatch.undo()
+        store.keys.add(OTHER)
+        assert store.keys.overview()["copied"]
+
+
 def test_erased_nothing_opens_and_every_file_is_gone(full: Path, folder: Path) -> None:
     aside = full.with_name(full.name + ".damaged-1")
     shutil.copy(full, aside)

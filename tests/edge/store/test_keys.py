@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from edge.store.keys import create_key, load_key
+from edge.store.keys import create_key, load_key, replace_overwriting
 
 KEY = bytes(range(32))
 
@@ -120,3 +120,21 @@ def test_a_credential_of_the_same_name_wins_and_needs_no_private_mode(tmp_path: 
     )
     (credentials / "store.key").unlink()
     assert load_key(path, {"CREDENTIALS_DIRECTORY": str(credentials)}) == KEY
+
+
+def test_what_is_replaced_is_overwritten(tmp_path: Path) -> None:
+    """Seen through a handle that was open before; a file that has another name, as in a backup by links, is left."""
+    for linked in (False, True):
+        old, fresh = tmp_path / f"old-{linked}", tmp_path / "fresh"
+        old.write_bytes(b"wrapped key" * 50)
+        fresh.write_bytes(b"new")
+        if linked:
+            os.link(old, tmp_path / "backup")
+        with old.open("rb") as handle:
+            replace_overwriting(old, fresh)
+            kept = handle.read()
+        assert old.read_bytes() == b"new"
+        assert len(kept) == 550
+        assert (kept == b"wrapped key" * 50) == linked
+    replace_overwriting(tmp_path / "nothing there", tmp_path / "backup")
+    assert (tmp_path / "nothing there").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import shutil
@@ -270,6 +271,8 @@ def test_without_its_head_a_store_keeps_what_authenticates_and_numbers_still_ris
     clock = FixedClock(START_US + 10_000_000)
     store, report = repaired(full, clock)
     assert report.damaged == {"head": 1}
+    assert report.rows_lost is None  # the newest may be missing: only the head would tell
+    assert json.loads(store.journal(0, 1000)[-1])["detail"]["rows_lost"] == "unknown"
     assert rows_of(store) == every_row()
     assert store.sample_pointer == 0  # sent again; the cloud knows them by their keys
     assert store.enqueue(b"next") > max(used)  # type: ignore[type-var]
@@ -344,7 +347,7 @@ def test_a_file_beyond_repair_is_set_aside_and_the_hub_begins_anew(full: Path, w
     copy_path(full).unlink()
     store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
     assert report is not None
-    assert report.kept == {}
+    assert (report.kept, report.rows_lost) == ({}, None)
     assert store.last_row == 0
     assert store.cursors("cgm") == {}  # sensors tell all they have
     assert store.append([reading(1)])
@@ -440,6 +443,39 @@ def test_a_repair_that_is_cut_is_done_again(full: Path, monkeypatch: pytest.Monk
     store, report = open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
     assert report is None  # the last cut came after the new file had its name
     assert rows_of(store) == without(1, FOLD_SAMPLES)
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP])
+def test_where_a_file_has_one_name_only_the_damaged_one_is_copied(
+    full: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    """FAT and exFAT know no links; a copy that is cut is made again, and nothing that lies there is replaced."""
+    sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    damaged = full.read_bytes()
+
+    def no_links(*_: object) -> None:
+        raise OSError(refusal, "refused")
+
+    def power_cut(_: Path, to: Path) -> None:
+        to.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge.store.repair.os.link", no_links)
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.store.repair.shutil.copyfile", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
+    assert full.read_bytes() == damaged
+    taken = full.with_name(f"{full.name}.damaged-{START_US // 1000}")
+    taken.write_bytes(b"of before")
+    store, report = repaired(full)
+    assert report.rows_lost == FOLD_SAMPLES
+    assert rows_of(store) == without(1, FOLD_SAMPLES)
+    store.close()
+    assert (full.parent / report.set_aside).read_bytes() == damaged
+    assert (full.parent / report.set_aside).stat().st_mode & 0o777 == 0o600
+    assert taken.read_bytes() == b"of before"
+    assert not full.with_name(full.name + ".aside").exists()
 
 
 @pytest.mark.parametrize(
