@@ -241,7 +241,8 @@ def _settle(db: sqlite3.Connection, path: Path) -> None:
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     """TamperedError when the file holds tables, triggers or steps that are not ours."""
-    found = {(kind, name) for kind, name in db.execute("SELECT type, name FROM sqlite_master")}
+    # Fetched whole, as in _steps.
+    found = {(kind, name) for kind, name in db.execute("SELECT type, name FROM sqlite_master").fetchall()}
     if found != SCHEMA_OBJECTS or _steps(db) != STEP_NAMES:
         raise TamperedError(
             "tables are not as we made them", where=str(path), mend="keep it aside and restore a copy"

@@ -45,7 +45,7 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
     with contextlib.suppress(sqlite3.Error):
         db = attach(path)
         try:
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master").fetchall()}
             if {table.name.lower() for table in COMMITTED} <= names:
                 return None
         finally:

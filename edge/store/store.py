@@ -399,6 +399,8 @@ class Store:
             self._closed = True
             try:
                 with reported(self._path):
+                    # First: after a write that failed it still holds its statement, and with it SQLite the file.
+                    self._cursor.close()
                     self._db.close()
             finally:
                 self._files.close()
