@@ -7,6 +7,7 @@ connect for good with the file held exclusively (so there is no shared-memory fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -22,7 +23,7 @@ from core.errors import (
     StoreError,
     TamperedError,
 )
-from edge.store.files import give_to_owner_of
+from edge.store.files import give_to_owner_of, open_new, open_regular
 from edge.store.keys import sync_folder
 from edge.store.migrations import (
     APPLICATION_ID,
@@ -58,7 +59,7 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         name = path.with_name(path.name + ".lock")
         try:
-            self._handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._handle = open_regular(name, os.O_RDWR | os.O_CREAT)
         except OSError as err:
             raise InputError(
                 f"store cannot be locked: {err.strerror}",
@@ -68,7 +69,14 @@ class WriterLock:
         give_to_owner_of(path if path.exists() else path.parent, self._handle)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as err:
+            if err.errno != errno.EWOULDBLOCK:
+                os.close(self._handle)
+                raise InputError(
+                    f"store cannot be locked: {err.strerror}",
+                    where=str(name),
+                    mend="a file system without locks (some network shares) cannot hold a store",
+                ) from None
             holder = os.pread(self._handle, 20, 0).decode("ascii", "replace").strip()
             os.close(self._handle)
             raise StoreBusyError(
@@ -265,9 +273,9 @@ def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
 def make_database(fresh: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     """A whole file of the current schema at ``fresh``, filled in one transaction, closed and on the disk."""
     try:
-        for suffix in ("", "-wal", "-shm", "-journal"):  # of an attempt that was cut
+        for suffix in ("-wal", "-shm", "-journal"):  # of an attempt that was cut
             fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
-        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(open_new(fresh))
     except OSError as err:
         raise InputError(
             f"store cannot be made: {err.strerror}", where=str(fresh), mend="check the folder and its owner"

@@ -20,7 +20,7 @@ from typing import Final
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from core.errors import InputError, TamperedError
-from edge.store.files import is_there
+from edge.store.files import is_there, open_regular
 
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
 _HEX_KEY: Final = re.compile(rb"[0-9a-fA-F]{64}\s*")
@@ -141,13 +141,16 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def shred(path: Path) -> bool:
-    """Overwrite and remove a file; False when there was none.
+    """Overwrite and remove a file; False when there was none. A link goes, what it names stays.
 
     On flash the old bytes may live on in cells that nothing addresses any more: that is why a store's keys are
     only ever on the card wrapped, and why the key file should be a credential of the TPM where there is one.
     """
     try:
-        with path.open("r+b", buffering=0) as file:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+            return True
+        with os.fdopen(open_regular(path, os.O_RDWR), "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             for at in range(0, size, 1 << 20):
                 os.pwrite(file.fileno(), secrets.token_bytes(min(1 << 20, size - at)), at)

@@ -10,6 +10,7 @@ import structlog
 from core.errors import InputError, TamperedError
 from edge.store.database import WriterLock, open_database
 from edge.store.examine import CheckReport, Examination
+from edge.store.files import real_path, refuse_odd
 from edge.store.head import HEAD_ROW, Head
 from edge.store.keyring import destroy_files, erasing
 from edge.store.keys import Secret
@@ -34,6 +35,8 @@ def open_file(path: Path, key: Secret, hub_id: str) -> tuple[WriterLock, sqlite3
                 where=str(path),
                 mend="hometwin erase, which destroys the key as well",
             )
+        for end in ("-wal", "-journal", "-shm") if path.is_symlink() else ("", "-wal", "-journal", "-shm"):
+            refuse_odd(path.with_name(path.name + end))
         db, made = open_database(path, lambda db: _found(db, key, hub_id))
         if made:
             log.warning("store.made", path=str(path))
@@ -49,7 +52,7 @@ def open_file(path: Path, key: Secret, hub_id: str) -> tuple[WriterLock, sqlite3
 
 def audit(path: Path | str, key: Secret, *, hub_id: str) -> CheckReport:
     """Examine a store that ``Store.open`` may refuse. Errors of key, lock and version are raised."""
-    path = Path(path).absolute()
+    path = real_path(path)
     if not path.exists():
         raise InputError("no store here", where=str(path), mend="check store.path")
     try:

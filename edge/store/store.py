@@ -29,6 +29,7 @@ from edge.store.chain import unchained
 from edge.store.columns import Habits
 from edge.store.database import NO_SPACE, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
+from edge.store.files import real_path
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
 from edge.store.journal import Detail, hash_of, make_line
@@ -107,7 +108,7 @@ class Store:
         StoreBusyError: another process has it. NewerVersionError: a newer program wrote it. WrongKeyError:
         ``key`` (32 bytes or a passphrase) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
         """
-        path = Path(path).absolute()
+        path = real_path(path)
         lock, db, ring = open_file(path, key, hub_id)
         try:
             store = cls(path, clock, lock, db, ring)

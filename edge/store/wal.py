@@ -25,6 +25,8 @@ from core.errors import TamperedError
 _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian words
 _HEADER_BYTES: Final = 32
 _FRAME_HEADER_BYTES: Final = 24
+# Looked at beyond SQLite's end: 64 MiB. The proof of a loss follows right on it, and a hostile log may be endless.
+_MOST_FRAMES: Final = 1 << 14
 _MASK: Final = 0xFFFFFFFF
 _PAGE_BYTES: Final = 4096  # of our files; database.py imports this module
 
@@ -95,7 +97,8 @@ def _lost_a_commit(log: Path, taken: int) -> bool:
 def _frames(handle: int, page_size: int, first: int) -> Iterator[tuple[int, _Frame]]:
     """Numbers and headers from the frame ``first`` (0-based) on."""
     step = _FRAME_HEADER_BYTES + page_size
-    for number in range(first, (os.fstat(handle).st_size - _HEADER_BYTES) // step):
+    there = (os.fstat(handle).st_size - _HEADER_BYTES) // step
+    for number in range(first, min(there, first + _MOST_FRAMES)):
         at = _HEADER_BYTES + number * step
         data = os.pread(handle, _FRAME_HEADER_BYTES, at)
         s0, s1 = struct.unpack(">2I", data[16:])
