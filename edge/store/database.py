@@ -23,7 +23,7 @@ from core.errors import (
     StoreError,
     TamperedError,
 )
-from edge.store.files import give_to_owner_of, open_new, open_regular
+from edge.store.files import give_to_owner_of, identity, open_new, open_regular
 from edge.store.keys import sync_folder
 from edge.store.migrations import (
     APPLICATION_ID,
@@ -33,7 +33,7 @@ from edge.store.migrations import (
     STEP_NAMES,
     migrate,
 )
-from edge.store.wal import check_log
+from edge.store.wal import close_unmerged
 
 NO_SPACE: Final = "no space left"
 PAGE_BYTES: Final = 4096  # SQLite's default, which our files have
@@ -189,11 +189,25 @@ def open_database(path: Path, fill: Callable[[sqlite3.Connection], None]) -> tup
                     raise TamperedError("version does not match the steps recorded", where=str(path))
             _settle(db, path)
             _check_schema(db, path)
-            check_log(db, path)
+        except BaseException:
+            close_unmerged(db, identity(beside))
+            raise
+        return db, made
+
+
+def open_alone(path: Path) -> sqlite3.Connection:
+    """The file as it is without its log, to be looked at only. TamperedError when even so it is none of ours."""
+    with reported(path):
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        db.text_factory = lambda data: data.decode("utf-8", "replace")
+        try:
+            db.execute("PRAGMA trusted_schema = OFF")
+            db.execute("PRAGMA cell_size_check = ON")
+            _check_schema(db, path)
         except BaseException:
             db.close()
             raise
-        return db, made
+        return db
 
 
 def _attach(path: Path) -> sqlite3.Connection:
@@ -209,7 +223,7 @@ def _attach(path: Path) -> sqlite3.Connection:
         if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise TamperedError("file is not a store", where=str(path), mend="check store.path")
     except BaseException:
-        db.close()
+        close_unmerged(db, identity(f"{path}-wal"))
         raise
     return db
 

@@ -15,6 +15,15 @@ from pathlib import Path
 from core.errors import InputError
 
 
+def identity(name: Path | str) -> tuple[int, int] | None:
+    """Device and inode of the file of that name; None when there is none."""
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def is_there(path: Path) -> bool:
     """Whether something is at ``path``; InputError where Path.exists lets the system's refusal through."""
     try:

@@ -35,12 +35,13 @@ from edge.store.index import Index
 from edge.store.journal import Detail, hash_of, make_line
 from edge.store.keyring import StoreKeys
 from edge.store.keys import Secret
-from edge.store.opening import audit, examined, open_file
+from edge.store.opening import audit, close_unsound, examined, open_file
 from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment
 from edge.store.slots import Ring, read_records, save_copy
 from edge.store.thinning import Thinner
+from edge.store.wal import check_log
 from edge.store.watch import FileWatch
 
 __all__ = ["CheckReport", "Store", "audit"]
@@ -88,6 +89,7 @@ class Store:
         seen.run(index.add_segment, index.add_tail, index.add_aggregate, self.archive.found, deep=False)
         if seen.first_error is not None:
             raise seen.first_error
+        check_log(db, path)  # folds it in: only now it is known to be this store's
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
         if not index.tail:
             index.tail_first_row = self._head.last_row + 1
@@ -112,9 +114,11 @@ class Store:
         lock, db, ring = open_file(path, key, hub_id)
         try:
             store = cls(path, clock, lock, db, ring)
-        except BaseException:
-            db.close()
-            lock.release()
+        except BaseException as err:
+            try:
+                close_unsound(db, ring, path, key, hub_id, err)
+            finally:
+                lock.release()
             raise
         log.info("store.opened", rows=store.last_row, generation=store.generation)
         return store
