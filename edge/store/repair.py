@@ -31,7 +31,7 @@ from core.messages import Sample, decode
 from edge.store.aggregates import decode_aggregates
 from edge.store.chain import chained, remembered, unchained, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
-from edge.store.files import give_to_owner_of
+from edge.store.files import give_to_owner_of, open_new, real_path
 from edge.store.head import COMMITTED, HEAD_ROW, Head
 from edge.store.journal import hash_of, read_line
 from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
@@ -82,7 +82,7 @@ def open_or_repair(
     path: Path | str, key: Secret, *, hub_id: str, clock: Clock
 ) -> tuple[Store, RepairReport | None]:
     """The store, repaired when it has to be. Errors of the key, the lock, the version and the disk are raised."""
-    path = Path(path).absolute()
+    path = real_path(path)
     try:
         return _sound(path, key, hub_id, clock), None
     except TamperedError as err:
@@ -210,7 +210,7 @@ def _can_begin(path: Path) -> bool:
     """Whether there is room for a new store, tried by taking it."""
     trial = path.with_name(path.name + ".new")
     try:
-        with trial.open("wb") as file:
+        with os.fdopen(open_new(trial), "wb") as file:
             os.posix_fallocate(file.fileno(), 0, BEGIN_BYTES)
     except OSError:
         return False

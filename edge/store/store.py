@@ -30,17 +30,19 @@ from edge.store.chain import unchained
 from edge.store.columns import Habits
 from edge.store.database import NO_SPACE, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
+from edge.store.files import real_path
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
 from edge.store.journal import Detail, hash_of, make_line
 from edge.store.keyring import StoreKeys
 from edge.store.keys import Secret
-from edge.store.opening import audit, examined, open_file
+from edge.store.opening import audit, close_unsound, examined, open_file
 from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment
 from edge.store.slots import Ring, read_records, save_copy
 from edge.store.thinning import Thinner
+from edge.store.wal import check_log
 from edge.store.watch import FileWatch
 
 __all__ = ["CheckReport", "Store", "audit"]
@@ -88,6 +90,7 @@ class Store:
         seen.run(index.add_segment, index.add_tail, index.add_aggregate, self.archive.found, deep=False)
         if seen.first_error is not None:
             raise seen.first_error
+        check_log(db, path)  # folds it in: only now it is known to be this store's
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
         if not index.tail:
             index.tail_first_row = self._head.last_row + 1
@@ -108,13 +111,15 @@ class Store:
         StoreBusyError: another process has it. NewerVersionError: a newer program wrote it. WrongKeyError:
         ``key`` (32 bytes or a passphrase) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
         """
-        path = Path(path).absolute()
+        path = real_path(path)
         lock, db, ring = open_file(path, key, hub_id)
         try:
             store = cls(path, clock, lock, db, ring)
-        except BaseException:
-            db.close()
-            lock.release()
+        except BaseException as err:
+            try:
+                close_unsound(db, ring, path, key, hub_id, err)
+            finally:
+                lock.release()
             raise
         log.info("store.opened", rows=store.last_row, generation=store.generation)
         return store
@@ -407,6 +412,8 @@ class Store:
             self._closed = True
             try:
                 with reported(self._path):
+                    # First: after a write that failed it still holds its statement, and with it SQLite the file.
+                    self._cursor.close()
                     self._db.close()
             finally:
                 self._files.close()

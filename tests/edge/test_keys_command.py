@@ -111,7 +111,7 @@ async def test_a_lost_key_file_is_made_anew_with_the_passphrase(config: HubConfi
     await with_hub(config, lambda: add_passphrase(config, WORDS))
     lost = load_key(config.path("store.key"), {})
     config.path("store.key").unlink()
-    with pytest.raises(InputError, match="no key file .*hometwin keys recover"):
+    with pytest.raises(InputError, match=r"no key file .*hometwin keys recover"):
         overview_lines(config)
     with pytest.raises(WrongKeyError):
         recover(config, Passphrase("five words that are not these"))
