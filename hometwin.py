@@ -585,6 +585,7 @@ def _run() -> None:
     from edge.logs import configure_logs
 
     configure_logs("command", "warning")  # to stderr: what a command prints is its answer and nothing else
+    keep_memory_private(lock=False)  # nearly every command holds a key, words that stand for one, or readings
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end)

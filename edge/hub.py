@@ -118,6 +118,7 @@ class Hub:
         self._rung: dict[str, Rung] = {}
         self._store_ok = True
         self._running: asyncio.Task[Any] | None = None
+        self._erased = False
         self._posterior_day = -1
         self.engine = EngineLink(
             config.engine_socket,
@@ -241,6 +242,11 @@ class Hub:
         self._rows_news.set()
         self.engine.wake()
 
+    @property
+    def store_ok(self) -> bool:
+        """Whether the store took what it was given last."""
+        return self._store_ok
+
     async def _judge(self, samples: tuple[Sample, ...]) -> None:
         await self._act_on(self.alarms.on_samples(samples, self.clock.now_us(), self._steady_us()))
 
@@ -292,6 +298,7 @@ class Hub:
         answer = await self.thread(self.store_desk.answer, request)
         self.care.wake()
         if request["do"] == "erase" and self._running is not None:
+            self._erased = True
             log.warning("store.erased")
             asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._running.cancel)
         return answer
@@ -559,6 +566,8 @@ class Hub:
             try:
                 await part()
             except HometwinError as err:
+                if self._erased and isinstance(err, StoreError):
+                    return  # the hub ends in a moment
                 self._store_ok = self._store_ok and not isinstance(err, StoreError)
                 if err.exit_code == 2 and name == "radio" and self.counters["part.radio"] == 0:
                     raise  # no Bluetooth at start: the person must mend it

@@ -129,7 +129,7 @@ class HubView:
                 "sent_through_row": hub.store.sample_pointer,
                 "problem": link.problem if link else "",
             },
-            "store": hub.care.facts(),
+            "store": {**hub.care.facts(), "ok": hub.store_ok},
             "prior": _builtins(hub.down.prior),
             "advice": hub.desk.rows()[-3:],
             "policy": hub.desk.policy_row(),

@@ -69,9 +69,17 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
     if store["refilling"]:
         lines.append(f"store     asks again for what was lost: {', '.join(store['refilling'])}")
     if store["space_low"]:
-        lines.append(
-            f"store     low on space ({store['free_mib']:.0f} MiB free): old readings become averages"
-        )
+        if not store["ok"]:
+            what = "new readings are not stored. Free some space on its disk"
+        elif store["full"] or store["exhausted"]:
+            what = "no old readings are left to become averages. Free some space on its disk"
+        else:
+            what = "old readings become averages"
+        lines.append(f"store     low on space ({store['free_mib']:.0f} MiB free): {what}")
+    elif not store["ok"]:
+        lines.append("store     takes nothing: new readings are not stored. The hub's log tells why")
+    if store["thinning_waits"]:
+        lines.append("store     old readings stay: too few days of readings say that the clock is right")
     if store["rotating"]:
         lines.append("store     is sealed anew with a new data key")
     if not store["keys_copied"]:

@@ -20,10 +20,11 @@ from core.messages import decode, encode
 from core.units import US_PER_DAY, US_PER_H
 from edge.config import StoreConfig
 from edge.steady import steady_us
+from edge.store.database import NO_SPACE
 from edge.store.journal import Detail
 from edge.store.repair import REPAIR_BLOB, RepairReport
 from edge.store.store import Store
-from edge.store.thinning import RESERVE_BYTES
+from edge.store.thinning import RESERVE_BYTES, SURE_DAYS, SURE_WITHIN_DAYS
 from edge.store_thread import StoreThread
 
 log = structlog.get_logger()
@@ -58,9 +59,14 @@ class StoreCare:
         self._offset_us: int | None = None  # wall time less steady time, when last looked at
         self.free_bytes = math.inf
         self.thinned = 0  # readings that became aggregates, since the start
+        self.full = False  # the disk: not even what makes room could be written
+        self.exhausted = False  # too little room, and no reading left that may become an average
+        self.thinning_waits = False  # for days that bear out the clock
         self._begun = False
         self._repair_is_known = repair is None
         self.repair = repair or _load_repair(store)
+        # Told for so long on the clock that never jumps, too: a Pi boots in 1970 and learns the time later.
+        self._told_until_us = steady_us(clock) + ALARM_US - self._repair_age_us
 
     def wake(self) -> None:
         """Something was asked for."""
@@ -74,7 +80,11 @@ class StoreCare:
     @property
     def repaired(self) -> bool:
         """Whether the store was repaired lately."""
-        return self.repair is not None and abs(self._clock.now_us() - self.repair.time_us) < ALARM_US
+        return self._repair_age_us < ALARM_US or steady_us(self._clock) < self._told_until_us
+
+    @property
+    def _repair_age_us(self) -> float:
+        return math.inf if self.repair is None else abs(self._clock.now_us() - self.repair.time_us)
 
     def facts(self) -> dict[str, Any]:
         """For the status."""
@@ -85,33 +95,45 @@ class StoreCare:
             "refilling": self._store.refilling,
             "free_mib": self.free_bytes / MIB,
             "space_low": self.space_low,
+            "full": self.full,
+            "exhausted": self.exhausted,
             "thinned": self.thinned,
+            "thinning_waits": self.thinning_waits,
             "rotating": self._store.keys.rotating,
             "keys_copied": self._store.has_key_copy,
         }
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. A full disk is looked at again like any other: trying sooner frees nothing."""
+        steps = (self._make_room, self._begin, self._watch_clock, self._seal_anew, self._thin_the_old)
         while True:
             self._news.clear()
-            await self._make_room()
-            await self._begin()
-            await self._watch_clock()
-            if self._store.keys.rotating:
-                await self._seal_anew()
-            await self._thin_the_old()
+            was_full, self.full = self.full, False
+            for step in steps:
+                try:
+                    await step()
+                except StoreError as err:
+                    if err.what != NO_SPACE:
+                        raise
+                    self.full = True
+            if self.full and not was_full:
+                log.error("store.full", free_mib=self.free_bytes / MIB)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._news.wait()
 
     async def _begin(self) -> None:
         """Once: a mark in the audit log, and the last repair is remembered."""
-        if self._begun:
-            return
-        self._begun = True
-        await self._note("hub.started", row=self._store.last_row)
-        if self.repair is not None and not self._repair_is_known:
-            await self._thread(self._store.put_blob, REPAIR_BLOB, encode(self.repair))
+        if not self._begun:
+            self._begun = True
+            await self._note("hub.started", row=self._store.last_row)
+        if not self._repair_is_known:
+            await self._keep_repair()
+
+    async def _keep_repair(self) -> None:
+        assert self.repair is not None
+        await self._thread(self._store.put_blob, REPAIR_BLOB, encode(self.repair))
+        self._repair_is_known = True
 
     async def _note(self, what: str, **detail: Detail) -> None:
         """A full disk must not stop what makes room on it."""
@@ -129,8 +151,15 @@ class StoreCare:
             step_s = (offset_us - before) / 1e6
             log.warning("clock.jumped", step_s=step_s)
             await self._note("clock.jumped", step_s=round(step_s, 3), row=self._store.last_row)
+            if self.repair is not None and steady_us(self._clock) < self._told_until_us:
+                # It was dated by the clock of before; that of now is the better one.
+                moved_us = self.repair.time_us + offset_us - before
+                self.repair = msgspec.structs.replace(self.repair, time_us=moved_us)
+                await self._keep_repair()
 
     async def _seal_anew(self) -> None:
+        if not self._store.keys.rotating:
+            return
         log.info("store.sealing_anew")
         while await self._thread(self._store.keys.reseal):  # noqa: ASYNC110 - the sleep is the pause
             await asyncio.sleep(PAUSE_S)
@@ -142,6 +171,7 @@ class StoreCare:
         Nothing is thinned for others' sake: once the file has room inside for months, it is enough.
         """
         self.free_bytes = float(await self._thread(self._store.thinner.free_bytes))
+        self.exhausted = False
         if not self.space_low:
             await self._thread(self._store.thinner.hold_spare)
             return
@@ -153,6 +183,7 @@ class StoreCare:
                     break
                 thinned += count
                 await asyncio.sleep(PAUSE_S)
+        self.exhausted = await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES
         if thinned:
             self.thinned += thinned
             log.warning("store.thinned_for_space", readings=thinned)
@@ -172,12 +203,10 @@ class StoreCare:
         if not self._config.raw_days or 0 <= now_us - self._thinned_us < THIN_EVERY_US:
             return
         self._thinned_us = now_us
-        # Age counts from the newest reading: a clock that is years ahead must not make a record of yesterday old.
-        newest = await self._thread(self._store.read, max(0, self._store.last_row - 1), 1)
-        if not newest:
-            return
-        now_us = min(now_us, newest[0][1].time_us)
-        before_us, thinned = now_us - self._config.raw_days * US_PER_DAY, 0
+        # Averages cannot be undone, so age counts from what days of readings bear out, not from a clock that may be wrong.
+        raw_us = self._config.raw_days * US_PER_DAY
+        sure_us = await self._thread(self._store.thinner.sure_us, now_us)
+        before_us, thinned = sure_us - raw_us, 0
         while count := await self._thread(self._store.thinner.thin, before_us, cloud=self._cloud):
             thinned += count
             await asyncio.sleep(PAUSE_S)
@@ -186,9 +215,15 @@ class StoreCare:
             log.info("store.thinned", readings=thinned)
             await self._note("store.thinned", readings=thinned, why="age")
         if self._config.fine_days:
-            fine_us = now_us - self._config.fine_days * US_PER_DAY
+            fine_us = sure_us - self._config.fine_days * US_PER_DAY
             while await self._thread(self._store.thinner.coarsen, fine_us):  # noqa: ASYNC110 - the sleep is the pause
                 await asyncio.sleep(PAUSE_S)
+        waits = now_us - sure_us > SURE_WITHIN_DAYS * US_PER_DAY and await self._thread(
+            self._store.thinner.may, now_us - raw_us, cloud=self._cloud
+        )
+        if waits and not self.thinning_waits:
+            log.warning("store.thinning_waits", days=SURE_DAYS)
+        self.thinning_waits = waits
 
 
 def _load_repair(store: Store) -> RepairReport | None:

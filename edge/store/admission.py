@@ -15,6 +15,8 @@ _Plain = TypeVar("_Plain", int, float, bool)
 _INT64: Final = 1 << 63
 _MAX_NAME_BYTES: Final = 200  # of sources, kinds and blobs
 _TOO_LONG: Final = "a sample's number does not fit 64 bits"
+_NO_WHOLE: Final = "a sample's time and number must be whole numbers"
+_NO_NUMBER: Final = "a sample's value and quality must be numbers, its source and kind text"
 _OF_ITSELF: Final = "a sample cannot amend itself"
 
 
@@ -28,18 +30,29 @@ def checked_name(name: str, what: str) -> bytes:
 
 
 def normal(samples: Sequence[Sample], received_us: int, steady_us: int) -> list[Sample]:
-    """The samples as the store keeps them: plain types, within 64 bits.
+    """The samples as the store keeps them: plain types, within 64 bits. InputError when one cannot be.
 
     Column by column, as a backfill of thousands waits for this; one by itself, as sensors send them.
     """
-    if len(samples) < 2:
-        return [_normal(sample, received_us, steady_us) for sample in samples]
+    try:
+        if len(samples) < 2:
+            return [_normal(sample, received_us, steady_us) for sample in samples]
+        return _normal_columns(samples, received_us, steady_us)
+    except (TypeError, ValueError, OverflowError):  # of float() and int(), of a name that is no text
+        raise InputError(_NO_NUMBER, where="store.append") from None
+
+
+def _normal_columns(samples: Sequence[Sample], received_us: int, steady_us: int) -> list[Sample]:
     times_us, seqs = [s.time_us for s in samples], [s.seq for s in samples]
     sources, kinds = [s.source for s in samples], [s.kind for s in samples]
     qualities = _all_of(int, [s.quality for s in samples])
     amended = [s.amends for s in samples]
-    targets = [(s.source, s.seq, s.amends) for s in samples if s.amends] if any(amended) else []
-    numbers = [*(amends[1] for _, _, amends in targets), min(times_us), max(times_us), min(seqs), max(seqs)]
+    targets = [(s.source, s.seq, s.amends) for s in samples if s.amends is not None]
+    for _, _, amends in targets:
+        _check_amends(amends)
+    numbers = [*times_us, *seqs, *(amends[1] for _, _, amends in targets)]
+    if set(map(type, numbers)) != {int}:
+        raise InputError(_NO_WHOLE, where="store.append")
     if min(numbers) < -_INT64 or max(numbers) >= _INT64 or min(qualities) < 0 or max(qualities) >= 1 << 31:
         raise InputError(_TOO_LONG, where="store.append")
     for name in {*sources, *kinds, *(amends[0] for _, _, amends in targets)}:
@@ -56,24 +69,42 @@ def normal(samples: Sequence[Sample], received_us: int, steady_us: int) -> list[
 def _normal(sample: Sample, received_us: int, steady_us: int) -> Sample:
     """``normal`` of one."""
     time_us, seq, quality, amends = sample.time_us, sample.seq, sample.quality, sample.amends
+    if type(time_us) is not int or type(seq) is not int:
+        raise InputError(_NO_WHOLE, where="store.append")
     if type(quality) is not int:
-        quality = int(quality)
+        [quality] = _all_of(int, [quality])
     if not (-_INT64 <= time_us < _INT64 and -_INT64 <= seq < _INT64 and 0 <= quality < 1 << 31):
         raise InputError(_TOO_LONG, where="store.append")
     checked_name(sample.source, "source or kind")
     checked_name(sample.kind, "source or kind")
-    if amends:
+    if amends is not None:
+        _check_amends(amends)
         if not -_INT64 <= amends[1] < _INT64:
             raise InputError(_TOO_LONG, where="store.append")
         checked_name(amends[0], "source or kind")
         if amends == (sample.source, seq):
             raise InputError(_OF_ITSELF, where="store.append")
-    value = float(sample.value)
+    value = sample.value
+    if type(value) is not float:
+        [value] = _all_of(float, [value])
     deleted = bool(sample.deleted)
     return Sample(
         time_us, sample.kind, value, sample.source, seq, quality, received_us, amends, deleted, steady_us
     )
 
 
+def _check_amends(amends: object) -> None:
+    if type(amends) is not tuple or len(amends) != 2 or type(amends[1]) is not int:
+        raise InputError("what a sample amends must be a source and a whole number", where="store.append")
+
+
 def _all_of(kind: type[_Plain], values: list[Any]) -> list[_Plain]:
-    return values if set(map(type, values)) == {kind} else list(map(kind, values))
+    """The values as plain ones of this kind; what only reads like a number is none."""
+    kinds = set(map(type, values))
+    if kinds == {kind}:
+        return values
+    if any(issubclass(k, str | bytes | bytearray) for k in kinds) or (
+        kind is int and not all(issubclass(k, int) for k in kinds)
+    ):
+        raise TypeError
+    return list(map(kind, values))

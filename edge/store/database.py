@@ -7,6 +7,7 @@ connect for good with the file held exclusively (so there is no shared-memory fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -22,7 +23,7 @@ from core.errors import (
     StoreError,
     TamperedError,
 )
-from edge.store.files import give_to_owner_of
+from edge.store.files import give_to_owner_of, identity, open_new, open_regular
 from edge.store.keys import sync_folder
 from edge.store.migrations import (
     APPLICATION_ID,
@@ -32,7 +33,7 @@ from edge.store.migrations import (
     STEP_NAMES,
     migrate,
 )
-from edge.store.wal import check_log
+from edge.store.wal import close_unmerged
 
 NO_SPACE: Final = "no space left"
 PAGE_BYTES: Final = 4096  # SQLite's default, which our files have
@@ -58,7 +59,7 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         name = path.with_name(path.name + ".lock")
         try:
-            self._handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._handle = open_regular(name, os.O_RDWR | os.O_CREAT)
         except OSError as err:
             raise InputError(
                 f"store cannot be locked: {err.strerror}",
@@ -68,7 +69,14 @@ class WriterLock:
         give_to_owner_of(path if path.exists() else path.parent, self._handle)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as err:
+            if err.errno != errno.EWOULDBLOCK:
+                os.close(self._handle)
+                raise InputError(
+                    f"store cannot be locked: {err.strerror}",
+                    where=str(name),
+                    mend="a file system without locks (some network shares) cannot hold a store",
+                ) from None
             holder = os.pread(self._handle, 20, 0).decode("ascii", "replace").strip()
             os.close(self._handle)
             raise StoreBusyError(
@@ -181,11 +189,25 @@ def open_database(path: Path, fill: Callable[[sqlite3.Connection], None]) -> tup
                     raise TamperedError("version does not match the steps recorded", where=str(path))
             _settle(db, path)
             _check_schema(db, path)
-            check_log(db, path)
+        except BaseException:
+            close_unmerged(db, identity(beside))
+            raise
+        return db, made
+
+
+def open_alone(path: Path) -> sqlite3.Connection:
+    """The file as it is without its log, to be looked at only. TamperedError when even so it is none of ours."""
+    with reported(path):
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        db.text_factory = lambda data: data.decode("utf-8", "replace")
+        try:
+            db.execute("PRAGMA trusted_schema = OFF")
+            db.execute("PRAGMA cell_size_check = ON")
+            _check_schema(db, path)
         except BaseException:
             db.close()
             raise
-        return db, made
+        return db
 
 
 def _attach(path: Path) -> sqlite3.Connection:
@@ -201,7 +223,7 @@ def _attach(path: Path) -> sqlite3.Connection:
         if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise TamperedError("file is not a store", where=str(path), mend="check store.path")
     except BaseException:
-        db.close()
+        close_unmerged(db, identity(f"{path}-wal"))
         raise
     return db
 
@@ -241,7 +263,8 @@ def _settle(db: sqlite3.Connection, path: Path) -> None:
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     """TamperedError when the file holds tables, triggers or steps that are not ours."""
-    found = {(kind, name) for kind, name in db.execute("SELECT type, name FROM sqlite_master")}
+    # Fetched whole, as in _steps.
+    found = {(kind, name) for kind, name in db.execute("SELECT type, name FROM sqlite_master").fetchall()}
     if found != SCHEMA_OBJECTS or _steps(db) != STEP_NAMES:
         raise TamperedError(
             "tables are not as we made them", where=str(path), mend="keep it aside and restore a copy"
@@ -264,9 +287,9 @@ def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
 def make_database(fresh: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     """A whole file of the current schema at ``fresh``, filled in one transaction, closed and on the disk."""
     try:
-        for suffix in ("", "-wal", "-shm", "-journal"):  # of an attempt that was cut
+        for suffix in ("-wal", "-shm", "-journal"):  # of an attempt that was cut
             fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
-        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(open_new(fresh))
     except OSError as err:
         raise InputError(
             f"store cannot be made: {err.strerror}", where=str(fresh), mend="check the folder and its owner"

@@ -1,12 +1,27 @@
-"""Whether a file is there, when the system may refuse to say, and whose it is."""
+"""A store's files: whether one is there, whose it is, and that it is a file and not a trap.
+
+Commands that root runs work in a folder that the hub's user owns: what a link there names may be anybody's, and who
+opens a pipe waits for its other end for ever. So nothing here follows a link or opens what is no regular file.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
 
 from core.errors import InputError
+
+
+def identity(name: Path | str) -> tuple[int, int] | None:
+    """Device and inode of the file of that name; None when there is none."""
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_there(path: Path) -> bool:
@@ -17,12 +32,90 @@ def is_there(path: Path) -> bool:
         raise unusable(path, err) from None
 
 
+def real_path(path: Path | str) -> Path:
+    """Where a store lies that is perhaps named by a link: SQLite puts its log there, so all other files go there too.
+
+    A link to nothing stays what it is; opening refuses it. InputError when root would follow somebody's link to a
+    file of somebody else.
+    """
+    path = Path(path).absolute()
+    try:
+        link = path.lstat()
+        if not stat.S_ISLNK(link.st_mode):
+            return path
+        real = Path(os.path.realpath(path))  # Path.resolve raises at a loop of links
+        owner = real.stat().st_uid
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except OSError as err:
+        if err.errno == errno.ELOOP:
+            return path
+        raise unusable(path, err) from None
+    if os.geteuid() == 0 and link.st_uid not in (0, owner):
+        raise InputError(
+            "store is a link of one user to a file of another",
+            where=str(path),
+            mend="name the file itself as store.path",
+        )
+    return real
+
+
+def refuse_odd(path: Path) -> None:
+    """InputError when something is at ``path`` that is no regular file; for what SQLite is about to open by its name."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise unusable(path, err) from None
+    if not stat.S_ISREG(mode):
+        raise _odd(path, mode)
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """A descriptor of the regular file at ``path``, made with mode 0600 where ``flags`` ask for it.
+
+    InputError for anything else there, OSError as ``os.open`` raises it.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        if err.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, a pipe or socket, a folder
+            refuse_odd(path)
+        raise
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise _odd(path, mode)
+    return handle
+
+
+def open_new(path: Path) -> int:
+    """A descriptor, for writing, of a new file in place of one that an earlier attempt left behind."""
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _odd(path: Path, mode: int) -> InputError:
+    what = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no regular file"
+    return InputError(f"is {what}, where the store has a file", where=str(path), mend="move it away")
+
+
 def give_to_owner_of(like: Path, new: Path | int) -> None:
-    """Root leaves no file behind that the hub's own user cannot open: ``new`` becomes its who owns ``like``."""
+    """Root leaves no file behind that the hub's own user cannot open: ``new`` becomes its who owns ``like``.
+
+    Not a file with a second name: that one may be anybody's.
+    """
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             facts = os.stat(like)
-            os.chown(new, facts.st_uid, facts.st_gid)
+            at = new if isinstance(new, int) else open_regular(new, os.O_RDONLY)
+            try:
+                if os.fstat(at).st_nlink == 1:
+                    os.fchown(at, facts.st_uid, facts.st_gid)
+            finally:
+                if not isinstance(new, int):
+                    os.close(at)
 
 
 def unusable(path: Path, err: OSError) -> InputError:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 from operator import gt
 
 from core.messages import Sample
+from core.units import US_PER_DAY
 from edge.store import aggregates
+from edge.store.known import Known
 from edge.store.segment import Summary
 
 Series = tuple[str, str]  # source, kind
@@ -69,7 +71,7 @@ class Index:
         self._tail_keys: set[Key] = set()
         self._spans: dict[Series, _Spans] = {}
         self._cursors: dict[Series, int] = {}
-        self.thinned: dict[Series, int] = {}  # greatest seq of what is left only as aggregates
+        self.thinned: dict[Series, Known] = {}  # what is left only as aggregates
         self._amended: dict[Key, int] = {}  # key -> row of its last amendment
 
     @property
@@ -130,6 +132,19 @@ class Index:
                 newest = max(newest, spans.time_max_us[at])
         return newest
 
+    def days(self, kinds: Collection[str]) -> set[int]:
+        """Days since 1970 that surely have readings of these kinds; of a segment only its first and last."""
+        days = {s.time_us // US_PER_DAY for s in self.tail if s.kind in kinds}
+        for (_, kind), spans in self._spans.items():
+            if kind in kinds:
+                days.update(
+                    t // US_PER_DAY for column in (spans.time_min_us, spans.time_max_us) for t in column
+                )
+        for (_, kind), known in self.thinned.items():
+            if kind in kinds:
+                days.update(known.days())
+        return days
+
     def amended_rows(self) -> list[tuple[Key, int]]:
         """Keys that were amended, with the row of their last amendment."""
         return list(self._amended.items())
@@ -139,9 +154,9 @@ class Index:
         return key in self._amended
 
     def add_aggregate(self, aggregate: aggregates.Series) -> None:
-        """Samples of this series up to its ``seq_max`` are only there as aggregates: they are known, not new."""
+        """Samples of this series in its buckets are only there as aggregates: they are known, not new."""
         series, seq_max = (aggregate.source, aggregate.kind), aggregate.seq_max
-        self.thinned[series] = max(self.thinned.get(series, seq_max), seq_max)
+        self.thinned.setdefault(series, Known()).add(aggregate)
         self._cursors[series] = max(self._cursors.get(series, seq_max), seq_max)
 
     def add_tail(self, sample: Sample, row: int | None = None) -> None:
@@ -174,7 +189,10 @@ class Index:
             for at, seq in zip(spans.segment, spans.seq_max, strict=True)
             if at <= place
         ]
-        return max(seqs + [seq for (name, _), seq in self.thinned.items() if name == source], default=None)
+        return max(
+            seqs + [known.seq_max for (name, _), known in self.thinned.items() if name == source],
+            default=None,
+        )
 
     def are_new(self, samples: Sequence[Sample]) -> bool:
         """Whether surely none of these is here, nor twice among them: each comes after all of its series."""
@@ -182,12 +200,14 @@ class Index:
         newest = map(self._cursors.get, series, repeat(-math.inf))
         return all(map(gt, seqs, newest)) and len(set(zip(series, seqs, strict=True))) == len(seqs)
 
-    def is_new(self, key: Key) -> bool | None:
-        """True: no such sample. False: the tail has it. None: ask the ``suspects``."""
+    def is_new(self, sample: Sample) -> bool | None:
+        """True: no such sample. False: the tail has it, or an aggregate. None: ask the ``suspects``."""
+        key = sample.key
         cursor = self._cursors.get(key[:2])
         if cursor is None or key[2] > cursor:
             return True
-        if key[2] <= self.thinned.get(key[:2], key[2] - 1):
+        known = self.thinned.get(key[:2])
+        if known is not None and known.holds(sample):
             return False
         return False if key in self._tail_keys else None
 

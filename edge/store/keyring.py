@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def destroy_files(path: Path) -> list[str]:
 def begin_erasing(path: Path) -> None:
     """Leave the mark, durably; a disk that refuses it does not save the record."""
     with contextlib.suppress(OSError):
-        erasing(path).touch(0o600)
+        os.close(os.open(erasing(path), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
         sync_folder(path.parent)
 
 

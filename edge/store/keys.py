@@ -21,7 +21,7 @@ from typing import Final
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from core.errors import InputError, TamperedError
-from edge.store.files import is_there
+from edge.store.files import is_there, open_regular
 
 SEALED_SUFFIX: Final = ".cred"  # of a key's name: as the drop-in in systemd/ names the encrypted credential
 KEY_BYTES: Final = 32  # AES-256 and ChaCha20 both take 256 bits
@@ -148,13 +148,16 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def shred(path: Path) -> bool:
-    """Overwrite and remove a file; False when there was none.
+    """Overwrite and remove a file; False when there was none. A link goes, what it names stays.
 
     On flash the old bytes may live on in cells that nothing addresses any more: that is why a store's keys are
     only ever on the card wrapped, and why the key file should be a credential of the TPM where there is one.
     """
     try:
-        with path.open("r+b", buffering=0) as file:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+            return True
+        with os.fdopen(open_regular(path, os.O_RDWR), "r+b", buffering=0) as file:
             _overwrite(file.fileno())
         path.unlink()
         sync_folder(path.parent)
@@ -183,13 +186,13 @@ def replace_overwriting(path: Path, fresh: Path) -> None:
     As with ``shred``, that reaches the old bytes only where a file system and a disk write in place.
     """
     try:
-        old = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # waits for no pipe
-    except OSError:
-        old = None  # nothing there, or what we may replace but not write
+        old = open_regular(path, os.O_WRONLY)
+    except (OSError, InputError):
+        old = None  # no file there, or one that we may replace but not write
     try:
         fresh.replace(path)
         sync_folder(path.parent)
-        if old is not None and stat.S_ISREG(os.fstat(old).st_mode) and not os.fstat(old).st_nlink:
+        if old is not None and not os.fstat(old).st_nlink:
             with contextlib.suppress(OSError):
                 _overwrite(old)
     finally:

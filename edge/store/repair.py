@@ -31,7 +31,7 @@ from core.messages import Sample, decode
 from edge.store.aggregates import decode_aggregates
 from edge.store.chain import chained, remembered, unchained, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
-from edge.store.files import give_to_owner_of
+from edge.store.files import give_to_owner_of, open_new, real_path
 from edge.store.head import COMMITTED, HEAD_ROW, Head
 from edge.store.journal import hash_of, read_line
 from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
@@ -82,7 +82,7 @@ def open_or_repair(
     path: Path | str, key: Secret, *, hub_id: str, clock: Clock
 ) -> tuple[Store, RepairReport | None]:
     """The store, repaired when it has to be. Errors of the key, the lock, the version and the disk are raised."""
-    path = Path(path).absolute()
+    path = real_path(path)
     try:
         return _sound(path, key, hub_id, clock), None
     except TamperedError as err:
@@ -210,7 +210,7 @@ def _can_begin(path: Path) -> bool:
     """Whether there is room for a new store, tried by taking it."""
     trial = path.with_name(path.name + ".new")
     try:
-        with trial.open("wb") as file:
+        with os.fdopen(open_new(trial), "wb") as file:
             os.posix_fallocate(file.fileno(), 0, BEGIN_BYTES)
     except OSError:
         return False
@@ -448,6 +448,9 @@ def _fill(
 def _ask_again(store: Store, first_lost_row: int, clock: Clock) -> None:
     """Sensors are asked from before the gap."""
     wanted = {}
+    store.want(
+        Refill()
+    )  # what was asked for before hides the true cursors; it lies within what is asked for now
     for source in sorted(store.sources):
         newest = max(store.cursors(source).values())
         floor = store.cursor_before(first_lost_row, source)
@@ -480,9 +483,7 @@ def _keep_as(path: Path, aside: Path) -> None:
         return
     # The name comes last: a copy that was cut does not pass for the file, which keeps its name until then.
     copy = path.with_name(path.name + COPYING_SUFFIX)
-    copy.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with path.open("rb") as damaged, os.fdopen(os.open(copy, flags, 0o600), "wb") as file:
+    with path.open("rb") as damaged, os.fdopen(open_new(copy), "wb") as file:
         shutil.copyfileobj(damaged, file)
         give_to_owner_of(path, file.fileno())
         file.flush()

@@ -6,6 +6,7 @@ Nothing here decides what may be used; repair.py does.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.store.database import PAGE_BYTES
+from edge.store.files import open_new
 from edge.store.head import COMMITTED, HEAD_ROW
 from edge.store.sealing import Table
 from edge.store.slots import KeyRecords
@@ -45,15 +47,17 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
     with contextlib.suppress(sqlite3.Error):
         db = attach(path)
         try:
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master").fetchall()}
             if {table.name.lower() for table in COMMITTED} <= names:
                 return None
         finally:
             db.close()
     if len(first_page) != PAGE_BYTES:
         return None
-    shutil.copyfile(path, mended)
-    mended.chmod(0o600)
+    for end in ("-wal", "-shm", "-journal"):
+        mended.with_name(mended.name + end).unlink(missing_ok=True)
+    with path.open("rb") as old, os.fdopen(open_new(mended), "wb") as new:
+        shutil.copyfileobj(old, new)
     page = bytearray(first_page)
     page[_CHANGE_COUNTER] = b"\0\0\0\1"
     page[_SIZE_VALID_FOR] = b"\0\0\0\0"

@@ -24,7 +24,7 @@ import msgspec
 from core.errors import DecodeError, InputError, TamperedError, WrongKeyError
 from core.messages import decode, encode
 from edge.store.database import reported
-from edge.store.files import give_to_owner_of
+from edge.store.files import give_to_owner_of, open_new, open_regular
 from edge.store.keys import SALT_BYTES, SCRYPT_LOG2_N, Passphrase, Secret, replace_overwriting
 from edge.store.sealing import CHECK_BYTES, LAST_KEY, STORE_ID_BYTES, Cipher, OuterKey, Sealer, best_cipher
 
@@ -32,6 +32,8 @@ MAX_SLOTS: Final = 16  # more than a person has keys; bounds the effort that a h
 _LAST_SLOT: Final = 1 << 40
 _KEY_BITS: Final = 8  # of a ring number: the data key; above them the slot
 COPY_SUFFIX: Final = ".keys"
+# 16 slots with 255 data keys each, wrapped in some 70 bytes; what is longer was not made by us.
+_LONGEST_COPY_BYTES: Final = 1 << 20
 
 
 class SlotKind(IntEnum):
@@ -169,6 +171,8 @@ def unlock(found: KeyRecords, path: Path, secret: Secret, hub_id: str) -> Ring:
     elif by_slot.keys() != slots.keys() or len({frozenset(keys) for keys in by_slot.values()}) != 1:
         damage = TamperedError("slots and keyring do not match", where=where)
     wanted = SlotKind.PASSPHRASE if isinstance(secret, Passphrase) else SlotKind.KEY
+    if wanted == SlotKind.PASSPHRASE and len(slots) > MAX_SLOTS:
+        raise TamperedError("keyring is damaged", where=where)  # each stretching takes its time
     for slot in slots.values():
         if slot.kind != wanted:
             continue
@@ -247,17 +251,16 @@ def save_copy(path: Path, records: KeyRecords, first_page: bytes) -> bool:
     """
     data = encode(_Copy(records.store_id, tuple(records.slots), tuple(records.keyring), first_page))
     place = copy_path(path)
-    with contextlib.suppress(OSError):
-        if place.read_bytes() == data:
+    with contextlib.suppress(OSError, InputError):
+        if _read_copy(place) == data:
             return True
     fresh = place.with_name(place.name + ".new")
     try:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(open_new(fresh), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        give_to_owner_of(path, fresh)
+            give_to_owner_of(path, file.fileno())
         replace_overwriting(place, fresh)
     except OSError:
         return False
@@ -278,6 +281,11 @@ def load_first_page(path: Path) -> bytes:
 
 def _load(path: Path) -> _Copy | None:
     try:
-        return decode(copy_path(path).read_bytes(), _Copy)
-    except (OSError, DecodeError):
+        return decode(_read_copy(copy_path(path)), _Copy)
+    except (OSError, InputError, DecodeError):
         return None
+
+
+def _read_copy(place: Path) -> bytes:
+    with os.fdopen(open_regular(place, os.O_RDONLY), "rb") as file:
+        return file.read(_LONGEST_COPY_BYTES + 1)

@@ -7,6 +7,7 @@ synchronous and waits for the disk; one thread at a time is inside, any thread m
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -29,17 +30,19 @@ from edge.store.chain import unchained
 from edge.store.columns import Habits
 from edge.store.database import NO_SPACE, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
+from edge.store.files import real_path
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
 from edge.store.journal import Detail, hash_of, make_line
 from edge.store.keyring import StoreKeys
 from edge.store.keys import Secret
-from edge.store.opening import audit, examined, open_file
+from edge.store.opening import audit, close_unsound, examined, open_file
 from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment
 from edge.store.slots import Ring, read_records, save_copy
 from edge.store.thinning import Thinner
+from edge.store.wal import check_log
 from edge.store.watch import FileWatch
 
 __all__ = ["CheckReport", "Store", "audit"]
@@ -87,6 +90,7 @@ class Store:
         seen.run(index.add_segment, index.add_tail, index.add_aggregate, self.archive.found, deep=False)
         if seen.first_error is not None:
             raise seen.first_error
+        check_log(db, path)  # folds it in: only now it is known to be this store's
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
         if not index.tail:
             index.tail_first_row = self._head.last_row + 1
@@ -107,13 +111,15 @@ class Store:
         StoreBusyError: another process has it. NewerVersionError: a newer program wrote it. WrongKeyError:
         ``key`` (32 bytes or a passphrase) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
         """
-        path = Path(path).absolute()
+        path = real_path(path)
         lock, db, ring = open_file(path, key, hub_id)
         try:
             store = cls(path, clock, lock, db, ring)
-        except BaseException:
-            db.close()
-            lock.release()
+        except BaseException as err:
+            try:
+                close_unsound(db, ring, path, key, hub_id, err)
+            finally:
+                lock.release()
             raise
         log.info("store.opened", rows=store.last_row, generation=store.generation)
         return store
@@ -138,7 +144,11 @@ class Store:
     def cursors(self, source: str) -> dict[str, int]:
         """By kind, the sequence number after which to ask one source; the greatest, unless something was lost."""
         with self._mutex:
-            return self._refill.cursors(source, self._index.cursors(source), self._clock.now_us())
+            if (wanted := self._refill.at(self._clock.now_us())) is not self._refill:
+                self._refill = wanted  # also where the disk is full: it is counted anew from what is there
+                with contextlib.suppress(StoreError):
+                    self.want(wanted)
+            return self._refill.cursors(source, self._index.cursors(source))
 
     @property
     def sources(self) -> set[str]:
@@ -402,6 +412,8 @@ class Store:
             self._closed = True
             try:
                 with reported(self._path):
+                    # First: after a write that failed it still holds its statement, and with it SQLite the file.
+                    self._cursor.close()
                     self._db.close()
             finally:
                 self._files.close()
@@ -424,19 +436,18 @@ class Store:
         fresh: dict[tuple[str, str, int], Sample] = {}
         for sample in samples:
             key = sample.key
-            if key in fresh or self._has(key):
+            if key in fresh or self._has(sample):
                 self._has_come_again(sample.source, sample.seq)
             else:
                 fresh[key] = sample
         return tuple(fresh.values())
 
-    def _has(self, key: tuple[str, str, int]) -> bool:
-        new = self._index.is_new(key)
+    def _has(self, sample: Sample) -> bool:
+        new = self._index.is_new(sample)
         if new is not None:
             return not new
-        return any(
-            sample.key == key for place in self._index.suspects(key) for sample in self._segment(place)
-        )
+        key = sample.key
+        return any(s.key == key for place in self._index.suspects(key) for s in self._segment(place))
 
     def _has_come_again(self, source: str, seq: int) -> None:
         rest = self._refill.after(source, seq)

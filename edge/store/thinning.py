@@ -1,7 +1,7 @@
 """From raw readings to aggregates: the oldest first, a few segments per transaction, events untouched.
 
 Doses, meals, entries by hand and whatever was amended stay as records for ever (aggregates.may_thin). What is thinned
-stays known by its number, so that a sensor which tells its history again adds nothing twice.
+stays known by its time (known.py), so that a sensor which tells its history again adds nothing twice.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.errors import DecodeError, TamperedError
+from core.units import US_PER_DAY
 from edge.store.aggregates import (
     COARSE_US,
+    DENSE_KINDS,
     Series,
     aggregate,
     coarser,
@@ -37,6 +39,11 @@ RESERVE_BYTES: Final = 1 << 20
 # so this much is held and given up then.
 SPARE_SUFFIX: Final = ".spare"
 SPARE_BYTES: Final = 512 << 10
+# Time has come so far when there are sensors' readings of so many days within so long. A hub whose clock was ahead for
+# less than that has thinned nothing; one that was off for a year thins when it was on again for as many days.
+SURE_DAYS: Final = 7
+SURE_WITHIN_DAYS: Final = 60
+NEVER_US: Final = -(1 << 63)
 
 
 class Thinner:
@@ -56,6 +63,21 @@ class Thinner:
             store._check_usable()
             places = self._candidates(before_us, unsent, cloud)
             return self._thin(places) if places else 0
+
+    def may(self, before_us: int, *, cloud: bool = True) -> bool:
+        """Whether ``thin`` would find something older than ``before_us``."""
+        with self._store._mutex:
+            return bool(self._candidates(before_us, unsent=False, cloud=cloud))
+
+    def sure_us(self, now_us: int) -> int:
+        """The latest time, by ``now_us``, that surely has come: few days of a wrong clock do not move it."""
+        with self._store._mutex:
+            days = self._store._index.days(DENSE_KINDS)
+        past = sorted((day for day in days if day * US_PER_DAY <= now_us), reverse=True)
+        for newest, oldest in zip(past, past[SURE_DAYS - 1 :], strict=False):
+            if newest - oldest < SURE_WITHIN_DAYS:
+                return oldest * US_PER_DAY
+        return NEVER_US
 
     def _candidates(self, before_us: int, unsent: bool, cloud: bool) -> list[int]:
         store, index = self._store, self._store._index

@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from core.errors import TamperedError
+from edge.store.keys import sync_folder
 
 _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian words
 _HEADER_BYTES: Final = 32
 _FRAME_HEADER_BYTES: Final = 24
+# Looked at beyond SQLite's end: 64 MiB. The proof of a loss follows right on it, and a hostile log may be endless.
+_MOST_FRAMES: Final = 1 << 14
 _MASK: Final = 0xFFFFFFFF
 _PAGE_BYTES: Final = 4096  # of our files; database.py imports this module
 
@@ -54,7 +57,7 @@ def check_log(db: sqlite3.Connection, path: Path) -> None:
     if not log.exists() or not _lost_a_commit(log, max(0, taken)):
         return
     if not busy and taken == copied:
-        _keep_aside(log, path)
+        set_log_aside(path)
     raise TamperedError(
         "write-ahead log is damaged: the last records before the hub ended are lost",
         where=str(log),
@@ -95,7 +98,8 @@ def _lost_a_commit(log: Path, taken: int) -> bool:
 def _frames(handle: int, page_size: int, first: int) -> Iterator[tuple[int, _Frame]]:
     """Numbers and headers from the frame ``first`` (0-based) on."""
     step = _FRAME_HEADER_BYTES + page_size
-    for number in range(first, (os.fstat(handle).st_size - _HEADER_BYTES) // step):
+    there = (os.fstat(handle).st_size - _HEADER_BYTES) // step
+    for number in range(first, min(there, first + _MOST_FRAMES)):
         at = _HEADER_BYTES + number * step
         data = os.pread(handle, _FRAME_HEADER_BYTES, at)
         s0, s1 = struct.unpack(">2I", data[16:])
@@ -112,13 +116,34 @@ def _checksum(data: bytes, start: tuple[int, int], order: str) -> tuple[int, int
     return s0, s1
 
 
-def _keep_aside(log: Path, path: Path) -> None:
-    """A second name for the log: SQLite deletes the first when it closes. Costs no space."""
-    number = 1
+def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
+    """Give a log, or journal, that is none of this store's another name, and return it; empty when that fails."""
+    file, number = path.with_name(path.name + suffix), 1
     with contextlib.suppress(OSError):
         while True:
+            aside = path.with_name(f"{path.name}.damaged-{called}-{number}")
             try:
-                os.link(log, path.with_name(f"{path.name}.damaged-log-{number}"))
-                return
+                os.link(file, aside)  # unlike a rename it takes no other's name
             except FileExistsError:
                 number += 1
+                continue
+            file.unlink()
+            sync_folder(path.parent)
+            return aside.name
+    return ""
+
+
+def close_unmerged(db: sqlite3.Connection, log: tuple[int, int] | None) -> None:
+    """Close a connection whose ``log`` (files.identity) must stay as it is, and the file too: it may not belong to it.
+
+    SQLite folds a log in and deletes it when its last connection closes, and Python before 3.12 has no way to say no
+    (SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE). So the log is taken away beneath it: its reading fails, and the folding with it.
+    """
+    for name in os.listdir("/proc/self/fd") if log else ():
+        with contextlib.suppress(OSError):  # the one that listed the folder is closed already
+            facts = os.fstat(int(name))
+            if (facts.st_dev, facts.st_ino) == log:
+                nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                os.dup2(nothing, int(name), inheritable=False)
+                os.close(nothing)
+    db.close()

@@ -18,6 +18,7 @@ from typing import Final
 
 from core.errors import StoreError
 from edge.store.database import PAGE_BYTES
+from edge.store.files import identity
 
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE, _DELETE_SELF, _MOVE_SELF = (0x40 << bit for bit in range(6))
 _NAMES_CHANGE: Final = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF
@@ -40,7 +41,7 @@ class FileWatch:
         if self._events is not None:
             self._poll.register(self._events, select.POLLIN)
         # Names as text: the path objects would be turned into it four times in every commit.
-        self._known = [(name, _identity(name)) for name in (str(path), f"{path}-wal")]
+        self._known = [(name, identity(name)) for name in (str(path), f"{path}-wal")]
         self._trusted_until_ns = 0
 
     def first_page(self) -> bytes:
@@ -62,7 +63,7 @@ class FileWatch:
         if self._events is not None:
             self._forget_events(self._events)  # before looking: what happens after that is the next check's
         for name, known in self._known:
-            if known is None or _identity(name) != known:
+            if known is None or identity(name) != known:
                 raise StoreError(
                     "store file was deleted or replaced while in use",
                     where=name,
@@ -88,14 +89,6 @@ def _masks(told: bytes) -> Iterator[int]:
         _, mask, _, length = struct.unpack_from("=iIII", told, at)
         yield mask
         at += 16 + length
-
-
-def _identity(name: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(name)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _watching(folder: Path) -> int | None:

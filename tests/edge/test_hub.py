@@ -11,16 +11,19 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from core.clock import SystemClock
 from core.errors import ConfigError, StoreError
-from core.messages import Sample
-from core.units import US_PER_MIN
+from core.messages import Sample, decode
+from core.units import US_PER_DAY, US_PER_MIN
 from edge.config import DeviceConfig, HubConfig, RadioConfig
+from edge.control import ask_hub
 from edge.engine_messages import Answer
 from edge.hub import Hub
 from edge.hub_main import read_patient
 from edge.status_text import status_lines
+from edge.store.database import no_space
 from edge.store.journal import read_line
 from edge.store.repair import RepairReport
 from edge.store.store import Store
@@ -232,10 +235,149 @@ async def test_a_repaired_store_and_a_full_disk_are_told_and_stop_nothing(
     assert "low on space (5 MiB free)" in said
     await hub.take((reading(clock, 45),))
     await ring_until(hub, lambda: watch.written == [2])
-    clock.us += 25 * 60 * US_PER_MIN
-    assert not hub.care.repaired  # told for a day; it stays in the audit log
     hub.thread.close()
     hub.store.close()
+
+
+@pytest.mark.parametrize("begin_us", [0, START_US - US_PER_DAY * 90, START_US + US_PER_DAY * 400])
+async def test_a_repair_is_told_for_a_day_whatever_the_clock_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin_us: int
+) -> None:
+    steady = [1]
+    monkeypatch.setattr("edge.store_care.steady_us", lambda _: steady[0])
+    clock = HandClock()
+    clock.us = begin_us
+    hub, _ = make_hub(tmp_path, clock)
+    report = RepairReport(
+        clock.us, "segments 1: damaged", "replay.sqlite.damaged-1", {}, {"segments": 1}, {}, 256, 1
+    )
+    hub.care = StoreCare(hub.config.store, hub.store, hub.thread, clock, cloud=False, repair=report)
+    care = asyncio.create_task(hub.care.run())
+    await until(lambda: hub.care._offset_us is not None)
+    clock.us = START_US  # the network tells the time
+    assert hub.care.repaired
+    hub.care.wake()
+    await until(lambda: decode(hub.store.get_blob("repair") or b"", RepairReport).time_us == START_US)
+    care.cancel()
+    clock.us += 23 * 60 * US_PER_MIN
+    steady[0] += 23 * 60 * US_PER_MIN
+    hub.care = StoreCare(hub.config.store, hub.store, hub.thread, clock, cloud=False)  # a restart
+    assert hub.care.repaired
+    clock.us += 2 * 60 * US_PER_MIN
+    steady[0] += 2 * 60 * US_PER_MIN
+    assert not hub.care.repaired  # it stays in the audit log
+    hub.thread.close()
+    hub.store.close()
+
+
+def live(store: Store, from_us: int, days: int) -> None:
+    """With a strap that is read each 10 minutes."""
+    for day_us in range(from_us, from_us + days * US_PER_DAY, US_PER_DAY):
+        times_us = range(day_us, day_us + US_PER_DAY, 10 * US_PER_MIN)
+        store.append(Sample(t, "heart_rate_bpm", 60.0, "strap", t) for t in times_us)
+
+
+async def test_readings_are_averaged_by_age_only_when_a_week_of_readings_bears_out_the_clock(
+    tmp_path: Path,
+) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    config = msgspec.structs.replace(hub.config.store, raw_days=90)
+
+    async def thinned() -> int:
+        hub.care = StoreCare(config, hub.store, hub.thread, clock, cloud=False)
+        await hub.care._thin_the_old()
+        return hub.care.thinned
+
+    live(hub.store, START_US, 30)
+    clock.us = START_US + 30 * US_PER_DAY
+    assert await thinned() == 0
+    assert not hub.care.thinning_waits
+    clock.us += 365 * US_PER_DAY  # a clock that is wrong, or a hub that was off: nobody can tell yet
+    hub.store.append([Sample(clock.us, "heart_rate_bpm", 60.0, "strap", clock.us)])
+    assert await thinned() == 0
+    assert "too few days of readings" in "\n".join(status_lines(hub.view.status(hub)))
+    live(hub.store, clock.us + 1, 5)
+    clock.us += 5 * US_PER_DAY
+    assert await thinned() == 0
+    assert hub.care.thinning_waits
+    assert len(hub.store.between(0, 1 << 62)) == 35 * 144 + 1
+    live(hub.store, clock.us + 2, 4)
+    clock.us += 4 * US_PER_DAY
+    assert await thinned() >= 28 * 144
+    assert not hub.care.thinning_waits
+    assert len(hub.store.between(clock.us - 90 * US_PER_DAY, 1 << 62)) == 9 * 144 + 1
+    # What is averaged counts as well: with little kept raw, averaging goes on.
+    config = msgspec.structs.replace(config, raw_days=1)
+    for n in range(3, 6):
+        live(hub.store, clock.us + n, 9)
+        clock.us += 9 * US_PER_DAY
+        assert await thinned() > 0
+        assert not hub.care.thinning_waits
+    hub.thread.close()
+    hub.store.close()
+
+
+async def test_a_full_disk_without_old_readings_is_told_once_and_truly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    hub.store.append([reading(clock, 100)])
+    report = RepairReport(clock.us, "damaged", "replay.sqlite.damaged-1", {}, {}, {}, 0, 0)
+    hub.care = StoreCare(hub.config.store, hub.store, hub.thread, clock, cloud=False, repair=report)
+    looks, full = [0], [True]
+
+    def no_room(*_: object, **__: object) -> int:
+        looks[0] += 1
+        raise no_space(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        if full[0]:
+            raise no_space(tmp_path)
+
+    monkeypatch.setattr(hub.store.thinner, "free_bytes", lambda: 0)
+    monkeypatch.setattr(hub.store.thinner, "thin", no_room)
+    put_blob = hub.store.put_blob
+    monkeypatch.setattr(hub.store, "put_blob", lambda *args: refuse() or put_blob(*args))
+    hub._store_ok = False  # as after a reading that was refused
+    with structlog.testing.capture_logs() as logs:
+        part = asyncio.create_task(hub._keep("care", hub.care.run))
+        for _ in range(3):
+            seen = looks[0]
+            hub.care.wake()
+            await until(lambda seen=seen: looks[0] > seen and hub.care.full)  # type: ignore[misc]
+        said = "\n".join(status_lines(hub.view.status(hub)))
+        assert "new readings are not stored" in said
+        assert "averages" not in said
+        hub._store_ok = True
+        assert "no old readings are left" in "\n".join(status_lines(hub.view.status(hub)))
+        full[0] = False
+        monkeypatch.setattr(hub.store.thinner, "free_bytes", lambda: 1 << 40)
+        hub.care.wake()
+        await until(lambda: hub.store.get_blob("repair") is not None)  # done late, but done
+    part.cancel()
+    events = [entry["event"] for entry in logs]
+    assert events.count("store.full") == 1
+    assert "part.failed" not in events
+    hub.thread.close()
+    hub.store.close()
+
+
+async def test_an_erased_hub_ends_quietly(tmp_path: Path) -> None:
+    clock = HandClock()
+    hub, watch = make_hub(tmp_path, clock)
+    hub.config.control_socket.parent.mkdir(parents=True, exist_ok=True)
+    watch.run = asyncio.Event().wait  # type: ignore[attr-defined]
+    with structlog.testing.capture_logs() as logs:
+        task = asyncio.create_task(hub.run())
+        await until(lambda: hub.config.control_socket.exists())
+        erase = {"do": "erase", "confirm": "home"}
+        answer = await asyncio.to_thread(ask_hub, hub.config.control_socket, erase)
+        assert "replay.sqlite" in answer["gone"]
+        await asyncio.gather(task, return_exceptions=True)
+    assert "store.erased" in [entry["event"] for entry in logs]
+    assert [entry for entry in logs if entry["event"] == "part.failed"] == []
 
 
 async def test_a_clock_that_is_years_ahead_makes_no_record_old(tmp_path: Path) -> None:

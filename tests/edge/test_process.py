@@ -72,6 +72,32 @@ def dumps_after_abort(folder: Path, how: str) -> list[Path]:
     return list(folder.iterdir())
 
 
+def test_a_command_dumps_no_core(tmp_path: Path) -> None:
+    """Commands hold keys and readings as well; this one is cut off while it waits for an answer."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    if hard == 0:
+        pytest.skip("this machine lets nobody dump")
+    (tmp_path / "hub.toml").write_text('hub_id = "home"\n')
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "hometwin.py"), "erase", "--config", str(tmp_path / "hub.toml")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)),
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # its warning; it asks now
+        limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+        process.send_signal(signal.SIGABRT)
+        _, status = os.waitpid(process.pid, 0)
+        process.returncode = -os.WTERMSIG(status)
+    assert process.returncode == -signal.SIGABRT
+    assert not os.WCOREDUMP(status)
+    assert [line.split()[4:6] for line in limits if line.startswith("Max core")] == [["0", "0"]]
+
+
 def test_no_core_dump_is_written_and_without_the_guard_one_would_be(tmp_path: Path) -> None:
     assert dumps_after_abort(tmp_path / "private", "private") == []
     pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()

@@ -17,7 +17,8 @@ from core.errors import StoreError
 from edge.store import watch
 from edge.store.database import reported
 from edge.store.store import Store
-from tests.edge.store.conftest import reading
+from tests.edge.store.conftest import open_store, reading
+from tests.system.faults.disk import FULL, IOERR_FSYNC, Disk
 
 Opened = Callable[..., Store]
 FILES = ("replay.sqlite", "replay.sqlite-wal")
@@ -136,6 +137,24 @@ def test_a_full_disk_that_shows_only_at_the_flush_is_called_so(
     with pytest.raises(StoreError, match="no space left") as caught, reported(path):
         raise error
     assert caught.value.mend
+
+
+@pytest.mark.parametrize(("kind", "code"), [("write", FULL), ("sync", IOERR_FSYNC)])
+def test_a_store_closed_after_a_write_that_failed_opens_again_in_the_same_process(
+    path: Path, kind: str, code: int
+) -> None:
+    failing = False
+    with Disk(lambda op: code if failing and op.kind == kind else None):
+        store = open_store(path)
+        store.append([reading(1)])
+        failing = True
+        with pytest.raises(StoreError):
+            store.append([reading(2)])
+        failing = False
+        store.close()
+        with open_store(path) as again:  # while the closed one still lives, as in the hub
+            assert again.append([reading(2)])
+            assert [s.seq for _, s in again.read(0, 9)] == [1, 2]
 
 
 def test_a_full_disk_refuses_every_write_and_the_store_goes_on_when_there_is_space(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import structlog
 
 from core.errors import InputError, StoreBusyError, StoreError, WrongKeyError
 from core.messages import Sample
+from core.units import US_PER_DAY, US_PER_H
 from edge.store.database import make_database
 from edge.store.head import HEAD_ROW
 from edge.store.journal import check_chain, read_line
@@ -126,9 +127,51 @@ def test_a_sensor_that_never_answers_is_not_asked_for_ever(full: Path) -> None:
     sql(full, f"UPDATE segments SET sealed = zeroblob(99) WHERE number = {FOLD_SAMPLES + 1}")
     clock = FixedClock()
     store, _ = repaired(full, clock)
-    assert store.cursors("cgm") != {"cgm_mgdl": ROWS - 1}
-    clock.us += 31 * 86_400_000_000
+    for _ in range(29 * 4):
+        clock.us += 6 * US_PER_H
+        assert store.cursors("cgm") != {"cgm_mgdl": ROWS - 1}
+    store.close()
+    store = Store.open(full, KEY, hub_id=HUB, clock=clock)  # what was waited is remembered
+    assert store.refilling == ["cgm"]
+    for _ in range(2 * 4):
+        clock.us += 6 * US_PER_H
+        store.cursors("cgm")
     assert store.cursors("cgm") == {"cgm_mgdl": ROWS - 1}
+    assert store.refilling == []
+    store.close()
+
+
+@pytest.mark.parametrize("later_us", [-START_US, -400 * US_PER_DAY, 400 * US_PER_DAY])
+def test_a_clock_that_is_set_does_not_end_the_asking(full: Path, later_us: int) -> None:
+    first = 2 * FOLD_SAMPLES + 1
+    sql(full, f"UPDATE segments SET sealed = zeroblob(99) WHERE number = {first}")
+    clock = FixedClock(START_US + later_us)
+    store, _ = repaired(full, clock)
+    for _ in range(3):  # restarts with a clock that begins wrong each time
+        for clock.us in (START_US + US_PER_H, START_US + later_us):
+            assert store.cursors("cgm") == {"cgm_mgdl": first - 2}
+            store.close()
+            store = Store.open(full, KEY, hub_id=HUB, clock=clock)
+    clock.us = START_US + US_PER_DAY
+    assert store.cursors("cgm") == {"cgm_mgdl": first - 2}
+    store.append(reading(n) for n in range(first - 1, ROWS))
+    assert sorted(rows_of(store).values()) == [*range(ROWS)]
+    assert store.cursors("cgm") == {"cgm_mgdl": ROWS - 1}
+    store.close()
+
+
+def test_damage_while_sensors_are_asked_for_everything_is_repaired_as_well(full: Path) -> None:
+    sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    store, _ = repaired(full)
+    assert store.cursors("cgm") == {}
+    store.close()
+    sql(full, f"UPDATE segments SET sealed = zeroblob(99) WHERE number = {2 * FOLD_SAMPLES + 1}")
+    store, _ = repaired(full)
+    assert store.cursors("cgm") == {}
+    store.append(reading(n) for n in range(ROWS))
+    assert store.cursors("cgm") == {"cgm_mgdl": ROWS - 1}
+    assert sorted(rows_of(store).values()) == [*range(ROWS)]
+    store.close()
 
 
 def test_an_exchanged_segment_is_found_reported_and_not_used(full: Path) -> None:

@@ -168,14 +168,39 @@ class TestAmendments:
         {"source": "x" * 201},
         {"source": "\ud800"},
         {"quality": -1},
+        {"time_us": 1.5},
+        {"time_us": True},
+        {"time_us": None},
+        {"time_us": float("nan")},
+        {"seq": 1.0},
+        {"seq": False},
+        {"seq": "7"},
+        {"quality": 1.5},
+        {"quality": "x"},
+        {"value": "x"},
+        {"value": "7"},
+        {"value": None},
+        {"value": 10**400},
+        {"value": [1.0]},
+        {"source": ["cgm"]},
+        {"source": 7},
+        {"amends": ("hand", 1.5)},
+        {"amends": ("hand", True)},
+        {"amends": ("hand", 1 << 63)},
+        {"amends": ("hand",)},
+        {"amends": ()},
+        {"amends": ["hand", 1]},
+        {"amends": (7, 1)},
+        {"amends": 7},
     ],
 )
 def test_a_sample_that_cannot_be_kept_is_refused_and_nothing_of_its_batch_stored(
     path: Path, opened: Opened, fields: dict[str, object]
 ) -> None:
     store = opened(path)
-    with pytest.raises(InputError):
-        store.append([reading(1), reading(2, **fields)])  # type: ignore[arg-type]
+    for batch in ([reading(1), reading(2, **fields)], [reading(2, **fields)]):  # type: ignore[arg-type]
+        with pytest.raises(InputError):
+            store.append(batch)
     assert store.last_row == 0
     assert store.append([reading(1)])
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from core.errors import DecodeError
 from core.messages import Quality, Sample
-from core.units import US_PER_MIN, US_PER_S
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
 from edge.store.aggregates import (
     COARSE_US,
     FINE_US,
+    Series,
     aggregate,
     coarser,
     decode_aggregates,
@@ -24,6 +25,7 @@ from edge.store.aggregates import (
     may_thin,
 )
 from edge.store.appending import FOLDS_AT_ONCE
+from edge.store.known import MOST_SPANS, Known
 from edge.store.repair import open_or_repair
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
 from edge.store.thinning import BATCH_ROWS
@@ -58,8 +60,8 @@ def life(samples: int, seed: int = 3) -> list[Sample]:
     return made[:samples]
 
 
-def filled(path: Path, samples: list[Sample]) -> Store:
-    store = open_store(path)
+def filled(path: Path, samples: list[Sample], clock: FixedClock | None = None) -> Store:
+    store = Store.open(path, KEY, hub_id=HUB, clock=clock or FixedClock())
     for at in range(0, len(samples), 500):
         store.append(samples[at : at + 500])
     return store
@@ -101,17 +103,97 @@ def test_thinning_leaves_every_event_and_exact_aggregates(path: Path) -> None:
 
 def test_what_was_thinned_is_known_and_sensors_are_not_asked_for_it(path: Path) -> None:
     made = [s for s in life(3000) if s.kind == "heart_rate_bpm"]
-    store = filled(path, made)
+    clock = FixedClock(made[-1].time_us + US_PER_H)
+    store = filled(path, made, clock)
     cursors = store.cursors("strap")
-    store.thinner.thin(NEVER, cloud=False)
-    assert store.append(made) == ()
-    store.close()
-    with open_store(path) as store:
-        assert store.cursors("strap") == cursors
+    for _ in range(2):
+        store.thinner.thin(NEVER, cloud=False)
         assert store.append(made) == ()
-        assert store.append(
-            [made[-1].__class__(made[-1].time_us + 1, "heart_rate_bpm", 60.0, "strap", made[-1].seq + 1)]
-        )
+        assert [store.append([sample]) for sample in made[:9]] == [()] * 9
+        store.close()
+        store = Store.open(path, KEY, hub_id=HUB, clock=clock)
+        assert store.cursors("strap") == cursors
+    assert store.append(
+        [made[-1].__class__(made[-1].time_us + 1, "heart_rate_bpm", 60.0, "strap", made[-1].seq + 1)]
+    )
+    while store.thinner.coarsen(NEVER):
+        pass
+    store.close()
+    with Store.open(path, KEY, hub_id=HUB, clock=clock) as store:
+        assert store.append(made) == ()
+
+
+def strap(time_us: int, **fields: int) -> Sample:
+    """As sessions number what has no number of its own: by its time."""
+    return Sample(time_us, "heart_rate_bpm", 70.0, "strap", time_us, **fields)
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.parametrize(
+    "back_us",
+    [START_US, US_PER_DAY, 5 * US_PER_H + US_PER_S // 2],
+    ids=["1970", "before all", "within what was thinned"],
+)
+def test_new_readings_under_a_clock_that_is_behind_what_was_thinned_are_kept_once(
+    path: Path, back_us: int, reopened: bool
+) -> None:
+    clock = FixedClock()
+    minutes = [START_US + n * US_PER_MIN for n in range(600)]
+    store = filled(path, [strap(at_us) for at_us in minutes], clock)
+    assert store.thinner.thin(NEVER, cloud=False) == 2 * FOLD_SAMPLES
+    clock.us = minutes[-1] if back_us < US_PER_DAY else START_US
+    clock.us += US_PER_MIN - back_us
+    if reopened:
+        store.close()
+        store = Store.open(path, KEY, hub_id=HUB, clock=clock)
+    for _ in range(40):
+        clock.us += 61 * US_PER_S
+        sample = strap(clock.us, quality=int(Quality.CLOCK_DOUBT))
+        assert len(store.append([sample])) == 1
+        assert store.append([sample]) == ()
+    assert store.last_row == 640
+    store.close()
+
+
+def test_once_the_clock_was_ahead_and_is_thinned_readings_are_kept_still(path: Path) -> None:
+    clock = FixedClock(START_US + 366 * US_PER_DAY)
+    ahead = [strap(clock.us - n * US_PER_MIN) for n in range(600, 0, -1)]
+    store = filled(path, [strap(START_US + n * US_PER_MIN) for n in range(600)] + ahead, clock)
+    while store.thinner.thin(NEVER, cloud=False):
+        pass
+    clock.us = START_US + US_PER_DAY
+    assert len(store.append([strap(clock.us - n * US_PER_MIN) for n in range(50, 0, -1)])) == 50
+    clock.us += 10 * US_PER_DAY
+    # A history that comes late, between what was thinned before and after.
+    assert len(store.append([strap(clock.us - US_PER_DAY, quality=int(Quality.BACKFILLED))])) == 1
+    store.close()
+
+
+def test_what_is_remembered_of_thinned_readings_is_bounded() -> None:
+    rng = random.Random(5)
+    known = Known()
+    starts = sorted(rng.sample(range(10 * MOST_SPANS), MOST_SPANS + 900))
+    bucket = aggregate([strap(START_US)])[0].buckets[0]
+    for at in range(0, len(starts), 100):
+        buckets = tuple(bucket._replace(start_us=n * FINE_US) for n in starts[at : at + 100])
+        known.add(Series("strap", "heart_rate_bpm", FINE_US, NEVER, buckets))
+    assert len(known._starts) <= MOST_SPANS
+    told = [strap(n * FINE_US, received_us=NEVER) for n in starts]
+    assert all(map(known.holds, told))
+    assert not known.holds(strap((starts[-1] + 1) * FINE_US, received_us=NEVER))
+    assert not known.holds(strap(starts[0] * FINE_US - 1, received_us=NEVER))
+
+
+def test_spans_of_thinned_readings_may_come_in_any_order() -> None:
+    rng = random.Random(7)
+    bucket = aggregate([strap(START_US)])[0].buckets[0]
+    batches = [sorted(rng.sample(range(200), 12)) for _ in range(6)]
+    known = Known()
+    for batch in batches:
+        buckets = tuple(bucket._replace(start_us=n * FINE_US) for n in batch)
+        known.add(Series("strap", "heart_rate_bpm", FINE_US, NEVER, buckets))
+    held = {n for n in range(-2, 203) if known.holds(strap(n * FINE_US + 7, received_us=NEVER))}
+    assert held == {n for batch in batches for n in batch}
 
 
 def test_only_what_is_old_enough_is_thinned(path: Path) -> None:
