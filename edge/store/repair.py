@@ -483,10 +483,10 @@ def _keep_as(path: Path, aside: Path) -> None:
         return
     # The name comes last: a copy that was cut does not pass for the file, which keeps its name until then.
     copy = path.with_name(path.name + COPYING_SUFFIX)
-    shutil.copyfile(path, copy)
-    shutil.copystat(path, copy)
-    give_to_owner_of(path, copy)
-    with copy.open("rb") as file:
+    with path.open("rb") as damaged, os.fdopen(open_new(copy), "wb") as file:
+        shutil.copyfileobj(damaged, file)
+        give_to_owner_of(path, file.fileno())
+        file.flush()
         os.fsync(file.fileno())
     if aside.exists():
         raise FileExistsError(errno.EEXIST, "name is taken", str(aside))

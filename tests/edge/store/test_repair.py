@@ -445,39 +445,6 @@ def test_a_repair_that_is_cut_is_done_again(full: Path, monkeypatch: pytest.Monk
     assert rows_of(store) == without(1, FOLD_SAMPLES)
 
 
-@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP])
-def test_where_a_file_has_one_name_only_the_damaged_one_is_copied(
-    full: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
-) -> None:
-    """FAT and exFAT know no links; a copy that is cut is made again, and nothing that lies there is replaced."""
-    sql(full, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
-    damaged = full.read_bytes()
-
-    def no_links(*_: object) -> None:
-        raise OSError(refusal, "refused")
-
-    def power_cut(_: Path, to: Path) -> None:
-        to.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("edge.store.repair.os.link", no_links)
-    with monkeypatch.context() as patch:
-        patch.setattr("edge.store.repair.shutil.copyfile", power_cut)
-        with pytest.raises(KeyboardInterrupt):
-            open_or_repair(full, KEY, hub_id=HUB, clock=FixedClock())
-    assert full.read_bytes() == damaged
-    taken = full.with_name(f"{full.name}.damaged-{START_US // 1000}")
-    taken.write_bytes(b"of before")
-    store, report = repaired(full)
-    assert report.rows_lost == FOLD_SAMPLES
-    assert rows_of(store) == without(1, FOLD_SAMPLES)
-    store.close()
-    assert (full.parent / report.set_aside).read_bytes() == damaged
-    assert (full.parent / report.set_aside).stat().st_mode & 0o777 == 0o600
-    assert taken.read_bytes() == b"of before"
-    assert not full.with_name(full.name + ".aside").exists()
-
-
 @pytest.mark.parametrize(
     "refusal", [OSError(errno.ENOSPC, "full"), StoreError("no space left"), sqlite3.OperationalError()]
 )
