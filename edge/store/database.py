@@ -84,6 +84,8 @@ class WriterLock:
                 where=str(path),
                 mend="stop that one first",
             ) from None
+        if os.fstat(self._handle).st_nlink != 1:  # its other name may be somebody's file
+            return
         with contextlib.suppress(OSError):  # who holds it is only for people to read; the disk may be full
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)

@@ -139,7 +139,10 @@ def close_unmerged(db: sqlite3.Connection, log: tuple[int, int] | None) -> None:
     SQLite folds a log in and deletes it when its last connection closes, and Python before 3.12 has no way to say no
     (SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE). So the log is taken away beneath it: its reading fails, and the folding with it.
     """
-    for name in os.listdir("/proc/self/fd") if log else ():
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a sandbox without /proc
+        names = os.listdir("/proc/self/fd") if log else []
+    for name in names:
         with contextlib.suppress(OSError):  # the one that listed the folder is closed already
             facts = os.fstat(int(name))
             if (facts.st_dev, facts.st_ino) == log:

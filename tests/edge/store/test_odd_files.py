@@ -59,6 +59,12 @@ def test_the_lock_is_never_a_link(path: Path, victim: Path) -> None:
     assert victim.read_bytes() == NOT_OURS
 
 
+def test_a_lock_that_is_somebodys_file_by_another_name_is_not_written_to(path: Path, victim: Path) -> None:
+    os.link(victim, beside(path, ".lock"))
+    open_store(path).close()
+    assert victim.read_bytes() == NOT_OURS
+
+
 @pytest.mark.parametrize("end", ["-wal", "-journal", "-shm"])
 def test_no_file_that_sqlite_opens_is_a_link(path: Path, victim: Path, end: str) -> None:
     made(path)
