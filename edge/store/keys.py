@@ -169,10 +169,24 @@ def shred(path: Path) -> bool:
 
 
 def _overwrite(handle: int) -> None:
-    size = os.fstat(handle).st_size
-    for at in range(0, size, 1 << 20):
-        os.pwrite(handle, secrets.token_bytes(min(1 << 20, size - at)), at)
+    """What a file holds; its holes hold nothing, and a hostile one has terabytes of them."""
+    size, end = os.fstat(handle).st_size, 0
+    while end < size:
+        begin = _next(handle, end, os.SEEK_DATA, size)
+        end = _next(handle, begin, os.SEEK_HOLE, size)
+        for at in range(begin, end, 1 << 20):
+            os.pwrite(handle, secrets.token_bytes(min(1 << 20, end - at)), at)
     os.fsync(handle)
+
+
+def _next(handle: int, at: int, what: int, size: int) -> int:
+    """Where the next data, or hole, at or after ``at`` begins; ``size`` when there is none."""
+    try:
+        return min(os.lseek(handle, at, what), size)
+    except OSError as err:
+        if err.errno == errno.ENXIO:  # only a hole is left, or nothing
+            return size
+        return at if what == os.SEEK_DATA else size  # a file system that does not tell: all is data
 
 
 def shred_unfinished(folder: Path) -> list[Path]:
