@@ -12,15 +12,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from edge.cli import DEFAULT_CONFIG, ConfigOption, keys, say
 from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
 from edge.process import named_folder as folder
-
-if TYPE_CHECKING:
-    from edge.store.keys import Passphrase
 
 app = typer.Typer(
     name="hometwin",
@@ -30,15 +28,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigOption = Annotated[
-    Path,
-    typer.Option("--config", "-c", envvar="HOMETWIN_CONFIG", help="The hub's TOML file.", show_envvar=True),
-]
-DEFAULT_CONFIG = Path("/etc/hometwin/hub.toml")
 ADVICE_TIMEOUT_S = 60.0  # a Raspberry Pi simulates for some seconds
 
 advice_app = typer.Typer(help="Approved advice on the running hub: list it, say what was done, ask for more.")
 app.add_typer(advice_app, name="advice")
+app.add_typer(keys, name="keys")
 
 
 @app.command()
@@ -272,118 +266,6 @@ def provision(
     typer.echo(f"next: copy {folder}/hubs/HUB to each hub, start mosquitto -c {folder}/broker/mosquitto.conf")
 
 
-keys = typer.Typer(help="Make and change the keys of a hub's store.", no_args_is_help=True)
-app.add_typer(keys, name="keys")
-KeyFile = Annotated[Path, typer.Argument(help="The key file.")]
-
-
-@keys.command("new")
-def keys_new(file: KeyFile) -> None:
-    """Make a new key; an existing file is never replaced."""
-    from edge.store.keys import create_key
-
-    create_key(file)
-    typer.echo(f"made {file} (keep a copy: without it the store cannot be read)")
-
-
-@keys.command("check")
-def keys_check(file: KeyFile) -> None:
-    """Say whether a file is a usable key."""
-    from edge.store.keys import load_key
-
-    load_key(file)
-    typer.echo(f"{file} is a usable key")
-
-
-@keys.command("list")
-def keys_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Show what opens the store: keys, passphrases, data keys.
-
-    Where no hub runs this opens the store as the hub does at its start: a damaged one is repaired and set aside.
-    """
-    from edge.config import load_config
-    from edge.keys_command import overview_lines
-
-    _say(overview_lines(load_config(config)))
-
-
-@keys.command("rotate")
-def keys_rotate(
-    to: Annotated[
-        Path | None, typer.Option(help="Put the new key there instead of in the key file's place.")
-    ] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-) -> None:
-    """Put a new key in the key file's place; the old one opens nothing any more. The hub stays up."""
-    from edge.config import load_config
-    from edge.keys_command import rotate
-
-    _say(rotate(load_config(config), to))
-
-
-@keys.command("retire")
-def keys_retire(
-    file: Annotated[Path | None, typer.Argument(help="The key that stays.")] = None,
-    passphrase: Annotated[bool, typer.Option("--passphrase", help="Ask for the one that stays.")] = False,
-    config: ConfigOption = DEFAULT_CONFIG,
-) -> None:
-    """Let only this key (or only this passphrase, of all passphrases) open the store from now on."""
-    from core.errors import InputError
-    from edge.config import load_config
-    from edge.keys_command import retire
-    from edge.store.keys import load_key
-
-    if passphrase == (file is not None):
-        raise InputError("name the key file that stays, or --passphrase", where="keys retire")
-    keep = _ask_words("Passphrase that stays") if file is None else load_key(file, {})
-    _say(retire(load_config(config), keep))
-
-
-@keys.command("rotate-data")
-def keys_rotate_data(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Begin with a new data key; the hub seals everything anew beside its work."""
-    from edge.config import load_config
-    from edge.keys_command import rotate_data
-
-    _say(rotate_data(load_config(config)))
-
-
-@keys.command("passphrase")
-def keys_passphrase(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Add a passphrase as a second way in, for the day when the key file is lost."""
-    from edge.config import load_config
-    from edge.keys_command import add_passphrase
-
-    _say(add_passphrase(load_config(config), _ask_words("New passphrase", twice=True)))
-
-
-@keys.command("recover")
-def keys_recover(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Make a new key file with the passphrase. Stop the hub first."""
-    from edge.config import load_config
-    from edge.keys_command import recover
-
-    _say(recover(load_config(config), _ask_words("Passphrase")))
-
-
-def _say(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line)
-
-
-def _ask_words(prompt: str, twice: bool = False) -> Passphrase:
-    """A passphrase from the terminal, unseen; from a pipe its first line. Never from the command line."""
-    from core.errors import InputError
-    from edge.store.keys import Passphrase
-
-    if not sys.stdin.isatty():
-        return Passphrase.from_bytes(sys.stdin.buffer.readline())
-    try:
-        return Passphrase(typer.prompt(prompt, hide_input=True, confirmation_prompt=twice))
-    except UnicodeDecodeError:
-        raise InputError("not in the terminal's encoding", where="passphrase", mend="check LANG") from None
-
-
 @app.command()
 def export(
     target: Annotated[Path, typer.Argument(help="A new folder, or a new file that ends in .zip.")],
@@ -393,7 +275,7 @@ def export(
     from edge.config import load_config
     from edge.export import export as write
 
-    _say(write(load_config(config), target))
+    say(write(load_config(config), target))
 
 
 @app.command()
@@ -410,7 +292,7 @@ def audit(
     from edge.audit_command import audit_lines
     from edge.config import load_config
 
-    _say(audit_lines(load_config(config), as_json))
+    say(audit_lines(load_config(config), as_json))
 
 
 @app.command()
@@ -425,7 +307,7 @@ def memory(
     from edge.config import load_config
     from edge.memory_command import memory_lines
 
-    _say(memory_lines(load_config(config), as_json=as_json, everything=everything))
+    say(memory_lines(load_config(config), as_json=as_json, everything=everything))
 
 
 @app.command()
@@ -442,7 +324,7 @@ def erase(
     settings = load_config(config)
     for line in WARNING:
         typer.echo(line.format(hub=settings.hub_id))
-    _say(erase(settings, confirm or typer.prompt(f"Type {settings.hub_id} to erase")))
+    say(erase(settings, confirm or typer.prompt(f"Type {settings.hub_id} to erase")))
 
 
 @app.command()

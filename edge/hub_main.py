@@ -55,10 +55,9 @@ async def run_hub(config: HubConfig, clock: Clock) -> None:
             if group.split(TamperedError)[1] is not None:
                 raise
             log.error("hub.begins_anew")
-            with contextlib.suppress(
-                InputError
-            ):  # of a stick that was pulled out since; then the one we hold must do
-                key = load_secret(config)  # it may have been changed since
+            # It may have been changed since; where it lay on a stick that was pulled out, the one we hold must do.
+            with contextlib.suppress(InputError):
+                key = load_secret(config)
         else:
             return
 

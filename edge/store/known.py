@@ -35,13 +35,12 @@ class Known:
         self.seq_max = max(self.seq_max, aggregate.seq_max)
         width_us = aggregate.width_us
         added = [(bucket.start_us, bucket.start_us + width_us) for bucket in aggregate.buckets]
-        spans = list(zip(self._starts, self._ends, strict=True))
-        if spans and added and added[0][0] >= spans[-1][0]:  # the usual case: later than all before
-            last = spans[-1]
-            joined = list(_joined([last, *added]))
-            self._starts[-1:], self._ends[-1:] = [s for s, _ in joined], [e for _, e in joined]
-        else:
-            self._set(_joined(sorted(spans + added)))
+        begin = len(self._starts) - 1  # usually it is later than all before: only the last span can grow
+        if begin < 0 or not added or added[0][0] < self._starts[begin]:
+            begin = 0
+        spans = zip(self._starts[begin:], self._ends[begin:], strict=True)
+        joined = list(_joined(sorted([*spans, *added])))
+        self._starts[begin:], self._ends[begin:] = [s for s, _ in joined], [e for _, e in joined]
         if len(self._starts) > MOST_SPANS:
             self._join_the_nearest()
 
@@ -59,10 +58,6 @@ class Known:
         """Days since 1970 with such readings, newest first, some more than once."""
         for start_us, end_us in zip(reversed(self._starts), reversed(self._ends), strict=True):
             yield from range((end_us - 1) // US_PER_DAY, start_us // US_PER_DAY - 1, -1)
-
-    def _set(self, spans: Iterable[tuple[int, int]]) -> None:
-        kept = list(spans)
-        self._starts, self._ends = [s for s, _ in kept], [e for _, e in kept]
 
     def _join_the_nearest(self) -> None:
         """Half as many spans."""

@@ -448,9 +448,8 @@ def _fill(
 def _ask_again(store: Store, first_lost_row: int, clock: Clock) -> None:
     """Sensors are asked from before the gap."""
     wanted = {}
-    store.want(
-        Refill()
-    )  # what was asked for before hides the true cursors; it lies within what is asked for now
+    # What was asked for before hides the true cursors; it lies within what is asked for now.
+    store.want(Refill())
     for source in sorted(store.sources):
         newest = max(store.cursors(source).values())
         floor = store.cursor_before(first_lost_row, source)
