@@ -33,6 +33,7 @@ from core.messages import (
 )
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from core.version import VERSION
+from edge.alarm_record import AlarmRecord
 from edge.alarms.threshold import ThresholdAlarms
 from edge.ble.radio import make_radio
 from edge.ble.supervisor import Supervisor
@@ -44,7 +45,7 @@ from edge.engine_messages import Answer, Blur
 from edge.hand import COMMAND, MAX_BACK_US, hand_sample
 from edge.hand_words import entry_words
 from edge.hub_advice import AdviceDesk
-from edge.hub_state import AlarmState, CommandState, DownState, load_state, save_state
+from edge.hub_state import CommandState, DownState, load_state, save_state
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
 from edge.privacy_gate import PrivacyGate
@@ -70,7 +71,6 @@ RING_RETRY_S: Final = 1.0
 TRANSPORT_S: Final = 5.0
 START_UP_S: Final = 20.0
 RESTART_PAUSE_S: Final = 1.0
-ALARM_HISTORY_BYTES: Final = 256 << 10  # some 3,000 alarms
 POSTERIOR_HISTORY_BYTES: Final = 1 << 20  # an estimate is 1-2 kB and one is kept each day: about two years
 # A hub whose store turns out damaged lives at least so long: a card that reads well when the store is opened and badly
 # later must not keep it opening.
@@ -156,6 +156,7 @@ class Hub:
             transport_us=stretch_us(clock, TRANSPORT_S),
             start_up_us=stretch_us(clock, START_UP_S),
         )
+        self.record = AlarmRecord(store, self.thread, self._tell, self.counters)
         self._load_alarms()
         self.radio = make_radio(
             config.radio.adapter,
@@ -432,24 +433,25 @@ class Hub:
         self.view.on_facts(source, facts)
 
     async def _act_on(self, changes: list[Alarm]) -> None:
-        if not changes:
-            return
         for alarm in changes:
             # The name of an alarm is a reading in words, so only its number is told.
             log.info("alarm.raised" if alarm.raised else "alarm.cleared", number=alarm.number)
             self.view.on_alarm(alarm)
-        self._ring_news.set()
+        if changes:
+            self._ring_news.set()
+        elif not self.record.is_behind:
+            return
         try:
-            for alarm in changes:
-                await self.thread(self.store.archive.keep, "alarms", encode(alarm), ALARM_HISTORY_BYTES)
-                if self.link is not None:
-                    await self._send(alarm)
-            state = AlarmState(tuple(self.alarms.active.values()))
-            await self.thread(save_state, self.store, "alarms", state)
+            await self.record.keep(changes, lambda: tuple(self.alarms.active.values()))
         except StoreError as err:
             self._store_ok = False
-            self.counters["alarm.not_stored"] += 1
-            log.error("alarm.not_stored", reason=str(err))
+            if changes:
+                self.counters["alarm.not_stored"] += 1
+                log.error("alarm.not_stored", reason=str(err))
+
+    async def _tell(self, alarm: Alarm) -> None:
+        if self.link is not None:
+            await self._send(alarm)
 
     async def _send(self, body: Up) -> None:
         await self.thread(self.store.enqueue, encode(body))
@@ -550,7 +552,7 @@ class Hub:
 
     def _load_alarms(self) -> None:
         """After a restart: alarms that stood still stand, and the newest reading is known and judged again."""
-        for alarm in load_state(self.store, "alarms", AlarmState).active:
+        for alarm in self.record.load():
             self.alarms.active[alarm.name] = alarm
             self.view.on_alarm(alarm)
         now_us = self.clock.now_us()

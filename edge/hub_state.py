@@ -72,9 +72,10 @@ class DownState(msgspec.Struct, frozen=True):
 
 
 class AlarmState(msgspec.Struct, frozen=True):
-    """Alarms that were active."""
+    """Alarms that were active, and what had changed with the last write (edge.alarm_record)."""
 
     active: tuple[Alarm, ...] = ()
+    untold: tuple[Alarm, ...] = ()
 
 
 class CommandState(msgspec.Struct, frozen=True):
