@@ -130,9 +130,12 @@ class Thinner:
                 [(row, store._sealer.seal(Table.SEGMENTS, row_ident(row), data)) for row, data in segments],
             )
             if series:
+                # Their first row, unless it is taken: a repair without a head does not know how far thinning had come.
+                [(last,)] = store._db.execute("SELECT max(number) FROM aggregates").fetchall()
+                number = max(first, (last or 0) + 1)
                 plain = encode_aggregates(series)
-                sealed = store._sealer.seal(Table.AGGREGATES, row_ident(first), plain)
-                store._insert(head, Table.AGGREGATES, [(first, sealed)])
+                sealed = store._sealer.seal(Table.AGGREGATES, row_ident(number), plain)
+                store._insert(head, Table.AGGREGATES, [(number, sealed)])
             head.chain_from = end
 
         def remember() -> None:
