@@ -24,6 +24,11 @@ _MOST_PROBES: Final = 2000
 _CHANGE_COUNTER: Final = slice(24, 28)  # of the header, SQLite file format 1.3
 _SIZE_VALID_FOR: Final = slice(92, 96)
 Row = tuple[int, Any, Any]  # rowid, key, sealed
+# As they are now; as the one key of a store of schema 1, whose migration failed, becomes slot 0.
+_SLOTS: Final = (
+    "SELECT number, kind, salt, cost, check_value, hub_check FROM slots",
+    "SELECT 0, 1, NULL, NULL, check_value, hub_check FROM identity",
+)
 
 
 def attach(path: Path) -> sqlite3.Connection:
@@ -68,6 +73,13 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
 
 def read_rows(db: sqlite3.Connection, table: Table) -> tuple[list[Row], bool]:
     """All readable rows of a table in order, the head's excluded; False when some could not be read."""
+    with contextlib.suppress(sqlite3.Error):
+        query = "SELECT count(*) FROM sqlite_master WHERE name = ?"
+        if db.execute(query, (table.name.lower(),)).fetchone() == (0,):
+            return (
+                [],
+                True,
+            )  # of before this table was; a table that somebody took away is missing in the head's sums
     walker = _Walker(db, table)
     walker.walk()
     return [walker.rows[rowid] for rowid in sorted(walker.rows)], walker.whole
@@ -83,11 +95,12 @@ def read_head_record(db: sqlite3.Connection) -> Any:
 
 def read_key_records(db: sqlite3.Connection) -> KeyRecords | None:
     """Identity, slots and keyring, when all of them can be read."""
-    with contextlib.suppress(sqlite3.Error):
-        ids = db.execute("SELECT store_id FROM identity").fetchall()
-        slots = db.execute("SELECT number, kind, salt, cost, check_value, hub_check FROM slots").fetchall()
-        ring = db.execute("SELECT number, sealed FROM keyring ORDER BY number").fetchall()
-        return KeyRecords(ids[0][0] if len(ids) == 1 else None, slots, ring)
+    for query in _SLOTS:
+        with contextlib.suppress(sqlite3.Error):
+            ids = db.execute("SELECT store_id FROM identity").fetchall()
+            slots = db.execute(query).fetchall()
+            ring = db.execute("SELECT number, sealed FROM keyring ORDER BY number").fetchall()
+            return KeyRecords(ids[0][0] if len(ids) == 1 else None, slots, ring)
     return None
 
 

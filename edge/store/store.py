@@ -62,6 +62,11 @@ Write = Callable[[Head], None]
 _INSERT: Final = {t: f"INSERT INTO {t.name.lower()} VALUES (?, ?)" for t in Table}  # noqa: S608 - constants
 
 
+def blob_plain(name: bytes, data: bytes) -> bytes:
+    """The content of a blob's record."""
+    return bytes((len(name),)) + name + data
+
+
 class Store:
     """One person's samples, outbox, blobs and counters in one file. Open it with ``Store.open``."""
 
@@ -235,7 +240,7 @@ class Store:
         encoded = checked_name(name, "blob")
         with self._mutex:
             ident = self._sealer.name_hash(name)
-            sealed = self._sealer.seal(Table.BLOBS, ident, bytes((len(encoded),)) + encoded + data)
+            sealed = self._sealer.seal(Table.BLOBS, ident, blob_plain(encoded, data))
             old = self._blob_marks.get(ident)
 
             def write(head: Head) -> None:
@@ -387,6 +392,11 @@ class Store:
     def now_us(self) -> int:
         """The time of the store's clock."""
         return self._clock.now_us()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._closed
 
     @property
     def path(self) -> Path:

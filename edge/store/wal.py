@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from core.errors import TamperedError
-from edge.store.keys import sync_folder
+from edge.store.keys import NO_LINKS, sync_folder
 
 _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian words
 _HEADER_BYTES: Final = 32
@@ -127,7 +127,15 @@ def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
             except FileExistsError:
                 number += 1
                 continue
-            file.unlink()
+            except OSError as err:
+                if err.errno not in NO_LINKS:
+                    raise
+                if aside.exists():
+                    number += 1
+                    continue
+                file.rename(aside)
+            else:
+                file.unlink()
             sync_folder(path.parent)
             return aside.name
     return ""
