@@ -15,7 +15,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from edge.store import refill
 from edge.store.aggregates import decode_aggregates
 from edge.store.chain import chained, remembered, unchained, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
-from edge.store.files import give_to_owner_of, open_new, open_regular, real_path
+from edge.store.files import copy_readable, give_to_owner_of, open_new, open_regular, real_path
 from edge.store.head import COMMITTED, HEAD_ROW, Head
 from edge.store.index import Index
 from edge.store.journal import Detail, hash_of, make_line, read_line
@@ -232,7 +231,7 @@ def _was_ours(path: Path) -> bool:
     except FileNotFoundError:
         return True  # only its log is left
     except OSError:
-        return False
+        page = b"?"  # the disk cannot read it
     named = page[68:72] == APPLICATION_ID.to_bytes(4, "big") or b"_sqlite_migrations" in page
     return not page or named or load_copy(path) is not None
 
@@ -525,8 +524,8 @@ def _keep_as(path: Path, aside: Path) -> None:
         return
     # The name comes last: a copy that was cut does not pass for the file, which keeps its name until then.
     copy = path.with_name(path.name + COPYING_SUFFIX)
-    with path.open("rb") as damaged, os.fdopen(open_new(copy), "wb") as file:
-        shutil.copyfileobj(damaged, file)
+    with os.fdopen(open_new(copy), "wb") as file:
+        copy_readable(path, file)
         give_to_owner_of(path, file.fileno())
         file.flush()
         os.fsync(file.fileno())

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from edge.store.database import PAGE_BYTES
-from edge.store.files import open_new
+from edge.store.files import copy_readable, open_new
 from edge.store.head import COMMITTED, HEAD_ROW
 from edge.store.sealing import Table
 from edge.store.slots import KeyRecords
@@ -61,8 +60,8 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
         return None
     for end in ("-wal", "-shm", "-journal"):
         mended.with_name(mended.name + end).unlink(missing_ok=True)
-    with path.open("rb") as old, os.fdopen(open_new(mended), "wb") as new:
-        shutil.copyfileobj(old, new)
+    with os.fdopen(open_new(mended), "wb") as new:
+        copy_readable(path, new)
     page = bytearray(first_page)
     page[_CHANGE_COUNTER] = b"\0\0\0\1"
     page[_SIZE_VALID_FOR] = b"\0\0\0\0"

@@ -77,6 +77,7 @@ class Store:
         lock: WriterLock,
         db: sqlite3.Connection,
         ring: Ring,
+        log_unreadable: bool,
     ) -> None:
         """Takes over ``lock`` and ``db``; TamperedError when any record is not what was written."""
         self._path, self._clock, self._writer, self._db = path, clock, lock, db
@@ -95,7 +96,7 @@ class Store:
         seen.run(index.add_segment, index.add_tail, index.add_aggregate, self.archive.found, deep=False)
         if seen.first_error is not None:
             raise seen.first_error
-        check_log(db, path)  # folds it in: only now it is known to be this store's
+        check_log(db, path, unreadable=log_unreadable)  # folds it in: only now it is known to be this store's
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
         if not index.tail:
             index.tail_first_row = self._head.last_row + 1
@@ -117,9 +118,9 @@ class Store:
         ``key`` (32 bytes or a passphrase) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
         """
         path = real_path(path)
-        lock, db, ring = open_file(path, key, hub_id)
+        lock, db, ring, unreadable = open_file(path, key, hub_id)
         try:
-            store = cls(path, clock, lock, db, ring)
+            store = cls(path, clock, lock, db, ring, unreadable)
         except BaseException as err:
             try:
                 close_unsound(db, ring, path, key, hub_id, err)

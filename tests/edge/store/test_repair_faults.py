@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import errno
 import json
+import os
+import sqlite3
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from edge.store.slots import copy_path
 from edge.store.store import FOLD_SAMPLES
 from tests.edge.store.conftest import HUB, KEY, FixedClock, open_store, reading
 from tests.edge.store.test_tamper import sql
+from tests.system.faults.disk import Action, Disk, Op
 from tests.system.faults.power_cut import get_files, put_files
 
 VECTOR = json.loads((Path(__file__).parents[2] / "vectors" / "store_v1.json").read_text())
@@ -136,3 +140,70 @@ def test_a_damaged_log_is_kept_where_files_have_one_name_only(
     assert aside.read_bytes() == b"older"
     assert path.with_name(path.name + ".damaged-log-2").read_bytes() == bytes(log)
     open_store(path).close()
+
+
+@pytest.fixture
+def bad_sector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int], None]]:
+    """``bad_sector(file, n)``: from now on neither SQLite nor we can read the n-th 4 KiB of this very file."""
+    bad: dict[int, tuple[Path, int]] = {}
+    pread = os.pread
+
+    def hit(inode: int, size: int, offset: int) -> bool:
+        return inode in bad and offset < (bad[inode][1] + 1) * PAGE and offset + size > bad[inode][1] * PAGE
+
+    def read(handle: int, size: int, offset: int) -> bytes:
+        if hit(os.fstat(handle).st_ino, size, offset):
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(handle, size, offset)
+
+    def decide(op: Op) -> Action:
+        for inode, (file, _) in bad.items():
+            if op.kind == "read" and op.name == file.name and file.exists() and file.stat().st_ino == inode:
+                return sqlite3.SQLITE_IOERR_CORRUPTFS if hit(inode, op.size, op.offset) else None
+        return None
+
+    def spoil_sector(file: Path, number: int) -> None:
+        bad[file.stat().st_ino] = (file, number)
+
+    monkeypatch.setattr(os, "pread", read)
+    with Disk(decide):
+        yield spoil_sector
+
+
+@pytest.mark.parametrize("sector", range(7))
+def test_a_log_with_a_sector_that_cannot_be_read_is_taken_up_to_it(
+    path: Path, bad_sector: Callable[[Path, int], None], sector: int
+) -> None:
+    """SQLite takes nothing of it, and a repair then let it go: all since the last folding was lost, and called nothing."""
+    with open_store(path) as store:
+        for n in range(7):
+            store.append([reading(n)])
+        files = get_files(path.parent, NAMES)
+    put_files(path.parent, files)
+    log = path.with_name(NAMES[1])
+    bad_sector(log, sector)
+    store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    with store:
+        assert report is not None
+        assert "log is damaged" in report.reason
+        rows = [s.seq for _, s in store.read(0, 9)]
+        # A frame of 4,120 bytes each: the sector is part of two, and its part of the first may hold nothing but zeros.
+        assert rows in (list(range(max(0, sector - 1))), list(range(sector)))
+        assert store.check().ok
+    kept = path.with_name(path.name + ".damaged-log-1").read_bytes()
+    before, after = sector * PAGE, (sector + 1) * PAGE
+    assert kept == files[NAMES[1]][:before] + bytes(PAGE) + files[NAMES[1]][after:]
+
+
+def test_a_first_page_that_cannot_be_read_is_repaired_from_its_copy(
+    path: Path, bad_sector: Callable[[Path, int], None]
+) -> None:
+    """It was the one page whose loss stopped the hub at each start."""
+    with open_store(path) as store:
+        store.append(reading(n) for n in range(FOLD_SAMPLES + 5))
+    bad_sector(path, 0)
+    store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    with store:
+        assert report is not None
+        assert report.rows_lost == 0
+        assert len(store.read(0, 1000)) == FOLD_SAMPLES + 5

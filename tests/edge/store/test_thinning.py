@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from edge.store.head import HEAD_ROW
 from edge.store.known import MOST_SPANS, Known
 from edge.store.repair import open_or_repair
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
-from edge.store.thinning import BATCH_ROWS
+from edge.store.thinning import BATCH_ROWS, SPARE_BYTES, SPARE_SUFFIX
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store
 from tests.edge.store.test_tamper import flip, sql
 
@@ -315,6 +316,18 @@ def test_an_absurd_reading_is_never_averaged(value: float) -> None:
     [one] = decode_aggregates(encode_aggregates(aggregate(samples)))
     assert [b[:5] for b in one.buckets] == [(START_US, 2, 37.0, 37.0, 37.0)]
     assert one.buckets[0].doubtful == 1
+
+
+@pytest.mark.parametrize("left", [Path.touch, Path.mkdir, lambda spare: spare.symlink_to("nowhere")])
+def test_room_is_held_only_where_there_is_some(path: Path, left: Callable[[Path], None]) -> None:
+    """A cut amid its making left a name, which passed for it."""
+    spare = path.with_name(path.name + SPARE_SUFFIX)
+    with open_store(path) as store:
+        left(spare)
+        held = store.thinner.hold_spare()
+        assert held == spare.is_file() == store.thinner.hold_spare()
+        assert not held or spare.stat().st_blocks * 512 >= SPARE_BYTES
+        assert spare.is_dir() or held
 
 
 def test_doubtful_readings_are_counted_but_never_averaged() -> None:
