@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -64,11 +65,11 @@ class StoreDesk:
 
     def _keys(self, _request: dict[str, Any]) -> dict[str, Any]:
         path = self._store.path
-        aside = sorted(path.parent.glob(path.name + ASIDE_SUFFIX + "*"))
+        aside = sorted(path.parent.glob(glob.escape(path.name + ASIDE_SUFFIX) + "*"))
         return {
             **self._store.keys.overview(),
-            "set_aside": [p.name for p in aside if p.stat().st_size],
-            "set_aside_empty": [p.name for p in aside if not p.stat().st_size],
+            "set_aside": [p.name for p in aside if p.lstat().st_size],
+            "set_aside_empty": [p.name for p in aside if not p.lstat().st_size],
         }
 
     def _add(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -296,13 +296,15 @@ class Hub:
                 raise InputError(f"unknown request {str(other)[:40]!r}", mend=f"use one of: {words}")
 
     async def _on_store_desk(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = await self.thread(self.store_desk.answer, request)
-        self.care.wake()
-        if request["do"] == "erase" and self._running is not None:
-            self._erased = True
-            log.warning("store.erased")
-            asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._running.cancel)
-        return answer
+        try:
+            return await self.thread(self.store_desk.answer, request)
+        finally:
+            self.care.wake()
+            # Also when some file beside it could not be destroyed.
+            if request["do"] == "erase" and self.store.closed and self._running is not None:
+                self._erased = True
+                log.warning("store.erased")
+                asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._running.cancel)
 
     async def log_by_hand(self, request: dict[str, Any], command_id: int | None = None) -> dict[str, Any]:
         """A meal, dose or reading that a person typed; amendments are new records."""

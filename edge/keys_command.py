@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from core.errors import InputError
+from core.errors import InputError, StoreBusyError
 from edge.config import HubConfig
 from edge.desk import at_the_desk, hub_answers
 from edge.store.files import is_there, unusable
@@ -62,7 +64,7 @@ def rotate(config: HubConfig, to: Path | None) -> list[str]:
             where="store.passphrase_file",
             mend="hometwin keys passphrase adds a new one, hometwin keys retire --passphrase ends the old one",
         )
-    with at_the_desk(config) as ask:
+    with _one_at_a_time(config), at_the_desk(config) as ask:
         if to is not None:
             key = load_key(to, {}) if is_there(to) else create_key(to)
             ask({"do": "keys.add", "key": key.hex()})
@@ -96,7 +98,7 @@ def rotate(config: HubConfig, to: Path | None) -> list[str]:
 
 def retire(config: HubConfig, keep: Secret) -> list[str]:
     """Only ``keep`` opens the store from now on (of its kind)."""
-    with at_the_desk(config, keep) as ask:
+    with _one_at_a_time(config), at_the_desk(config, keep) as ask:
         answer = ask({"do": "keys.retire", **_named(keep)})
     if isinstance(keep, bytes):
         fresh = config.path(config.store.key_file + NEXT_SUFFIX)
@@ -139,7 +141,7 @@ def recover(config: HubConfig, words: Passphrase) -> list[str]:
     place = config.path(config.store.key_file)
     if hub_answers(config):
         raise InputError("a hub runs, and holds the store", where="keys recover", mend="stop the hub first")
-    with at_the_desk(config, words) as ask:
+    with _one_at_a_time(config), at_the_desk(config, words) as ask:
         known = {slot["number"] for slot in ask({"do": "keys"})["slots"]}
         key = load_key(place, {}) if is_there(place) else create_key(place)
         if ask({"do": "keys.add", "key": key.hex()})["slot"] in known:
@@ -155,6 +157,30 @@ def recover(config: HubConfig, words: Passphrase) -> list[str]:
             f"next: seal it over {place.name}{SEALED_SUFFIX} (docs/configuration.md), or the hub finds the old one"
         )
     return lines
+
+
+@contextlib.contextmanager
+def _one_at_a_time(config: HubConfig) -> Iterator[None]:
+    """Two rotations at once retire each other's key: the key file could be left with one that opens nothing."""
+    try:
+        folder = os.open(config.store_path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield  # there is no store, as who asks for it says
+        return
+    except OSError as err:
+        raise unusable(config.store_path.parent, err) from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreBusyError(
+                "keys are being changed by another command",
+                where=str(config.store_path),
+                mend="wait for it; hometwin keys list then shows what there is",
+            ) from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def _old(count: int) -> str:

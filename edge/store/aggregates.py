@@ -21,6 +21,8 @@ FINE_US: Final = 5 * US_PER_MIN
 COARSE_US: Final = US_PER_H
 _DOUBT: Final = Quality.SENSOR_WARNING | Quality.CLOCK_DOUBT | Quality.OUTLIER
 _SCALE: Final = 1000  # numbers are kept to 0.001 of their unit, finer than any sensor of these kinds
+# Beyond this no reading is one, whatever a sensor's float says (IEEE 11073 reaches 8e133): columns hold 64 bits.
+_MOST: Final = 1e12
 _MAX_SERIES: Final = 4096
 _MAX_BUCKETS: Final = 1 << 16
 
@@ -88,7 +90,7 @@ def coarser(series: Sequence[Series], width_us: int = COARSE_US) -> tuple[Series
 
 
 def _bucket(start_us: int, members: Sequence[Sample]) -> Bucket:
-    values = [s.value for s in members if not s.quality & _DOUBT and math.isfinite(s.value)]
+    values = [s.value for s in members if not s.quality & _DOUBT and abs(s.value) < _MOST]  # nan is not
     return _summed(start_us, values, len(members) - len(values))
 
 

@@ -51,6 +51,8 @@ _DAMAGE: Final = (
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
 )
+# A sector that the disk cannot read any more: SQLite says CORRUPT itself, but not of the first page.
+_UNREADABLE: Final = "SQLITE_IOERR_CORRUPTFS"
 
 
 class WriterLock:
@@ -127,7 +129,7 @@ def _told(err: sqlite3.Error, path: Path) -> StoreError | InputError:
         return InputError(
             f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
         )
-    if code in _DAMAGE:
+    if code in _DAMAGE or name == _UNREADABLE:
         return TamperedError(
             f"file is damaged ({name})", where=where, mend="keep it aside and restore a copy"
         )

@@ -11,8 +11,12 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from core.errors import InputError
+
+_STEP_BYTES: Final = 1 << 20
+_SECTOR_BYTES: Final = 4096  # of disks of today, and our pages
 
 
 def identity(name: Path | str) -> tuple[int, int] | None:
@@ -94,6 +98,47 @@ def open_new(path: Path) -> int:
     """A descriptor, for writing, of a new file in place of one that an earlier attempt left behind."""
     path.unlink(missing_ok=True)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def copy_readable(path: Path, to: BinaryIO) -> int:
+    """Copy a file; what the disk cannot read any more becomes zeros. Returns how many bytes did."""
+    handle, step, at, bad = open_regular(path, os.O_RDONLY), _STEP_BYTES, 0, 0
+    try:
+        size = os.fstat(handle).st_size
+        while at < size:
+            try:
+                data = os.pread(handle, min(step, size - at), at)
+            except OSError as err:
+                if err.errno != errno.EIO:
+                    raise
+                if step > _SECTOR_BYTES:
+                    step = _SECTOR_BYTES
+                    continue
+                data = bytes(min(step, size - at))
+                bad += len(data)
+            if not data:
+                break  # it was cut meanwhile
+            to.write(data)
+            at += len(data)
+    finally:
+        os.close(handle)
+    return bad
+
+
+def is_readable(path: Path, most_bytes: int) -> bool:
+    """False when the disk cannot read the file's beginning; what is no file is no trouble."""
+    try:
+        handle = open_regular(path, os.O_RDONLY)
+    except (OSError, InputError):
+        return True
+    try:
+        for at in range(0, min(os.fstat(handle).st_size, most_bytes), _STEP_BYTES):
+            os.pread(handle, _STEP_BYTES, at)
+    except OSError as err:
+        return err.errno != errno.EIO
+    finally:
+        os.close(handle)
+    return True
 
 
 def _odd(path: Path, mode: int) -> InputError:

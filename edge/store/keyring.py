@@ -64,7 +64,16 @@ def destroy_files(path: Path) -> list[str]:
     doomed = [path.with_name(path.name + end) for end in ends]
     # What was set aside comes before the store: while that is there, people see that the erase is not done.
     doomed[-1:-1] = sorted(path.parent.glob(glob.escape(path.name + ASIDE_SUFFIX) + "*"))
-    return [file.name for file in doomed if shred(file)]
+    gone, refused = [], []
+    for file in doomed:  # what cannot go (a folder, another's file) does not save the rest
+        try:
+            if shred(file):
+                gone.append(file.name)
+        except InputError as err:
+            refused.append(err)
+    if refused:
+        raise refused[0]
+    return gone
 
 
 def begin_erasing(path: Path) -> None:
@@ -243,14 +252,16 @@ class StoreKeys:
                 head.add(Table.BLOBS, ident, marks(anew))
                 blob_marks[ident] = marks(anew)
 
+        def remember() -> None:
+            store._blob_marks = blob_marks
+
         try:
-            self._write(draft, "hub", "datakey.rotated", before=write, key=newest)
+            self._write(draft, "hub", "datakey.rotated", before=write, then=remember, key=newest)
         except StoreError as err:
             if isinstance(err, TamperedError):
                 raise
             self._at = (0, 0)  # begin the pass again; until then both keys work
             raise
-        store._blob_marks = blob_marks
 
     def _all(self, table: Table) -> Iterator[tuple[int, bytes]]:
         query = f"SELECT number, sealed FROM {table.name.lower()} WHERE number < ?"  # noqa: S608 - constants
@@ -268,7 +279,8 @@ class StoreKeys:
         with store._mutex:
             store._check_usable()
             begin_erasing(store._path)
-            with reported(store._path):
+            # A full disk takes no such write; overwriting the files needs no room.
+            with contextlib.suppress(StoreError, InputError), reported(store._path):
                 db = store._db
                 db.execute("PRAGMA secure_delete = ON")
                 db.execute("BEGIN IMMEDIATE")
@@ -277,13 +289,20 @@ class StoreKeys:
                     db.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
                 db.execute("COMMIT")
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            store.close()
+            with contextlib.suppress(StoreError, InputError):
+                store.close()
             return destroy_files(store._path)
 
     # --- inside
 
-    def _write(self, draft: Ring, who: str, what: str, before: Any = None, **detail: Any) -> None:
-        """Make ``draft`` the ring, durably; what it drops is overwritten on the disk, not only unlinked."""
+    def _write(
+        self, draft: Ring, who: str, what: str, before: Any = None, then: Any = None, **detail: Any
+    ) -> None:
+        """Make ``draft`` the ring, durably; what it drops is overwritten on the disk, not only unlinked.
+
+        ``before`` belongs to the transaction, ``then`` to what is remembered of it. An error may also come after it, of
+        the overwriting: the ring is the new one then.
+        """
         store = self._store
         sealer: Sealer = draft.sealer()
 
@@ -305,14 +324,18 @@ class StoreKeys:
 
         def remember() -> None:
             store._ring, store._sealer = draft, sealer
+            if then is not None:
+                then()
 
         with reported(store._path):
             store._db.execute("PRAGMA secure_delete = ON")
         try:
             store._change(write, remember, sealer)
-            with reported(store._path):
-                store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                with reported(store._path):
+                    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                store.save_key_copy()
         finally:
             with reported(store._path):
                 store._db.execute("PRAGMA secure_delete = OFF")
-        store.save_key_copy()

@@ -164,7 +164,11 @@ def shred(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as err:
-        raise InputError(f"cannot be destroyed: {err.strerror}", where=str(path)) from None
+        raise InputError(
+            f"cannot be destroyed: {err.strerror}",
+            where=str(path),
+            mend="remove it yourself, then erase again",
+        ) from None
     return True
 
 

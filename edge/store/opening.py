@@ -19,13 +19,16 @@ from edge.store.keys import Secret
 from edge.store.salvage import read_head_record
 from edge.store.sealing import Table, marks, row_ident
 from edge.store.slots import KeyRecords, Ring, insert_ring, new_ring, read_records, unlock
-from edge.store.wal import check_log, close_unmerged, set_log_aside
+from edge.store.wal import check_log, close_unmerged, mend_unreadable_log, set_log_aside
 
 log = structlog.get_logger()
 
 
-def open_file(path: Path, key: Secret, hub_id: str) -> tuple[WriterLock, sqlite3.Connection, Ring]:
-    """The file at ``path`` (made when there is none), locked, of the current schema, with its keys."""
+def open_file(path: Path, key: Secret, hub_id: str) -> tuple[WriterLock, sqlite3.Connection, Ring, bool]:
+    """The file at ``path`` (made when there is none), locked, of the current schema, with its keys.
+
+    Also, for ``check_log``, whether the disk could not read its log in places.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as err:
@@ -42,6 +45,7 @@ def open_file(path: Path, key: Secret, hub_id: str) -> tuple[WriterLock, sqlite3
         for end in ("-wal", "-journal", "-shm") if path.is_symlink() else ("", "-wal", "-journal", "-shm"):
             refuse_odd(path.with_name(path.name + end))
         _refuse_journal(path)
+        unreadable = mend_unreadable_log(path)
         try:
             db, made = open_database(path, lambda db: _found(db, key, hub_id))
             if made:
@@ -49,7 +53,7 @@ def open_file(path: Path, key: Secret, hub_id: str) -> tuple[WriterLock, sqlite3
             found: KeyRecords | None = None
             try:
                 found = read_records(db, path)
-                return lock, db, unlock(found, path, key, hub_id)
+                return lock, db, unlock(found, path, key, hub_id), unreadable
             except BaseException as err:
                 close_unmerged(db, identity(_log_path(path)))
                 if isinstance(err, WrongKeyError) and found:
@@ -70,13 +74,13 @@ def audit(path: Path | str, key: Secret, *, hub_id: str) -> CheckReport:
     if not path.exists():
         raise InputError("no store here", where=str(path), mend="check store.path")
     try:
-        lock, db, ring = open_file(path, key, hub_id)
+        lock, db, ring, unreadable = open_file(path, key, hub_id)
     except TamperedError as err:
         return CheckReport({}, {"file": 1}, 0, 0, str(err))
     try:
         report = examined(db, path, ring)
         if report.ok:
-            check_log(db, path)
+            check_log(db, path, unreadable=unreadable)
             db.close()
         return report
     except TamperedError as err:

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -27,13 +26,15 @@ import structlog
 
 from core.clock import Clock
 from core.errors import DecodeError, HometwinError, InputError, StoreError, TamperedError, WrongKeyError
-from core.messages import Sample, decode
+from core.messages import Sample, decode, encode
+from edge.store import refill
 from edge.store.aggregates import decode_aggregates
 from edge.store.chain import chained, remembered, unchained, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
-from edge.store.files import give_to_owner_of, open_new, real_path
+from edge.store.files import copy_readable, give_to_owner_of, open_new, open_regular, real_path
 from edge.store.head import COMMITTED, HEAD_ROW, Head
-from edge.store.journal import hash_of, read_line
+from edge.store.index import Index
+from edge.store.journal import Detail, hash_of, make_line, read_line
 from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
 from edge.store.keys import NO_LINKS, Secret, sync_folder
 from edge.store.migrations import APPLICATION_ID
@@ -43,7 +44,7 @@ from edge.store.salvage import attach, read_rows, with_first_page
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment, encode_segment, read_summary
 from edge.store.slots import COPY_SUFFIX, KeyRecords, load_copy, load_first_page
-from edge.store.store import BATCH_SAMPLES, Store
+from edge.store.store import BATCH_SAMPLES, Store, blob_plain
 from edge.store.thinning import SPARE_SUFFIX
 
 log = structlog.get_logger()
@@ -108,27 +109,29 @@ def open_or_repair(
         aside = _set_aside_whole(path, clock)
         report = msgspec.structs.replace(report, set_aside=aside, kept={}, rows_lost=None)
         store = Store.open(path, key, hub_id=hub_id, clock=clock)
-    if report.first_lost_row and report.kept:
-        _ask_again(store, report.first_lost_row, clock)
-    rows_lost = "unknown" if report.rows_lost is None else report.rows_lost
-    store.note(
-        "hub",
-        "store.repaired",
-        reason=report.reason,
-        set_aside=report.set_aside,
-        rows_lost=rows_lost,
-        damaged=sum(report.damaged.values()),
-        distrusted=sum(report.distrusted.values()),
-    )
+    if not report.kept:  # else the new file has known it from its beginning
+        store.put_blob(REPAIR_BLOB, encode(report))
+        store.note("hub", "store.repaired", **_told(report))
     log.error(
         "store.repaired",
         set_aside=report.set_aside,
         kept=report.kept,
         damaged=report.damaged,
         distrusted=report.distrusted,
-        rows_lost=rows_lost,
+        rows_lost=_told(report)["rows_lost"],
     )
     return store, report
+
+
+def _told(report: RepairReport) -> dict[str, Detail]:
+    """For the audit log."""
+    return {
+        "reason": report.reason,
+        "set_aside": report.set_aside,
+        "rows_lost": "unknown" if report.rows_lost is None else report.rows_lost,
+        "damaged": sum(report.damaged.values()),
+        "distrusted": sum(report.distrusted.values()),
+    }
 
 
 def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
@@ -228,7 +231,7 @@ def _was_ours(path: Path) -> bool:
     except FileNotFoundError:
         return True  # only its log is left
     except OSError:
-        return False
+        page = b"?"  # the disk cannot read it
     named = page[68:72] == APPLICATION_ID.to_bytes(4, "big") or b"_sqlite_migrations" in page
     return not page or named or load_copy(path) is not None
 
@@ -245,6 +248,7 @@ class _Found(NamedTuple):
 
 def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> RepairReport:
     distrusted: dict[str, int] = {}
+    _seat_log(path)
     mended = path.with_name(path.name + ".mended")
     db = with_first_page(path, load_first_page(path), mended) or attach(path)
     try:
@@ -262,22 +266,12 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         raise TamperedError("write-ahead log cannot be folded in", where=str(log_left))
     kept = {table: _trusted(table, part, old, sealer, distrusted) for table, part in found.items()}
     kept[Table.SEGMENTS] = _apart(kept[Table.SEGMENTS])
-    head = Head(sealer.commitment_key)
     rows = _Rows(kept, old)
-    fresh = path.with_name(path.name + ".repaired")
-    make_database(fresh, lambda new: _fill(new, head, records, kept, rows, old, sealer, clock))
-    facts = path.stat()
-    fresh.chmod(stat.S_IMODE(facts.st_mode))
-    give_to_owner_of(path, fresh)
-    aside = _name_aside(path, clock)
-    _keep_as(path, aside)
-    fresh.rename(path)
-    sync_folder(path.parent)
-    _forget_oldest(path)
     damaged = {table.name.lower(): part.bad for table, part in found.items() if part.bad}
     if old is None:
         damaged["head"] = 1
-    return RepairReport(
+    aside = _name_aside(path, clock)
+    report = RepairReport(
         clock.now_us(),
         reason,
         aside.name,
@@ -287,6 +281,29 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         None if old is None else rows.lost,
         rows.first_lost,
     )
+    fresh = path.with_name(path.name + ".repaired")
+    make_database(fresh, lambda new: _fill(new, records, kept, rows, old, sealer, report))
+    facts = path.stat()
+    fresh.chmod(stat.S_IMODE(facts.st_mode))
+    give_to_owner_of(path, fresh)
+    _keep_as(path, aside)
+    fresh.rename(path)
+    sync_folder(path.parent)
+    _forget_oldest(path)
+    return report
+
+
+def _seat_log(path: Path) -> None:
+    """SQLite deletes a log beside a file that is gone or empty. Beside a first page it takes it, as far as that goes."""
+    log_left = path.with_name(path.name + "-wal")
+    if not (log_left.exists() and log_left.stat().st_size) or (path.exists() and path.stat().st_size):
+        return
+    page = load_first_page(path)
+    if not page:
+        raise TamperedError("nothing is left but a log", where=str(log_left))
+    with os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT), "wb") as file:
+        give_to_owner_of(path.parent, file.fileno())
+        file.write(page)
 
 
 _CHECKS: Final[dict[Table, Callable[[bytes], Any]]] = {
@@ -398,14 +415,15 @@ class _Rows:
 
 def _fill(
     db: sqlite3.Connection,
-    head: Head,
     records: KeyRecords,
     kept: dict[Table, list[Kept]],
     rows: _Rows,
     old: Head | None,
     sealer: Sealer,
-    clock: Clock,
+    report: RepairReport,
 ) -> None:
+    """All of a new store, and that it was repaired: a cut right after this must not lose what is to be told and asked."""
+    head = Head(sealer.commitment_key)
     db.execute("INSERT INTO identity VALUES (1, ?)", (records.store_id,))
     db.executemany("INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?)", records.slots)
     kept = {**kept, Table.TAIL: rows.tail, Table.KEYRING: [(n, sealed, b"") for n, sealed in records.keyring]}
@@ -417,6 +435,17 @@ def _fill(
         first = rows.folded[0][0]
         sealed = sealer.seal(Table.SEGMENTS, row_ident(first), plain)
         kept[Table.SEGMENTS] = [*kept[Table.SEGMENTS], (first, sealed, plain)]
+    blobs = {REPAIR_BLOB: encode(report)}
+    if rows.first_lost:
+        blobs[refill.BLOB] = bytes(_ask_again(kept, rows.first_lost, report.time_us))
+    kept[Table.BLOBS] = _with_blobs(kept[Table.BLOBS], blobs, sealer)
+    journal = kept[Table.JOURNAL]
+    head.journal_last = len(journal) + 1
+    before = hash_of(journal[-1][2].decode()) if journal else b""
+    line = make_line(head.journal_last, report.time_us, "hub", "store.repaired", _told(report), before)
+    head.journal_hash = hash_of(line)
+    sealed = sealer.seal(Table.JOURNAL, row_ident(head.journal_last), line.encode())
+    kept[Table.JOURNAL] = [*journal, (head.journal_last, sealed, line.encode())]
     for table, items in kept.items():
         for place, sealed, _ in items:
             head.add(table, place if table is Table.BLOBS else row_ident(place), marks(sealed))
@@ -424,12 +453,9 @@ def _fill(
             f"INSERT INTO {table.name.lower()} VALUES (?, ?)",  # noqa: S608 - constants
             [(place, sealed) for place, sealed, _ in items],
         )
-    now_ms = clock.now_us() // US_PER_MS
+    now_ms = report.time_us // US_PER_MS
     numbers = [number for number, _, _ in kept[Table.OUTBOX]]
-    journal = kept[Table.JOURNAL]
     head.last_row = rows.last_row
-    head.journal_last = len(journal)
-    head.journal_hash = hash_of(journal[-1][2].decode()) if journal else b""
     head.archive_last = max([n for n, _, _ in kept[Table.ARCHIVE]], default=0)
     if old is None:
         # Numbers that the cloud knows must not come again: time does not repeat itself (Store._next).
@@ -445,17 +471,33 @@ def _fill(
     db.execute("INSERT INTO tail VALUES (?, ?)", (HEAD_ROW, head.seal(sealer)))
 
 
-def _ask_again(store: Store, first_lost_row: int, clock: Clock) -> None:
-    """Sensors are asked from before the gap."""
+def _with_blobs(kept: list[Kept], blobs: dict[str, bytes], sealer: Sealer) -> list[Kept]:
+    """The blobs with these in place of those of the same names."""
+    fresh = []
+    for name, data in blobs.items():
+        ident, plain = sealer.name_hash(name), blob_plain(name.encode(), data)
+        fresh.append((ident, sealer.seal(Table.BLOBS, ident, plain), plain))
+    names = {ident for ident, _, _ in fresh}
+    return [*(item for item in kept if item[0] not in names), *fresh]
+
+
+def _ask_again(kept: dict[Table, list[Kept]], first_lost_row: int, now_us: int) -> Refill:
+    """Sensors are asked from before the gap. What was asked for before lies within what is asked for now."""
+    index = Index()
+    for row, _, plain in kept[Table.SEGMENTS]:
+        index.add_segment(row, read_summary(unchained(plain)[1]))
+    for row, _, plain in kept[Table.TAIL]:
+        index.add_tail(decode(plain, Sample), row)
+    for _, _, plain in kept[Table.AGGREGATES]:
+        for one in decode_aggregates(plain):
+            index.add_aggregate(one)
     wanted = {}
-    # What was asked for before hides the true cursors; it lies within what is asked for now.
-    store.want(Refill())
-    for source in sorted(store.sources):
-        newest = max(store.cursors(source).values())
-        floor = store.cursor_before(first_lost_row, source)
+    for source in sorted(index.sources):
+        newest = max(index.cursors(source).values())
+        floor = index.cursor_before(first_lost_row, source)
         if floor != newest:
             wanted[source] = Wanted(floor, newest)
-    store.want(Refill(clock.now_us(), wanted))
+    return Refill(now_us, wanted)
 
 
 # --- files
@@ -482,8 +524,8 @@ def _keep_as(path: Path, aside: Path) -> None:
         return
     # The name comes last: a copy that was cut does not pass for the file, which keeps its name until then.
     copy = path.with_name(path.name + COPYING_SUFFIX)
-    with path.open("rb") as damaged, os.fdopen(open_new(copy), "wb") as file:
-        shutil.copyfileobj(damaged, file)
+    with os.fdopen(open_new(copy), "wb") as file:
+        copy_readable(path, file)
         give_to_owner_of(path, file.fileno())
         file.flush()
         os.fsync(file.fileno())

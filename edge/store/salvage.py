@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from edge.store.database import PAGE_BYTES
-from edge.store.files import open_new
+from edge.store.files import copy_readable, open_new
 from edge.store.head import COMMITTED, HEAD_ROW
 from edge.store.sealing import Table
 from edge.store.slots import KeyRecords
@@ -24,6 +23,11 @@ _MOST_PROBES: Final = 2000
 _CHANGE_COUNTER: Final = slice(24, 28)  # of the header, SQLite file format 1.3
 _SIZE_VALID_FOR: Final = slice(92, 96)
 Row = tuple[int, Any, Any]  # rowid, key, sealed
+# As they are now; as the one key of a store of schema 1, whose migration failed, becomes slot 0.
+_SLOTS: Final = (
+    "SELECT number, kind, salt, cost, check_value, hub_check FROM slots",
+    "SELECT 0, 1, NULL, NULL, check_value, hub_check FROM identity",
+)
 
 
 def attach(path: Path) -> sqlite3.Connection:
@@ -56,8 +60,8 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
         return None
     for end in ("-wal", "-shm", "-journal"):
         mended.with_name(mended.name + end).unlink(missing_ok=True)
-    with path.open("rb") as old, os.fdopen(open_new(mended), "wb") as new:
-        shutil.copyfileobj(old, new)
+    with os.fdopen(open_new(mended), "wb") as new:
+        copy_readable(path, new)
     page = bytearray(first_page)
     page[_CHANGE_COUNTER] = b"\0\0\0\1"
     page[_SIZE_VALID_FOR] = b"\0\0\0\0"
@@ -68,6 +72,13 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
 
 def read_rows(db: sqlite3.Connection, table: Table) -> tuple[list[Row], bool]:
     """All readable rows of a table in order, the head's excluded; False when some could not be read."""
+    with contextlib.suppress(sqlite3.Error):
+        query = "SELECT count(*) FROM sqlite_master WHERE name = ?"
+        if db.execute(query, (table.name.lower(),)).fetchone() == (0,):
+            return (
+                [],
+                True,
+            )  # of before this table was; a table that somebody took away is missing in the head's sums
     walker = _Walker(db, table)
     walker.walk()
     return [walker.rows[rowid] for rowid in sorted(walker.rows)], walker.whole
@@ -83,11 +94,12 @@ def read_head_record(db: sqlite3.Connection) -> Any:
 
 def read_key_records(db: sqlite3.Connection) -> KeyRecords | None:
     """Identity, slots and keyring, when all of them can be read."""
-    with contextlib.suppress(sqlite3.Error):
-        ids = db.execute("SELECT store_id FROM identity").fetchall()
-        slots = db.execute("SELECT number, kind, salt, cost, check_value, hub_check FROM slots").fetchall()
-        ring = db.execute("SELECT number, sealed FROM keyring ORDER BY number").fetchall()
-        return KeyRecords(ids[0][0] if len(ids) == 1 else None, slots, ring)
+    for query in _SLOTS:
+        with contextlib.suppress(sqlite3.Error):
+            ids = db.execute("SELECT store_id FROM identity").fetchall()
+            slots = db.execute(query).fetchall()
+            ring = db.execute("SELECT number, sealed FROM keyring ORDER BY number").fetchall()
+            return KeyRecords(ids[0][0] if len(ids) == 1 else None, slots, ring)
     return None
 
 

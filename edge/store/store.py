@@ -62,6 +62,11 @@ Write = Callable[[Head], None]
 _INSERT: Final = {t: f"INSERT INTO {t.name.lower()} VALUES (?, ?)" for t in Table}  # noqa: S608 - constants
 
 
+def blob_plain(name: bytes, data: bytes) -> bytes:
+    """The content of a blob's record."""
+    return bytes((len(name),)) + name + data
+
+
 class Store:
     """One person's samples, outbox, blobs and counters in one file. Open it with ``Store.open``."""
 
@@ -72,6 +77,7 @@ class Store:
         lock: WriterLock,
         db: sqlite3.Connection,
         ring: Ring,
+        log_unreadable: bool,
     ) -> None:
         """Takes over ``lock`` and ``db``; TamperedError when any record is not what was written."""
         self._path, self._clock, self._writer, self._db = path, clock, lock, db
@@ -90,7 +96,7 @@ class Store:
         seen.run(index.add_segment, index.add_tail, index.add_aggregate, self.archive.found, deep=False)
         if seen.first_error is not None:
             raise seen.first_error
-        check_log(db, path)  # folds it in: only now it is known to be this store's
+        check_log(db, path, unreadable=log_unreadable)  # folds it in: only now it is known to be this store's
         self._head, self._head_sealed, self._blob_marks = seen.head, seen.head_sealed, seen.blob_marks
         if not index.tail:
             index.tail_first_row = self._head.last_row + 1
@@ -112,9 +118,9 @@ class Store:
         ``key`` (32 bytes or a passphrase) or ``hub_id`` is not its own. TamperedError: any record fails authentication.
         """
         path = real_path(path)
-        lock, db, ring = open_file(path, key, hub_id)
+        lock, db, ring, unreadable = open_file(path, key, hub_id)
         try:
-            store = cls(path, clock, lock, db, ring)
+            store = cls(path, clock, lock, db, ring, unreadable)
         except BaseException as err:
             try:
                 close_unsound(db, ring, path, key, hub_id, err)
@@ -235,7 +241,7 @@ class Store:
         encoded = checked_name(name, "blob")
         with self._mutex:
             ident = self._sealer.name_hash(name)
-            sealed = self._sealer.seal(Table.BLOBS, ident, bytes((len(encoded),)) + encoded + data)
+            sealed = self._sealer.seal(Table.BLOBS, ident, blob_plain(encoded, data))
             old = self._blob_marks.get(ident)
 
             def write(head: Head) -> None:
@@ -387,6 +393,11 @@ class Store:
     def now_us(self) -> int:
         """The time of the store's clock."""
         return self._clock.now_us()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._closed
 
     @property
     def path(self) -> Path:

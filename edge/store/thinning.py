@@ -6,6 +6,7 @@ stays known by its time (known.py), so that a sensor which tells its history aga
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,7 @@ RESERVE_BYTES: Final = 1 << 20
 # so this much is held and given up then.
 SPARE_SUFFIX: Final = ".spare"
 SPARE_BYTES: Final = 512 << 10
+_BLOCK_BYTES: Final = 512  # of stat(2)
 # Time has come so far when there are sensors' readings of so many days within so long. A hub whose clock was ahead for
 # less than that has thinned nothing; one that was off for a year thins when it was on again for as many days.
 SURE_DAYS: Final = 7
@@ -130,9 +132,12 @@ class Thinner:
                 [(row, store._sealer.seal(Table.SEGMENTS, row_ident(row), data)) for row, data in segments],
             )
             if series:
+                # Their first row, unless it is taken: a repair without a head does not know how far thinning had come.
+                [(last,)] = store._db.execute("SELECT max(number) FROM aggregates").fetchall()
+                number = max(first, (last or 0) + 1)
                 plain = encode_aggregates(series)
-                sealed = store._sealer.seal(Table.AGGREGATES, row_ident(first), plain)
-                store._insert(head, Table.AGGREGATES, [(first, sealed)])
+                sealed = store._sealer.seal(Table.AGGREGATES, row_ident(number), plain)
+                store._insert(head, Table.AGGREGATES, [(number, sealed)])
             head.chain_from = end
 
         def remember() -> None:
@@ -191,16 +196,20 @@ class Thinner:
         path = self._spare
         with self._store._mutex:
             self._store._check_usable()  # an erased store leaves no file behind
-            if path.exists():
-                return True
             try:
+                with contextlib.suppress(FileNotFoundError):
+                    # Of a cut amid the making nothing may be left but the name.
+                    if path.lstat().st_blocks * _BLOCK_BYTES >= SPARE_BYTES:
+                        return True
+                    path.unlink()
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 try:
                     os.posix_fallocate(handle, 0, SPARE_BYTES)
                 finally:
                     os.close(handle)
             except OSError:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
                 return False
             return True
 

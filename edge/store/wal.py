@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from core.errors import TamperedError
-from edge.store.keys import sync_folder
+from core.errors import StoreError, TamperedError
+from edge.store.files import copy_readable, give_to_owner_of, is_readable, open_new
+from edge.store.keys import NO_LINKS, sync_folder
 
 _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian words
 _HEADER_BYTES: Final = 32
@@ -43,8 +44,8 @@ class _Frame(NamedTuple):
         return self.start[4:] != bytes(4)
 
 
-def check_log(db: sqlite3.Connection, path: Path) -> None:
-    """TamperedError when the log of this just opened store has lost a commit that was on the disk.
+def check_log(db: sqlite3.Connection, path: Path, *, unreadable: bool) -> None:
+    """TamperedError when the log of this just opened store has lost a commit that was on the disk, or was ``unreadable``.
 
     What the log still holds is then in the store already, and the log itself is kept beside it: opening again
     goes on without what was lost.
@@ -54,7 +55,7 @@ def check_log(db: sqlite3.Connection, path: Path) -> None:
         busy, taken, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.OperationalError:
         return  # a full disk must not keep the store from opening; the log stays, and the next opening looks
-    if not log.exists() or not _lost_a_commit(log, max(0, taken)):
+    if not log.exists() or not (unreadable or _lost_a_commit(log, max(0, taken))):
         return
     if not busy and taken == copied:
         set_log_aside(path)
@@ -116,6 +117,32 @@ def _checksum(data: bytes, start: tuple[int, int], order: str) -> tuple[int, int
     return s0, s1
 
 
+def mend_unreadable_log(path: Path) -> bool:
+    """Replace a log that the disk cannot read in places by one with zeros there; whether that had to be done.
+
+    SQLite takes it up to the first damaged commit, as any log; of one that it cannot read it takes nothing.
+    """
+    log = path.with_name(path.name + "-wal")
+    if is_readable(log, _MOST_FRAMES * (_FRAME_HEADER_BYTES + _PAGE_BYTES)):
+        return False
+    fresh = path.with_name(path.name + ".new-wal")  # which an erase destroys, and a new store replaces
+    try:
+        with os.fdopen(open_new(fresh), "wb") as file:
+            copy_readable(log, file)
+            give_to_owner_of(log, file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(log)
+        sync_folder(path.parent)
+    except OSError as err:
+        raise StoreError(
+            f"write-ahead log can be neither read nor replaced: {err.strerror}",
+            where=str(log),
+            mend="check the disk",
+        ) from None
+    return True
+
+
 def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
     """Give a log, or journal, that is none of this store's another name, and return it; empty when that fails."""
     file, number = path.with_name(path.name + suffix), 1
@@ -127,7 +154,15 @@ def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
             except FileExistsError:
                 number += 1
                 continue
-            file.unlink()
+            except OSError as err:
+                if err.errno not in NO_LINKS:
+                    raise
+                if aside.exists():
+                    number += 1
+                    continue
+                file.rename(aside)
+            else:
+                file.unlink()
             sync_folder(path.parent)
             return aside.name
     return ""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from core.errors import InputError, WrongKeyError
+from core.errors import InputError, StoreBusyError, WrongKeyError
 from edge.config import HubConfig, RadioConfig
 from edge.control import ask_hub, serve_control
 from edge.erase_command import erase
@@ -201,6 +202,35 @@ def test_the_list_tells_what_was_set_aside_and_a_copy_that_is_not_there(
     assert "attention" not in "".join(lines)
     monkeypatch.setattr("edge.store.store.save_copy", lambda *_: False)
     assert "could not be written" in "".join(overview_lines(config))
+
+
+def test_what_was_set_aside_is_listed_whatever_the_store_is_called(config: HubConfig) -> None:
+    named = msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, path="a[b].sqlite"))
+    for end in ("", ".keys"):
+        config.store_path.with_name(config.store_path.name + end).rename(named.state / ("a[b].sqlite" + end))
+    (named.state / "a[b].sqlite.damaged-1").write_bytes(b"sealed")
+    (named.state / "a[b].sqlite.damaged-2").symlink_to("nowhere")
+    lines = overview_lines(named)
+    assert len([line for line in lines if "readable" in line]) == 2
+
+
+@pytest.mark.parametrize("other", [rotate, retire])
+def test_two_changes_of_keys_at_once_leave_a_key_that_opens_the_store(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch, other: Any
+) -> None:
+    """With the hub as the third, each retired the key of the other."""
+    refused: list[StoreBusyError] = []
+
+    def meanwhile(place: Path, fresh: Path) -> None:
+        with pytest.raises(StoreBusyError, match="another command") as caught:
+            rotate(config, None) if other is rotate else retire(config, load_key(place, {}))
+        refused.append(caught.value)
+        fresh.replace(place)
+
+    monkeypatch.setattr("edge.keys_command.replace_overwriting", meanwhile)
+    rotate(config, None)
+    assert refused[0].exit_code == 2
+    assert rows(config, load_key(config.path("store.key"), {})) == 600
 
 
 @pytest.mark.parametrize("how", ["key lost", "damaged"])

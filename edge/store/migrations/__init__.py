@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from core.errors import StoreError
+from core.errors import StoreError, TamperedError
 
 SET_NAME: Final = "hometwin.store"
 # One name per step. user_version of a store is the number of steps that it has seen.
@@ -39,10 +39,11 @@ SCHEMA_OBJECTS: Final = frozenset(
 )
 # Steps rewrite at most the schema today; years of data on a slow card must fit as well.
 _TIMEOUT_S: Final = 600
+DAMAGED: Final = 3  # how that process ends when SQLite finds the file damaged
 
 
 def migrate(path: Path) -> None:
-    """Bring the schema of the SQLite file at ``path`` up to date. StoreError when that fails."""
+    """Bring the schema of the SQLite file at ``path`` up to date. StoreError when that fails, of a damaged file TamperedError."""
     if "sqlite_utils" in sys.modules:
         # A process that carries sqlite_utils anyway (a command, a test) saves the detour.
         from edge.store.migrations.steps import apply_steps
@@ -54,6 +55,8 @@ def migrate(path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603 - our own interpreter and module
     except (OSError, subprocess.TimeoutExpired) as err:
         raise StoreError(f"migration could not run: {type(err).__name__}", where=str(path)) from None
+    if done.returncode == DAMAGED:
+        raise TamperedError("file is damaged, and cannot be migrated", where=str(path))
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise StoreError(f"migration failed: {reason}", where=str(path), mend="nothing was changed")

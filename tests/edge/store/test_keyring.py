@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import InputError, TamperedError, WrongKeyError
+from core.errors import InputError, StoreError, TamperedError, WrongKeyError
 from edge.store.database import reported
 from edge.store.journal import read_line
-from edge.store.keyring import erasing
+from edge.store.keyring import _DATA_TABLES, erasing
 from edge.store.keys import Passphrase, load_passphrase, shred
 from edge.store.repair import open_or_repair
 from edge.store.slots import copy_path, load_copy
 from edge.store.store import FOLD_SAMPLES, Store
 from tests.edge.store.conftest import HUB, KEY, FixedClock, open_store, reading
 from tests.edge.store.test_tamper import cells, everything, sql
+from tests.system.faults.disk import FULL, Action, Disk, Op
 
 Opened = Callable[..., Store]
 OTHER = bytes(range(32, 64))
@@ -350,6 +351,74 @@ def test_an_erase_that_is_cut_is_finished_by_the_next_opening(
         InputError, match="begun and cut off"
     ):  # nor does a new record begin under the old key
         open_store(full)
+
+
+def on_a_full_disk(path: Path, call: Callable[[Store], object], *, log_too: bool) -> str:
+    """Open the store, and call while the file (and its log) takes nothing; what is told."""
+    full = False
+
+    def decide(op: Op) -> Action:
+        refuses = full and op.kind == "write" and (log_too or op.name == path.name)
+        return FULL if refuses else None
+
+    with Disk(decide):
+        store = open_store(path)
+        full = True
+        try:
+            call(store)
+        except StoreError as err:
+            return str(err)
+        finally:
+            full = False
+            store.close()
+    return ""
+
+
+def test_a_rotation_that_ends_on_a_full_disk_keeps_everything_under_its_name(full: Path) -> None:
+    """The new key was taken into use, and the old marks kept: bonds were gone, and at the next start somebody's work."""
+    with open_store(full) as store:
+        wanted = everything(store)
+        store.keys.rotate_data()
+    seen: list[object] = []
+
+    def end(store: Store) -> None:
+        while store.keys._at[0] < len(_DATA_TABLES):  # opened anew, it looks through all once more
+            store.keys.reseal()
+        with pytest.raises(StoreError, match="no space"):
+            store.keys.reseal()
+        seen.extend((store.keys.rotating, store.get_blob("bonds")))
+
+    assert on_a_full_disk(full, end, log_too=False) == ""
+    assert seen == [False, b"bonds"]
+    with open_store(full) as store:
+        assert everything(store) == wanted
+        assert store.check().ok
+
+
+def test_a_retired_key_is_gone_from_the_copy_also_where_the_log_cannot_be_folded(full: Path) -> None:
+    with open_store(full) as store:
+        store.keys.add(OTHER)
+    assert "no space" in on_a_full_disk(full, lambda store: store.keys.retire(KEY), log_too=False)
+    copy = load_copy(full)
+    assert copy is not None
+    assert [slot[0] for slot in copy.slots] == [1]
+    with pytest.raises(WrongKeyError):
+        open_store(full, OTHER)
+
+
+def test_erasing_on_a_full_disk_erases(full: Path, folder: Path) -> None:
+    """It left its mark and the hub went on: what came until the next start was acknowledged, and destroyed then."""
+    assert on_a_full_disk(full, lambda store: store.keys.erase(), log_too=True) == ""
+    assert {p.name for p in folder.iterdir()} == {full.name + ".lock", full.name + ".erasing"}
+
+
+def test_what_cannot_be_destroyed_saves_nothing_else(full: Path, folder: Path) -> None:
+    odd = full.with_name(full.name + ".spare")
+    odd.mkdir()
+    store = open_store(full)
+    with pytest.raises(InputError, match=r"\.spare: cannot be destroyed: .*\(remove it yourself"):
+        store.keys.erase()
+    assert {p.name for p in folder.iterdir()} == {odd.name, full.name + ".lock", full.name + ".erasing"}
 
 
 def test_an_effort_that_is_none_of_ours_is_damage_and_repaired(full: Path) -> None:

@@ -34,7 +34,7 @@ def test_where_a_file_has_one_name_only_the_damaged_one_is_copied(
 
     monkeypatch.setattr("edge.store.repair.os.link", no_links)
     with monkeypatch.context() as patch:
-        patch.setattr("edge.store.repair.shutil.copyfileobj", power_cut)
+        patch.setattr("edge.store.repair.copy_readable", power_cut)
         with pytest.raises(KeyboardInterrupt):
             open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
     assert path.read_bytes() == damaged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,11 @@ from edge.store.aggregates import (
     may_thin,
 )
 from edge.store.appending import FOLDS_AT_ONCE
+from edge.store.head import HEAD_ROW
 from edge.store.known import MOST_SPANS, Known
 from edge.store.repair import open_or_repair
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
-from edge.store.thinning import BATCH_ROWS
+from edge.store.thinning import BATCH_ROWS, SPARE_BYTES, SPARE_SUFFIX
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store
 from tests.edge.store.test_tamper import flip, sql
 
@@ -283,6 +285,49 @@ def test_a_thinned_store_can_change_its_keys_and_be_repaired(path: Path) -> None
     assert lost in (FOLD_SAMPLES, FOLDS_AT_ONCE * FOLD_SAMPLES)
     assert store.read(0, 10_000) == [item for item in wanted if not number <= item[0] < number + lost]
     store.close()
+
+
+def test_thinning_goes_on_after_a_repair_that_found_no_head(path: Path) -> None:
+    """How far it had come only the head knew."""
+    made = life(4000)
+    store = filled(path, made)
+    assert store.thinner.thin(made[1000].time_us, cloud=False)
+    store.close()
+    sql(path, "UPDATE tail SET sealed = x'00' WHERE number = ?", values=(HEAD_ROW,))
+    store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    assert report is not None
+    while store.thinner.thin(NEVER, cloud=False):
+        pass
+    raw = [row for row, sample in store.read(0, 10_000) if may_thin(sample)]
+    assert min(raw) > store.last_row - FOLD_SAMPLES  # only the tail
+    series = [one for _, record in store.thinner.read(0, 99) for one in record]
+    assert sum(b.size for one in series for b in one.buckets) > 3000
+    assert store.check().ok
+    store.close()
+    open_store(path).close()
+
+
+@pytest.mark.parametrize("value", [8e133, -8e133, 1e308, math.inf, math.nan, 1e13])
+def test_an_absurd_reading_is_never_averaged(value: float) -> None:
+    """One from a broken or hostile thermometer made aggregates that nothing could read any more."""
+    samples = [
+        Sample(START_US + n, "temp_c", 37.0 if n else value, "thermometer", n, quality=0) for n in range(3)
+    ]
+    [one] = decode_aggregates(encode_aggregates(aggregate(samples)))
+    assert [b[:5] for b in one.buckets] == [(START_US, 2, 37.0, 37.0, 37.0)]
+    assert one.buckets[0].doubtful == 1
+
+
+@pytest.mark.parametrize("left", [Path.touch, Path.mkdir, lambda spare: spare.symlink_to("nowhere")])
+def test_room_is_held_only_where_there_is_some(path: Path, left: Callable[[Path], None]) -> None:
+    """A cut amid its making left a name, which passed for it."""
+    spare = path.with_name(path.name + SPARE_SUFFIX)
+    with open_store(path) as store:
+        left(spare)
+        held = store.thinner.hold_spare()
+        assert held == spare.is_file() == store.thinner.hold_spare()
+        assert not held or spare.stat().st_blocks * 512 >= SPARE_BYTES
+        assert spare.is_dir() or held
 
 
 def test_doubtful_readings_are_counted_but_never_averaged() -> None:
