@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, pairwise
 from pathlib import Path
 
 import msgspec
@@ -40,6 +40,12 @@ FIRST = FOLD_SAMPLES + 1  # of the segment that is damaged, mostly
 LAST = 2 * FOLD_SAMPLES
 
 
+def batched(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    rest = iter(samples)
+    while part := list(islice(rest, size)):
+        yield part
+
+
 class Cloud:
     """What the hub told, in its order, and an honest answer to a question."""
 
@@ -68,9 +74,9 @@ class House:
         self.store = Store.open(path, KEY, hub_id=HUB, clock=self.clock)
 
     def hear(self, samples: Iterable[Sample], *, told: bool = True) -> None:
-        for sample in samples:
-            self.clock.us = max(self.clock.us, sample.time_us) + 2_000_000
-            new = self.store.append([sample])
+        for part in batched(samples, 16):
+            self.clock.us = max(self.clock.us, part[-1].time_us) + 2_000_000
+            new = self.store.append(part)
             self.cloud.told.extend(new if told else ())
 
     def damage(self, *rows: int, table: str = "segments") -> RepairReport:
@@ -423,7 +429,7 @@ def small(path: Path) -> Callable[[], House]:
     return fresh
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(told=st.lists(pages, min_size=1, max_size=6))
 def test_whatever_the_cloud_says_it_only_fills_the_gap(
     small: Callable[[], House], told: list[Returned]
