@@ -116,9 +116,8 @@ class CloudRefill:
     # --- on the store's thread
 
     def _look(self) -> None:
-        repair = self._care.repair
-        uncounted = repair.set_aside if repair is not None and repair.rows_lost is None else ""
-        found = look(self._store, self._lost, secrets.randbits(63), self._clock.now_us(), uncounted)
+        now_us, repair = self._clock.now_us(), self._care.repair
+        found = look(self._store, self._lost, secrets.randbits(63), now_us, repair)
         if found is not self._lost:
             self._lost = found.save(self._store)
             log.info("lost.asks_the_cloud", spans=len(found.spans))

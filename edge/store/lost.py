@@ -27,6 +27,7 @@ from edge.store.refill import PATIENCE_US, STEP_LEAST_US, STEP_MOST_US
 
 if TYPE_CHECKING:
     from edge.store.head import Head
+    from edge.store.repair import RepairReport
     from edge.store.store import Store
 
 BLOB: Final = "lost"
@@ -83,7 +84,7 @@ class Lost(msgspec.Struct, frozen=True):
     gaps: tuple[tuple[int, int], ...] = ()
     spans: tuple[Span, ...] = ()
     repair: str = (
-        ""  # the newest repair that could not count what it lost, by the name it gave the damaged file
+        ""  # the newest that may have lost what nobody can count, by the name it gave the damaged file
     )
     ask: Ask | None = None
     came: int = 0  # in all
@@ -103,26 +104,41 @@ class Lost(msgspec.Struct, frozen=True):
         return self
 
 
-def look(store: Store, lost: Lost, request: int, now_us: int, uncounted: str = "") -> Lost:
+def look(store: Store, lost: Lost, request: int, now_us: int, report: RepairReport | None = None) -> Lost:
     """With a question for what is missing and was not asked for yet; ``lost`` itself when that is nothing.
 
-    ``uncounted``: the name of a repair that does not know how much it lost: everything is asked for.
+    ``report`` is of the newest repair.
     """
     chain_from = store._head.chain_from  # rows before it are missing because they were thinned
     gaps = tuple((max(a, chain_from), b) for a, b in store.missing_rows() if b >= chain_from)
     new = [gap for gap in gaps if gap not in lost.gaps]
     spans = [_span(store, *gap, now_us) for gap in new]
     room = sum(last - first + 1 for first, last in new)
-    if uncounted and uncounted != lost.repair:
-        newest_us = max(s.received_us for _, s in store.read(store.last_row - 1, 1)) if store.last_row else 0
-        spans, room = [(0, max(now_us, newest_us))], MOST_UNKNOWN
+    repair = lost.repair
+    if report is not None and report.set_aside != repair and (row := _uncounted_row(store, report)):
+        repair = report.set_aside
+        spans.append((0, _span(store, row + 1, row, now_us)[1]))
+        thinned = sum(min(b, row) - a + 1 for a, b in store.missing_rows() if a <= row)
+        room = MOST_UNKNOWN if report.rows_lost is None else room + thinned
     if not spans:
         return lost
     # Also what was asked for before: what came back then may be what is lost now, and the cloud knows it by its first arrival.
     spans = joined([*lost.spans, *spans])
     room += lost.ask.room if lost.ask else 0
     ask = Ask(request, tuple(spans), room, came=lost.ask.came if lost.ask else 0, since_us=now_us)
-    return Lost(gaps, ask.spans, uncounted or lost.repair, ask, lost.came)
+    return Lost(gaps, ask.spans, repair, ask, lost.came)
+
+
+def _uncounted_row(store: Store, report: RepairReport) -> int:
+    """Up to which row a repair may have lost what nobody can count; 0: none.
+
+    Any when the head was lost; else those before the last thinning, where rows are missing anyway: events that were kept,
+    and readings whose averages are gone. What was thinned and is known comes and is left out again.
+    """
+    if report.rows_lost is None:
+        return max(1, store.last_row)
+    hit = {"segments", "aggregates"} & {*report.damaged, *report.distrusted}
+    return max(0, store._head.chain_from - 1) if hit else 0
 
 
 def _span(store: Store, first: int, last: int, now_us: int) -> Span:

@@ -91,8 +91,8 @@ class House:
         self.store.close()
         self.store = Store.open(self.path, KEY, hub_id=HUB, clock=self.clock)
 
-    def look(self, uncounted: str = "") -> Lost:
-        return look(self.store, Lost.load(self.store), REQUEST, self.clock.us, uncounted).save(self.store)
+    def look(self, report: RepairReport | None = None) -> Lost:
+        return look(self.store, Lost.load(self.store), REQUEST, self.clock.us, report).save(self.store)
 
     def fetch(self, pages: int = 1000) -> int:
         """Ask until there is nothing to ask, or so many pages; how many records came."""
@@ -210,11 +210,11 @@ def test_without_a_head_nobody_can_count_and_everything_is_asked_for(house: Hous
     report = house.damage(HEAD_ROW, FIRST, table="tail")
     assert report.rows_lost is None
     house.damage(FIRST)
-    lost = house.look(report.set_aside)
+    lost = house.look(report)
     assert lost.spans == ((0, lost.spans[0][1]),)
     assert lost.spans[0][1] >= house.cloud.told[-1].received_us
     assert house.fetch() == FOLD_SAMPLES
-    assert house.look(report.set_aside).ask is None  # once for each repair
+    assert house.look(report).ask is None  # once for each repair
 
 
 def test_a_whole_file_that_is_lost_comes_back_when_the_devices_have_spoken(path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_whole_file_that_is_lost_comes_back_when_the_devices_have_spoken(path:
     house.store, report = open_or_repair(path, KEY, hub_id=HUB, clock=house.clock)
     assert report is not None
     assert (report.rows_lost, house.store.last_row) == (None, 0)
-    house.look(report.set_aside)
+    house.look(report)
     assert house.fetch(pages=4) == 3  # meals only: no number may hide what the sensor tells next
     assert house.store.cursors("cgm") == {}
     assert Lost.load(house.store).ask is not None
@@ -315,6 +315,42 @@ def test_what_was_thinned_stays_thinned(path: Path) -> None:
     while wide.ask is not None:
         wide, _ = take_back(house.store, wide, house.cloud.answer(wide.ask.question()), house.clock.us)
     assert len(house.rows()) == before + FOLD_SAMPLES
+
+
+def thinned(path: Path) -> House:
+    """Three segments of before a thinning, of which two meals are left, and two of after it."""
+    house = House(path)
+    house.hear(reading(n) for n in range(100))
+    house.hear(reading(n, "carbs_g", "hand", seq=n, quality=int(Quality.BY_HAND)) for n in (100, 101))
+    house.hear(reading(n) for n in range(102, 3 * FOLD_SAMPLES))
+    assert house.store.thinner.thin(1 << 62, cloud=False) == 3 * FOLD_SAMPLES - 2
+    house.hear(reading(n) for n in range(3 * FOLD_SAMPLES, 5 * FOLD_SAMPLES))
+    return house
+
+
+def test_doses_and_meals_of_before_a_thinning_come_back_and_no_reading_that_is_an_average(path: Path) -> None:
+    house = thinned(path)
+    before = house.rows()
+    report = house.damage(1)
+    assert report.rows_lost == 0  # rows are missing there anyway
+    lost = house.look(report)
+    assert lost.ask is not None
+    assert lost.ask.room == 3 * FOLD_SAMPLES
+    assert lost.spans == ((0, before[2].received_us),)
+    assert house.fetch() == 2
+    assert sorted(map(same, house.rows()), key=lambda s: s.seq) == [same(s) for s in before]
+    assert house.look(report).ask is None
+
+
+def test_readings_whose_averages_are_lost_come_back_as_they_were(path: Path) -> None:
+    house = thinned(path)
+    before = house.rows()
+    report = house.damage(1, table="aggregates")
+    assert house.store.thinner.read(0, 9) == []
+    house.look(report)
+    assert house.fetch() == 3 * FOLD_SAMPLES - 2
+    assert len(house.rows()) == 5 * FOLD_SAMPLES
+    assert house.rows()[: len(before)] == before
 
 
 def meal(number: int, grams: float, **fields: object) -> Sample:
