@@ -23,6 +23,7 @@ from core.messages import (
     Forecast,
     HubStatus,
     OwnAdvice,
+    Resend,
     Sample,
 )
 from core.units import KINDS
@@ -75,6 +76,8 @@ def problem_of(body: Any) -> str:
             return _confirmation_problem(body)
         case OwnAdvice():
             return _advice_problem(body.advice) or ("" if _is_name(body.policy_id, 64) else "unusable name")
+        case Resend():
+            return _resend_problem(body)
         case _:
             return ""
 
@@ -153,6 +156,11 @@ def _confirmation_problem(c: Confirmation) -> str:
     if not (math.isfinite(c.took_u) and 0 <= c.took_u <= MAX_TAKEN_U):
         return "implausible value"
     return "" if _is_name(c.advice_id, 64) else "unusable name"
+
+
+def _resend_problem(r: Resend) -> str:
+    numbers = (r.request, r.after, *(moment_us for span in r.spans for moment_us in span))
+    return "" if 0 < len(r.spans) <= MAX_NAMES and all(map(_is_count, numbers)) else "number out of range"
 
 
 def _advice_problem(a: DoseAdvice) -> str:

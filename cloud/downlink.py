@@ -21,7 +21,7 @@ from cloud.ingest import ensure_hub
 from cloud.tables import DownlinkRow, HubRow
 from core.clock import Clock
 from core.errors import InputError
-from core.messages import Ack, Down, Downlink, decode, encode
+from core.messages import Ack, Down, Downlink, Returned, decode, encode
 
 log = structlog.get_logger()
 
@@ -59,10 +59,10 @@ class DownlinkQueue:
         """Give ``body`` the hub's next number, keep it, publish it; returns the number.
 
         Durable on return: without connection, or for a hub that is off, it goes out later. InputError when it
-        would have expired already, and for an Ack, which belongs to the link.
+        would have expired already, and for an Ack or Returned, which belong to the link.
         """
-        if isinstance(body, Ack):
-            raise InputError("acknowledgements are the link's own business", where=hub_id)
+        if isinstance(body, Ack | Returned):
+            raise InputError("acknowledgements and answers are the link's own business", where=hub_id)
         now_us = self._clock.now_us()
         if expires_us <= now_us:
             raise InputError("a message to a hub must expire in the future", where=hub_id)

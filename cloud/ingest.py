@@ -52,6 +52,7 @@ from core.messages import (
     HubStatus,
     OwnAdvice,
     Quality,
+    Resend,
     Sample,
     SampleBatch,
     Up,
@@ -246,6 +247,8 @@ def _add(
         case OwnAdvice():
             if not decisions.keep_own(session, hub_id, body, now_us):
                 asides = _conflict("advice", hub_id, data, counters)
+        case Resend(after=0):
+            audit.note(session, now_us, f"hub {hub_id}", "asks again for what damage took from its store")
     counters[f"ingested.{type(body).__name__.lower()}"] += 1
     return asides
 
@@ -327,7 +330,7 @@ def _content(
     time_us: int, value: float, quality: int, amends: tuple[str, int | None] | None, deleted: bool
 ) -> tuple[object, ...]:
     """What makes two records of one key the same. When and on what way it reached the hub is left out."""
-    return (time_us, value, quality & ~Quality.BACKFILLED, amends, deleted)
+    return (time_us, value, quality & ~(Quality.BACKFILLED | Quality.RETURNED), amends, deleted)
 
 
 def _add_alarm(

@@ -20,6 +20,7 @@ from cloud.db import Database
 from cloud.downlink import DownlinkQueue
 from cloud.ingest import Ingest
 from cloud.registry import Registry
+from cloud.returns import Returns
 from cloud.sealing import read_database_key
 from core.clock import Clock
 from core.errors import ConfigError, EnvironmentMissing, HometwinError
@@ -58,14 +59,16 @@ async def run(config: CloudConfig, clock: Clock, *, broker_patience_s: float = B
     try:
         link = CloudLink(address, registry.key, signing_key, clock, counters)
         downlink = DownlinkQueue(db, clock, counters, link)
+        returns = Returns(db, counters, Ingest(db, clock, counters).commit, link.answer)
         link.bind(
-            commit=Ingest(db, clock, counters).commit,
+            commit=returns.commit,
             on_hello=downlink.on_hello,
             on_connected=downlink.on_connected,
             hub_ids=registry.hub_ids,
         )
         parts: dict[str, Part] = {
             "sync": lambda: _run_link(link, broker_patience_s),
+            "returns": returns.run,
             "summary": lambda: _run_summary(counters),
         }
         run_adviser = _imported("cloud.adviser", "run_adviser")

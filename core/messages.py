@@ -28,6 +28,9 @@ class Quality(IntFlag):
     CLOCK_DOUBT = 4  # the sensor's clock was wrong or unset when it was taken
     BY_HAND = 8  # a person typed it
     OUTLIER = 16  # set by the twin, never by a codec
+    RETURNED = (
+        32  # the hub had lost it, and the cloud gave it back: no sensor and no person said it to this store
+    )
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -143,6 +146,16 @@ class Confirmation(msgspec.Struct, frozen=True, tag=True):
     took_u: float  # 0: not followed
 
 
+class Resend(msgspec.Struct, frozen=True, tag=True):
+    """Samples that the hub had told, and lost to damage since, are asked for; a page at a time."""
+
+    request: int  # random: who does not know it cannot answer
+    spans: tuple[
+        tuple[int, int], ...
+    ]  # first and last microsecond in which they arrived at the hub, or happened
+    after: int = 0  # where the answer to the question before ended
+
+
 class Ack(msgspec.Struct, frozen=True, tag=True):
     """The cloud has these outbox numbers durably."""
 
@@ -221,8 +234,18 @@ class OwnAdvice(msgspec.Struct, frozen=True, tag=True):
     policy_id: str
 
 
-Up = SampleBatch | Estimate | Forecast | Alarm | HubStatus | Contribution | Confirmation | OwnAdvice
-Down = Ack | Prior | DoseAdvice | StandingPolicy
+class Returned(msgspec.Struct, frozen=True, tag=True):
+    """The answer to one ``Resend``: samples in the order in which the hub once told them."""
+
+    request: int
+    after: int  # both as they were asked
+    samples: tuple[Sample, ...]
+    next: int  # the ``after`` of the next question
+    more: bool  # False: nothing is left
+
+
+Up = SampleBatch | Estimate | Forecast | Alarm | HubStatus | Contribution | Confirmation | OwnAdvice | Resend
+Down = Ack | Prior | DoseAdvice | StandingPolicy | Returned
 
 
 class Downlink(msgspec.Struct, frozen=True):

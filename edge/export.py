@@ -35,7 +35,7 @@ NOT_INCLUDED: Final = (
     "messages that wait for the cloud: made of what is here",
     "the device passkeys of the settings",
     "by what the hub goes on where it was (numbers of messages and commands, alarms that still ring, noise already given"
-    " for privacy, what is asked of sensors again): nothing of it is of the person's life",
+    " for privacy, what is asked of sensors and cloud again): nothing of it is of the person's life",
 )
 AREAS: Final = ("alarms", "nights", "posterior", "replay")  # of the archive; there may be others
 SAMPLE_COLUMNS: Final = (

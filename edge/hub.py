@@ -25,6 +25,7 @@ from core.messages import (
     Downlink,
     HubStatus,
     Prior,
+    Returned,
     Sample,
     SampleBatch,
     StandingPolicy,
@@ -37,6 +38,7 @@ from edge.alarm_record import AlarmRecord
 from edge.alarms.threshold import ThresholdAlarms
 from edge.ble.radio import make_radio
 from edge.ble.supervisor import Supervisor
+from edge.cloud_refill import CloudRefill
 from edge.config import HubConfig
 from edge.control import serve_control
 from edge.desk import StoreDesk
@@ -173,7 +175,11 @@ class Hub:
             self.counters,
             self._on_facts,
         )
+        self.refill: CloudRefill | None = None
         if link is not None:
+            self.refill = CloudRefill(
+                store, self.thread, clock, self.care, self.counters, link.wake, self._on_rows
+            )
             link.bind(
                 outbox=store,
                 in_thread=self.thread,
@@ -196,9 +202,10 @@ class Hub:
             "status": self._run_status,
             "care": self.care.run,
         }
-        if self.link is not None:
+        if self.link is not None and self.refill is not None:
             parts["outbox"] = self._run_outbox
             parts["sync"] = self.link.run
+            parts["refill"] = self.refill.run
         log.info("hub.started", devices=len(self.config.device), sync=self.link is not None)
         notify_systemd("READY=1")
         await self._act_on(self._first_changes)
@@ -240,6 +247,9 @@ class Hub:
         self.counters["samples.stored"] += len(new)
         self.view.on_samples(new)
         await self._judge(new)
+        self._on_rows()
+
+    def _on_rows(self) -> None:
         self._rows_news.set()
         self.engine.wake()
 
@@ -368,6 +378,8 @@ class Hub:
         elif isinstance(body, StandingPolicy):
             await self.desk.take_policy(message, body)
         else:
+            if isinstance(body, Returned) and self.refill is not None:
+                await self.refill.take(body)
             return
         if isinstance(body, Prior):
             await self._note("cloud", "prior.received", number=message.number, version=body.version)

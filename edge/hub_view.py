@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core.clock import Clock
-from core.messages import Alarm, Sample
+from core.messages import Alarm, Quality, Sample
 from core.units import US_PER_S
 from edge.alarms.threshold import MAX_AHEAD_US
 from edge.config import HubConfig
@@ -44,8 +44,8 @@ class HubView:
         """Remember the newest of each kind. One from the future (the clock was set back) yields to any other."""
         ahead_us = self.clock.now_us() + MAX_AHEAD_US
         for sample in samples:
-            if sample.deleted:
-                continue
+            if sample.deleted or sample.quality & Quality.RETURNED:
+                continue  # what the cloud gave back is of the past, whatever it says
             known = self.newest.get(sample.kind)
             if known is None or sample.time_us >= known.time_us or known.time_us > ahead_us:
                 self.newest[sample.kind] = sample
@@ -129,7 +129,11 @@ class HubView:
                 "sent_through_row": hub.store.sample_pointer,
                 "problem": link.problem if link else "",
             },
-            "store": {**hub.care.facts(), "ok": hub.store_ok},
+            "store": {
+                **hub.care.facts(),
+                "ok": hub.store_ok,
+                "cloud": hub.refill.facts() if hub.refill is not None else None,
+            },
             "prior": _builtins(hub.down.prior),
             "advice": hub.desk.rows()[-3:],
             "policy": hub.desk.policy_row(),

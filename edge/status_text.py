@@ -68,6 +68,13 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
         )
     if store["refilling"]:
         lines.append(f"store     asks again for what was lost: {', '.join(store['refilling'])}")
+    if cloud := store.get("cloud"):
+        if cloud["asks"]:
+            lines.append(
+                f"store     asks the cloud for what was lost: {cloud['came']} records came back so far"
+            )
+        elif cloud["came"]:
+            lines.append(f"store     {cloud['came']} records that were lost came back from the cloud")
     if store["space_low"]:
         if not store["ok"]:
             what = "new readings are not stored. Free some space on its disk"

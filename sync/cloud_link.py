@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from core.clock import Clock
 from core.errors import DecodeError, EnvelopeError, HometwinError
-from core.messages import Ack, Downlink, Uplink, decode
+from core.messages import Ack, Downlink, Returned, Uplink, decode
 from core.units import US_PER_DAY
 from sync.broker_config import down_topic, up_topic
 from sync.envelope import HELLO, UP, Hello, Keys, open_authentic, seal_down, uplink_of
@@ -128,10 +128,21 @@ class CloudLink:
 
     def send_down(self, downlink: Downlink) -> bool:
         """Publish a numbered message; False without a connection. The caller keeps it until confirmed."""
+        return self._send_down(downlink, None)
+
+    def answer(self, hub_id: str, answer: Returned) -> bool:
+        """Answer a hub's question; False without a connection. A hub that gets no answer asks again.
+
+        Outside the numbering (0), as acknowledgements are: the question binds it, and what is late does no harm.
+        """
+        now_us = self._clock.now_us()
+        return self._send_down(Downlink(hub_id, 0, now_us, now_us + US_PER_DAY, answer), ACK_EXPIRY_S)
+
+    def _send_down(self, downlink: Downlink, expiry_s: int | None) -> bool:
         key = self._keys(downlink.hub_id)
         if self._connection is None or key is None:
             return False
-        self._publish(self._connection, key, downlink)
+        self._publish(self._connection, key, downlink, expiry_s=expiry_s)
         self.counters["downlink.sent"] += 1
         return True
 

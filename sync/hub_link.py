@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from core.clock import Clock
 from core.errors import DecodeError, ReplayedError, StoreError, WireError
-from core.messages import Ack, Downlink
+from core.messages import Ack, Downlink, Returned
 from sync.broker_config import command_topic, down_topic, up_topic
 from sync.commands import CommandGate, OnCommand
 from sync.envelope import DownlinkGate, Hello, open_down_with_header, seal_hello, seal_up_encoded
@@ -247,7 +247,10 @@ class HubLink:
         if isinstance(down.body, Ack):
             await self._take_ack(header.session, down.issued_us, down.body)
             return
-        self._gate.check(down, self._clock.now_us())
+        # An answer stands outside the numbering: whoever asked knows which question is open, so each counts once.
+        is_answer = isinstance(down.body, Returned)
+        if not is_answer:
+            self._gate.check(down, self._clock.now_us())
         if self._on_down is not None:
             try:
                 await self._on_down(down)
@@ -257,6 +260,8 @@ class HubLink:
                 # Not accepted, so the cloud may send it again at our next word; but it blocks nothing.
                 self._failed("down", err)
                 return
+        if is_answer:
+            return
         self._gate.accept(down)
         self.counters["downlink.accepted"] += 1
         self._say_hello(connection)

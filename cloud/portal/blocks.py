@@ -422,6 +422,7 @@ def _quality_words(quality: int) -> str:
         Quality.CLOCK_DOUBT: "clock doubtful",
         Quality.BY_HAND: "entered by hand",
         Quality.OUTLIER: "outlier",
+        Quality.RETURNED: "given back by the cloud",
     }
     return ", ".join(text for flag, text in texts.items() if quality & flag)
 

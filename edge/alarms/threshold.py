@@ -47,7 +47,7 @@ CHANCE_OF_MGDL: Final = 70.0  # core.lows.LOW_MGDL, which the hub cannot import
 MAX_AHEAD_US: Final = 5 * US_PER_MIN
 # An engine that restarts or compiles is away for a minute or two.
 ENGINE_PATIENCE_MIN: Final = 15.0
-NOT_FROM_A_SENSOR: Final = Quality.BY_HAND
+NOT_FROM_A_SENSOR: Final = Quality.BY_HAND | Quality.RETURNED
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from core.messages import Sample, encode
@@ -39,8 +39,14 @@ def append_alone(store: Store, sample: Sample) -> None:
     store._put(put, lambda: index.add_tail(sample))
 
 
-def append_new(store: Store, new: Sequence[Sample], fold_samples: int) -> None:
-    """Any number of samples whose keys are not there yet."""
+def append_new(
+    store: Store,
+    new: Sequence[Sample],
+    fold_samples: int,
+    also: Callable[[Head], None] = lambda _: None,
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """Any number of samples whose keys are not there yet. ``also`` writes in the same transaction, ``then`` remembers."""
     index, seal, insert = store._index, store._sealer.seal, store._insert
     whole = (len(index.tail) + len(new)) // fold_samples * fold_samples
     rows = [*index.tail, *new] if whole else []
@@ -58,8 +64,10 @@ def append_new(store: Store, new: Sequence[Sample], fold_samples: int) -> None:
         insert(head, Table.TAIL, alone)
         head.last_row += len(new)
         head.links = links
+        also(head)
 
     def remember() -> None:
+        then()
         for row, _, summary in folds:
             index.add_segment(row, summary)
         for sample in kept:

@@ -52,7 +52,7 @@ class Known:
         if at < 0 or sample.time_us >= self._ends[at]:
             return False
         is_old = sample.received_us - sample.time_us > LIVE_US
-        return is_old or bool(sample.quality & Quality.BACKFILLED)
+        return is_old or bool(sample.quality & (Quality.BACKFILLED | Quality.RETURNED))
 
     def days(self) -> Iterator[int]:
         """Days since 1970 with such readings, newest first, some more than once."""

@@ -238,19 +238,22 @@ class Store:
 
     def put_blob(self, name: str, data: bytes) -> None:
         """Keep ``data`` under ``name`` in place of what was there. Durable and whole, or not at all."""
-        encoded = checked_name(name, "blob")
         with self._mutex:
-            ident = self._sealer.name_hash(name)
-            sealed = self._sealer.seal(Table.BLOBS, ident, blob_plain(encoded, data))
-            old = self._blob_marks.get(ident)
+            self._change(*self._blob_write(name, data))
 
-            def write(head: Head) -> None:
-                if old is not None:
-                    head.remove(Table.BLOBS, ident, old)
-                head.add(Table.BLOBS, ident, marks(sealed))
-                self._db.execute("INSERT OR REPLACE INTO blobs VALUES (?, ?)", (ident, sealed))
+    def _blob_write(self, name: str, data: bytes) -> tuple[Write, Callable[[], None]]:
+        encoded = checked_name(name, "blob")
+        ident = self._sealer.name_hash(name)
+        sealed = self._sealer.seal(Table.BLOBS, ident, blob_plain(encoded, data))
+        old = self._blob_marks.get(ident)
 
-            self._change(write, lambda: self._blob_marks.update({ident: marks(sealed)}))
+        def write(head: Head) -> None:
+            if old is not None:
+                head.remove(Table.BLOBS, ident, old)
+            head.add(Table.BLOBS, ident, marks(sealed))
+            self._db.execute("INSERT OR REPLACE INTO blobs VALUES (?, ?)", (ident, sealed))
+
+        return write, lambda: self._blob_marks.update({ident: marks(sealed)})
 
     def get_blob(self, name: str) -> bytes | None:
         """What was put last under ``name``; None when nothing was."""

@@ -15,7 +15,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from core.errors import StoreError
-from core.messages import Ack, DoseAdvice, Downlink, Estimate, Prior, SampleBatch, Uplink, decode, encode
+from core.messages import (
+    Ack,
+    DoseAdvice,
+    Downlink,
+    Estimate,
+    Prior,
+    Returned,
+    SampleBatch,
+    Uplink,
+    decode,
+    encode,
+)
 from core.units import US_PER_H
 from sync.broker_config import command_topic, down_topic, up_topic
 from sync.envelope import Command, seal_command, seal_down, seal_up
@@ -108,6 +119,20 @@ async def test_nothing_is_done_while_the_cloud_is_away_and_all_arrives_when_it_r
         async with running(ends.cloud_link):
             await ends.drained()
     ends.check_order(80)
+
+
+async def test_an_answer_arrives_beside_the_numbered_messages_and_moves_no_number(ends: Ends) -> None:
+    answer = Returned(7, 0, decode(batch(1, 3), SampleBatch).samples, 3, more=True)
+    async with running(ends.hub_link, ends.cloud_link):
+        await ends.both_connected()
+        ends.cloud_link.send_down(downlink(5))
+        assert ends.cloud_link.answer("hub-1", answer)
+        assert ends.cloud_link.answer("hub-1", answer)  # what is repeated is for the one who asked to refuse
+        ends.cloud_link.send_down(downlink(5))
+        ends.cloud_link.send_down(downlink(6))
+        await wait_until(lambda: ends.hub_link.last_number == 6, "the next number")
+    assert [d.body if d.number == 0 else d.number for d in ends.downs] == [5, answer, answer, 6]
+    assert not ends.cloud_link.answer("hub-1", answer)  # without a connection it is asked again
 
 
 async def test_a_killed_broker_loses_nothing_and_breaks_no_order(ends: Ends) -> None:
