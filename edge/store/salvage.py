@@ -49,17 +49,13 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
     The tables that it tells of never change. It may be older than the file: SQLite is told to count pages itself, and
     what it knows of free pages does not matter to one who only reads.
     """
+    own_page = b""
     with contextlib.suppress(*SQLITE_ERRORS, OSError):
-        db = attach(path)
-        try:
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master").fetchall()}
-            whole = {table.name.lower() for table in COMMITTED} <= names
-        finally:
-            db.close()
+        with contextlib.closing(attach(path)) as db:
+            whole = _tells_of_all(db)
         with path.open("rb") as file:
-            if whole and first_page[_TABLES] in (b"", file.read(PAGE_BYTES)[_TABLES]):
-                return None
-    if len(first_page) != PAGE_BYTES:
+            own_page = file.read(PAGE_BYTES) if whole else b""
+    if len(first_page) != PAGE_BYTES or first_page[_TABLES] == own_page[_TABLES]:
         return None
     for end in ("-wal", "-shm", "-journal"):
         mended.with_name(mended.name + end).unlink(missing_ok=True)
@@ -70,7 +66,22 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
     page[_SIZE_VALID_FOR] = b"\0\0\0\0"
     with mended.open("r+b") as file:
         file.write(page)
-    return attach(mended)
+    db = attach(mended)
+    if own_page and not _tells_of_all(db):  # it is the copy that is damaged
+        db.close()
+        return None
+    return db
+
+
+def _tells_of_all(db: sqlite3.Connection) -> bool:
+    """Whether the file knows of all tables, and by what they are ordered."""
+    with contextlib.suppress(*SQLITE_ERRORS):
+        found = db.execute(
+            "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE c.pk = 1"
+            " AND (c.name = 'name_hash' OR c.name = 'number' AND c.type = 'INTEGER')"
+        ).fetchall()
+        return {table.name.lower() for table in COMMITTED} <= {name for (name,) in found}
+    return False
 
 
 def read_rows(db: sqlite3.Connection, table: Table) -> tuple[list[Row], bool]:

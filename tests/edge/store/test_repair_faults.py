@@ -163,6 +163,17 @@ def test_a_flipped_bit_in_the_table_of_tables_costs_nothing(path: Path) -> None:
             assert store.check().ok
 
 
+def test_a_copy_of_the_first_page_that_rotted_is_not_used(path: Path) -> None:
+    with open_store(path) as store:
+        store.append(reading(n) for n in range(FOLD_SAMPLES + 5))
+    copy = copy_path(path).read_bytes()
+    at = copy.index(b"CREATE TABLE")
+    copy_path(path).write_bytes(copy[:at] + b"\xc3" + copy[at + 1 :])
+    sql(path, "UPDATE tail SET sealed = zeroblob(99) WHERE number = ?", values=(FOLD_SAMPLES + 2,))
+    with open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())[0] as store:
+        assert len(store.read(0, 1000)) == FOLD_SAMPLES + 4
+
+
 @pytest.fixture
 def bad_sector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int], None]]:
     """``bad_sector(file, n)``: from now on neither SQLite nor we can read the n-th 4 KiB of this very file."""
