@@ -28,7 +28,7 @@ from edge.store.archive import Archive
 from edge.store.arrivals import Arrivals
 from edge.store.chain import unchained
 from edge.store.columns import Habits
-from edge.store.database import NO_SPACE, WriterLock, reported
+from edge.store.database import NO_SPACE, SQLITE_ERRORS, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.files import real_path
 from edge.store.head import HEAD_ROW, Head
@@ -559,7 +559,7 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             row = self._db.execute("SELECT sealed FROM tail WHERE number = ?", (HEAD_ROW,)).fetchone()
-        except sqlite3.Error:
+        except SQLITE_ERRORS:
             return
         self._in_doubt = row != (self._head_sealed,)
 
