@@ -269,7 +269,7 @@ def _marked(told: Sample, received_us: int, steady_us: int) -> Sample | None:
 def _is_passed(store: Store, sample: Sample, now_us: int) -> bool:
     """Whether its source has told, or given, greater numbers already, so that this one hides none that is to come."""
     if sample.source == HAND:
-        return sample.seq <= max(store._head.counters.get(HAND, 0), now_us // US_PER_MS)
+        return sample.seq < max(store._head.counters.get(HAND, 0) + 1, now_us // US_PER_MS)
     greatest = max(store._index.cursors(sample.source).values(), default=-1)
     return sample.source in PEOPLE or sample.seq <= greatest
 
