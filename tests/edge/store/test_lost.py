@@ -217,6 +217,22 @@ def test_without_a_head_nobody_can_count_and_everything_is_asked_for(house: Hous
     assert house.look(report).ask is None  # once for each repair
 
 
+def test_what_the_cloud_has_of_before_this_store_is_not_asked_for(path: Path) -> None:
+    house = House(path)
+    begun_us = house.clock.us
+    house.store.note("hub", "hub.started")
+    house.hear(reading(n) for n in range(ROWS))
+    past_us = begun_us - 2 * US_PER_DAY
+    earlier = [reading(n, "carbs_g", "command", time_us=past_us, received_us=past_us) for n in range(9)]
+    house.cloud.told[:0] = earlier
+    report = house.damage(HEAD_ROW, table="tail")
+    assert house.look(report).spans[0][0] == begun_us - US_PER_DAY
+    assert house.fetch() == 0
+    house.damage(1)
+    assert house.look().spans[0][0] == begun_us - US_PER_DAY
+    assert house.fetch() == FOLD_SAMPLES
+
+
 def test_a_whole_file_that_is_lost_comes_back_when_the_devices_have_spoken(path: Path) -> None:
     house = House(path)
     house.hear(reading(n) for n in range(300))
