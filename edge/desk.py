@@ -18,7 +18,7 @@ import msgspec
 
 from core import memory
 from core.clock import SystemClock
-from core.errors import EnvironmentMissing, InputError
+from core.errors import EnvironmentMissing, InputError, TamperedError
 from core.messages import decode, encode
 from edge.config import HubConfig
 from edge.control import ask_hub
@@ -218,7 +218,14 @@ def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask
         desk = StoreDesk(store, config.hub_id)
 
         def ask(request: dict[str, Any]) -> dict[str, Any]:
-            answer = desk.answer(request)
+            try:
+                answer = desk.answer(request)
+            except TamperedError as err:  # the store was sound when it was opened
+                raise TamperedError(
+                    f"the store is damaged ({err.where}: {err.what})",
+                    where=str(config.store_path),
+                    mend="say the same again: the store is repaired when it is opened",
+                ) from None
             if request["do"] == "keys.rotate_data":
                 while store.keys.reseal():
                     pass
