@@ -43,9 +43,14 @@ class StoreDamage:
     def told(self, err: TamperedError) -> TamperedError:
         """``err`` for who asked: which file, and that it mends itself."""
         self._found.set()
-        return TamperedError(
-            f"the store is damaged ({err.where}: {err.what})",
-            where=str(self._path),
-            mend=f"the hub repairs it by itself within {self.repair_in_min} min, or at once when it is restarted;"
-            " readings are stored and alarms ring meanwhile. Ask again after that",
+        mend = (
+            f"the hub repairs it by itself within {self.repair_in_min} min, or at once when it is restarted;"
+            " readings are stored and alarms ring meanwhile. Ask again after that"
         )
+        return damage_told(err, self._path, mend)
+
+
+def damage_told(err: TamperedError, path: Path, mend: str) -> TamperedError:
+    """``err`` of the open store at ``path``, with the file's name and the cure."""
+    found = err.what if err.where in ("", str(path)) else f"{err.where}: {err.what}"
+    return TamperedError(f"the store is damaged ({found})", where=str(path), mend=mend)

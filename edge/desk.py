@@ -24,6 +24,7 @@ from core.messages import decode, encode
 from edge import alarm_record, privacy_gate
 from edge.config import HubConfig
 from edge.control import ask_hub
+from edge.damage import damage_told
 from edge.engine_link import SNAPSHOT_BLOB, SavedTwin
 from edge.hub_state import DownState, load_state
 from edge.store import lost, refill
@@ -249,11 +250,8 @@ def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask
             try:
                 answer = desk.answer(request)
             except TamperedError as err:  # the store was sound when it was opened
-                raise TamperedError(
-                    f"the store is damaged ({err.where}: {err.what})",
-                    where=str(config.store_path),
-                    mend="say the same again: the store is repaired when it is opened",
-                ) from None
+                mend = "say the same again: the store is repaired when it is opened"
+                raise damage_told(err, config.store_path, mend) from None
             if request["do"] == "keys.rotate_data":
                 while store.keys.reseal():
                     pass

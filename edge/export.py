@@ -23,7 +23,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from core.errors import DecodeError, InputError
-from core.messages import decode
+from core.messages import Quality, decode
 from core.units import check_value
 from core.version import VERSION
 from edge import export_plain as shapes
@@ -91,7 +91,7 @@ class _Writer:
         self.counts: dict[str, int] = {}
         self.missing: list[str] = []  # in sentences
         self._notes = list(NOT_INCLUDED)
-        self._thinned = 0
+        self._thinned = self._returned = 0
         self._unreadable: Counter[str] = Counter()
 
     def write(self) -> None:
@@ -165,6 +165,7 @@ class _Writer:
                             standing += 1
                         except InputError:
                             unusable += 1
+                    self._returned += bool(quality & Quality.RETURNED)
                     yield (
                         row,
                         *told,
@@ -290,8 +291,8 @@ class _Writer:
         uncounted = isinstance(repair, dict) and repair.get("rows_lost", 0) is None
         if lost := count - thinned:
             self.missing.append(
-                f"{lost} records that damage took; manifest.json says which rows, audit.jsonl when. What came back"
-                " from sensors or the cloud stands among the newer rows"
+                f"{lost} records that damage took; manifest.json says which rows, audit.jsonl when. Among the newer rows"
+                f" stands what came back: {self._returned} from the cloud (quality 32), and what sensors told again"
             )
         if uncounted:
             self.missing.append(
@@ -308,6 +309,7 @@ class _Writer:
             "rows_missing_count": count,
             "rows_thinned": thinned,
             "rows_lost": lost,
+            "rows_returned": self._returned,
             "rows_lost_before_repair": uncounted,
             "unreadable": dict(self._unreadable),
             "missing": self.missing,

@@ -39,7 +39,8 @@ FILES: Final[dict[str, About]] = {
         {
             "rows, rows_missing": "rows were numbered up to here; [first, last] of those that are not in samples.csv (any more)",
             "rows_missing_count": "how many those are: rows_thinned, which went into the averages of aggregates.csv, and"
-            " rows_lost, which damage took (what came back from sensor or cloud since stands among the newer rows)",
+            " rows_lost, which damage took",
+            "rows_returned": "newer rows that the cloud gave back (quality 32); what sensors told again is not counted",
             "rows_lost_before_repair": "true: a repair found that more may be lost than anybody can count",
             "unreadable": "items of another version than this program's, by file: they stand there as they are stored",
             "not_included": "what is left out, with the reason",
@@ -160,10 +161,11 @@ FILES: Final[dict[str, About]] = {
             "names, words, units": "the parameters; every bare list of 15 numbers is in this order",
             "contexts": "stretches of life; number 0 is the usual one; to_us 0: it lasts",
             "anchors": "of each context: the prior (base_mean, base_sd, natural logarithms), and the information of its nights:"
-            " precision (inverse covariance, lower triangle by rows) and vector (precision times mean)",
+            " precision (inverse covariance, lower triangle by rows) and vector (precision times mean), without the prior,"
+            " of as many as nights says; recent holds those that are not merged yet; lean: what the vectors are short of",
             "look": "sums of evidence (nats) that the context changes; times of 0: never",
             "days": "of each day: resting heart rate (1/min), minutes active, carbohydrate (g), mean local hour of meals,"
-            " insulin by bolus (U); null where nothing was measured",
+            " insulin by bolus (U), evidence for a shift by day less that by night (nats); null where nothing was measured",
         },
     ),
     "twin.json": About(
@@ -175,8 +177,9 @@ FILES: Final[dict[str, About]] = {
             "assumed": "what was not known of the person, and where it was taken from",
             "correction": "what was learned of the model's own errors: for each horizon (columns) the weight of each of 67 features"
             " (rows; core/correction.py: features), mg/dL a standard deviation, and half widths of the bands by glucose range",
-            "guidance, sensor_clocks, outliers": "what learning told the filter; how late each sensor's readings came; readings not"
-            " believed (source, kind, seq)",
+            "guidance": "what learning told the filter: open (widen the variance by factor), move, pull or shift the five ln_"
+            " parameters of state (theta, in that order, with covariance)",
+            "sensor_clocks, outliers": "how late each sensor's readings came, by the hour; readings not believed",
         },
     ),
     "twin.msgpack": About(

@@ -251,6 +251,7 @@ def test_records_that_damage_took_and_those_that_were_thinned_are_told_apart(
         store.append(Sample(START_US + n, "cgm_mgdl", 100.0, "cgm", n) for n in range(512))
         thinned = store.thinner.thin(1 << 62, cloud=False)
         store.append(Sample(START_US + n, "cgm_mgdl", 100.0, "cgm", n) for n in range(512, 1100))
+        store.append([Sample(START_US, "smbg_mgdl", 90.0, "hand", 1, 8 + 32)])  # the cloud gave it back
     assert thinned == 512
     assert export(config, tmp_path / "whole")[-2:-1] == [
         "missing: 512 old readings one by one: they are averages in aggregates.csv"
@@ -263,6 +264,7 @@ def test_records_that_damage_took_and_those_that_were_thinned_are_told_apart(
         512,
         512,
     )
+    assert manifest["rows_returned"] == 1
     assert any(line.startswith("missing: 512 records that damage took") for line in lines)
     assert "512 records that damage took" in (tmp_path / "hurt" / "README.txt").read_text()
 
