@@ -271,7 +271,7 @@ def export(
     target: Annotated[Path, typer.Argument(help="A new folder, or a new file that ends in .zip.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Write everything that the hub holds of the person in open formats (CSV, JSON). The hub stays up."""
+    """Write everything that the hub holds of the person in open formats (CSV, JSON), explained in README.txt. The hub stays up."""
     from edge.config import load_config
     from edge.export import export as write
 

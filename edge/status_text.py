@@ -57,6 +57,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
 def _store_lines(status: dict[str, Any]) -> list[str]:
     """Only what a person should know of the store."""
     store, lines = status["store"], []
+    if minutes := store.get("damaged_min"):
+        lines.append(
+            f"store     damaged: being repaired within {minutes} min, or at once when the hub is restarted"
+        )
     repair = store["repair"]
     if repair:
         cause = "tampered with" if store["tampered"] else "damaged"

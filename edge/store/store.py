@@ -309,13 +309,14 @@ class Store:
         """How many samples become one segment."""
         return FOLD_SAMPLES
 
-    def pending(self, limit: int) -> list[tuple[int, bytes]]:
-        """The oldest messages that are not done, with their numbers."""
+    def pending(self, limit: int, after: int = 0) -> list[tuple[int, bytes]]:
+        """The oldest messages that are not done, with their numbers, which are above ``after``."""
         with self._mutex:
             self._check_usable()
             with reported(self._path):
                 rows = self._db.execute(
-                    "SELECT number, sealed FROM outbox ORDER BY number LIMIT ?", (max(0, limit),)
+                    "SELECT number, sealed FROM outbox WHERE number > ? ORDER BY number LIMIT ?",
+                    (after, max(0, limit)),
                 ).fetchall()
             return [(n, self._sealer.open(Table.OUTBOX, row_ident(n), sealed)) for n, sealed in rows]
 
