@@ -335,10 +335,17 @@ def status(
     """Show how the running hub is."""
     from edge.config import load_config
     from edge.control import ask_hub
+    from edge.keys_command import trouble_at_next_start
     from edge.status_text import status_lines
 
-    answer = ask_hub(load_config(config).control_socket, {"do": "status"})
-    typer.echo(json.dumps(answer, indent=1) if as_json else "\n".join(status_lines(answer)))
+    settings = load_config(config)
+    answer = ask_hub(settings.control_socket, {"do": "status"})
+    if as_json:
+        typer.echo(json.dumps(answer, indent=1))
+        return
+    say(status_lines(answer))
+    if trouble := trouble_at_next_start(settings, lambda request: ask_hub(settings.control_socket, request)):
+        typer.echo(f"key       {trouble}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -5 is a number, and told to be a wrong one

@@ -90,19 +90,21 @@ def _not_utf8() -> InputError:
 Secret = bytes | Passphrase
 
 
-def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> bytes:
+def load_key(path: Path, environ: Mapping[str, str] = os.environ, *, private: bool = True) -> bytes:
     """The key named by ``path``: ``$CREDENTIALS_DIRECTORY/<file name>`` when it is there, else the file.
 
     The file holds 32 raw bytes, or 64 hexadecimal digits as on a paper backup. InputError says what is wrong
-    with it and how to mend it.
+    with it and how to mend it. Not ``private``: for comparing only, whoever else may read it.
     """
-    data, place = _load(path, environ, _LONGEST_FILE_BYTES)
+    data, place = _load(path, environ, _LONGEST_FILE_BYTES, private)
     return _parse(data, place)
 
 
-def load_passphrase(path: Path, environ: Mapping[str, str] = os.environ) -> Passphrase:
+def load_passphrase(
+    path: Path, environ: Mapping[str, str] = os.environ, *, private: bool = True
+) -> Passphrase:
     """The passphrase named by ``path``, found as a key is; white space around it does not count."""
-    data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES)
+    data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES, private)
     try:
         return Passphrase.from_bytes(data)
     except InputError as err:
@@ -227,12 +229,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _load(path: Path, environ: Mapping[str, str], longest: int) -> tuple[bytes, Path]:
+def _load(path: Path, environ: Mapping[str, str], longest: int, private: bool) -> tuple[bytes, Path]:
     credential = _credential(path.name, environ)
     if credential is not None:
         # systemd owns these files: its modes differ between versions (0400, or 0440 with an ACL).
         return _read(credential, longest, private=False), credential
-    return _read(path, longest, private=True), path
+    return _read(path, longest, private=private), path
 
 
 def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
