@@ -6,13 +6,16 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import InputError, StoreBusyError
+from edge.audit_command import all_lines
 from edge.config import HubConfig
 from edge.desk import Ask, at_the_desk, hub_answers
 from edge.store.files import is_there, unusable
+from edge.store.journal import read_line
 from edge.store.keys import (
     SEALED_SUFFIX,
     Passphrase,
@@ -37,8 +40,10 @@ def overview_lines(config: HubConfig) -> list[str]:
     with at_the_desk(config) as ask:
         keys = ask({"do": "keys"})
         trouble = trouble_at_next_start(config, ask)
+        made = _slots_made(config, ask)
     lines = [
-        f"slot {slot['number']}: {slot['kind']}{', in use' if slot['in_use'] else ''}"
+        f"slot {slot['number']}: {slot['kind']}{made.get(slot['number'], '')}, "
+        f"{'held: rotate-data keeps it' if slot['in_use'] else 'not held: rotate-data closes it'}"
         for slot in keys["slots"]
     ]
     numbers = ", ".join(str(n) for n in keys["data_keys"])
@@ -53,6 +58,16 @@ def overview_lines(config: HubConfig) -> list[str]:
     ]
     lines += [f"set aside, empty: {name}" for name in keys["set_aside_empty"]]
     return lines
+
+
+def _slots_made(config: HubConfig, ask: Ask) -> dict[int, str]:
+    """When each slot was made, as far as the audit log tells."""
+    made = {}
+    for entry in map(read_line, all_lines(ask)[0]):
+        if entry.what == "key.added" and "slot" in entry.detail:
+            when = datetime.fromtimestamp(entry.time_us / 1e6, config.zone)
+            made[entry.detail["slot"]] = f" of {when:%Y-%m-%d}"
+    return made
 
 
 def rotate(config: HubConfig, to: Path | None) -> list[str]:
@@ -176,10 +191,10 @@ def rotate_data(config: HubConfig) -> list[str]:
         if answer["rotating"]
         else "done"
     )
-    if answer["dropped"]:
+    if count := answer["dropped"]:
+        were = "other way in was" if count == 1 else "other ways in were"
         lines.append(
-            f"{answer['dropped']} other ways in were closed (keys or passphrases that the hub does not hold): "
-            "add them again"
+            f"{count} {were} closed (keys or passphrases that the hub does not hold): add again what you use"
         )
     return lines
 
@@ -237,7 +252,7 @@ def trouble_at_next_start(config: HubConfig, ask: Ask) -> str:
                 return ""
             words = "write the passphrase there again, or a new one (hometwin keys passphrase): do not stop the hub"
             mend = words if config.store.passphrase_file else _stay_up(place)
-            return f"{place} is gone, so the hub cannot start again: {mend}"
+            return f"{place} is gone, so the hub cannot start again but by a credential that lies elsewhere: {mend}"
         if config.store.passphrase_file or not os.access(place, os.R_OK):
             return ""  # trying words takes its time
         if slot_opened_by(ask, load_key(place, {}, private=False)) is not None:

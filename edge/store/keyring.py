@@ -168,6 +168,11 @@ class StoreKeys:
                 self._write(draft, who, "key.retired", slots=len(gone), gone=_listed(gone))
             return gone
 
+    @property
+    def ways_in(self) -> int:
+        """How many keys and passphrases open the store."""
+        return len(self._store._ring.slots)
+
     # --- a new data key
 
     @property

@@ -96,7 +96,10 @@ def load_key(path: Path, environ: Mapping[str, str] = os.environ, *, private: bo
     The file holds 32 raw bytes, or 64 hexadecimal digits as on a paper backup. InputError says what is wrong
     with it and how to mend it. Not ``private``: for comparing only, whoever else may read it.
     """
-    data, place = _load(path, environ, _LONGEST_FILE_BYTES, private)
+    try:
+        data, place = _load(path, environ, _LONGEST_FILE_BYTES, private)
+    except FileNotFoundError:
+        raise _no_key(path) from None
     return _parse(data, place)
 
 
@@ -104,7 +107,11 @@ def load_passphrase(
     path: Path, environ: Mapping[str, str] = os.environ, *, private: bool = True
 ) -> Passphrase:
     """The passphrase named by ``path``, found as a key is; white space around it does not count."""
-    data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES, private)
+    try:
+        data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES, private)
+    except FileNotFoundError:
+        mend = "write the passphrase there again (mode 0600); a new store opens with the one that it finds"
+        raise InputError("no passphrase file", where=str(path), mend=mend) from None
     try:
         return Passphrase.from_bytes(data)
     except InputError as err:
@@ -115,7 +122,9 @@ def create_key(path: Path) -> bytes:
     """A new random key, durably in ``path`` with mode 0600. InputError when the file exists: keys are kept."""
     key = secrets.token_bytes(KEY_BYTES)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.parent.is_dir():  # perhaps a slip of the pen, which would hide the key
+            mend = f"check the name, or mkdir -p {path.parent}"
+            raise InputError("no such folder", where=str(path.parent), mend=mend)
         try:
             _write_whole(path, key)
         except FileExistsError:
@@ -155,22 +164,27 @@ def shred(path: Path) -> bool:
     On flash the old bytes may live on in cells that nothing addresses any more: that is why a store's keys are
     only ever on the card wrapped, and why the key file should be a credential of the TPM where there is one.
     """
+    overwritten = False
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             path.unlink()
             return True
         with os.fdopen(open_regular(path, os.O_RDWR), "r+b", buffering=0) as file:
             _overwrite(file.fileno())
+        overwritten = True
         path.unlink()
         sync_folder(path.parent)
     except FileNotFoundError:
         return False
     except OSError as err:
-        raise InputError(
-            f"cannot be destroyed: {err.strerror}",
-            where=str(path),
-            mend="remove it yourself, then erase again",
-        ) from None
+        what = (
+            "is overwritten, so what it held is gone, but cannot be removed"
+            if overwritten
+            else "cannot be destroyed"
+        )
+        rights = "see to the rights of its folder" if overwritten else "remove it yourself"
+        mend = f"{rights}, then erase again, which finishes"
+        raise InputError(f"{what}: {err.strerror}", where=str(path), mend=mend) from None
     return True
 
 
@@ -256,7 +270,7 @@ def _read(path: Path, longest: int, *, private: bool) -> bytes:
                 _check_private(path, facts)
             return file.read(longest + 1)
     except FileNotFoundError:
-        raise _no_key(path) from None
+        raise
     except OSError as err:
         raise InputError(
             f"key cannot be read: {err.strerror}", where=str(path), mend="check its owner and mode"
