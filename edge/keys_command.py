@@ -92,7 +92,7 @@ def rotate(config: HubConfig, to: Path | None) -> list[str]:
                 mend = "use --to FILE, then its credential"
                 raise InputError("the key is not a file here", where=str(place), mend=mend)
             raise InputError("the key file is gone", where=str(place), mend=_stay_up(place))
-        if slot_opened_by(ask, load_key(place, {}, private=False)) is None:
+        if not _opens(ask, place):
             raise _foreign(place, _stay_up(place))
         old = _put_in_place(ask, place)
     with contextlib.suppress(InputError):  # another user's
@@ -116,7 +116,7 @@ def _put_in_place(ask: Ask, place: Path) -> str:
 
 
 def _foreign(place: Path, then: str) -> InputError:
-    what = "this key does not open the store, so it is kept: it may open something else"
+    what = "what lies here does not open the store, so it is kept: it may open something else"
     return InputError(what, where=str(place), mend=f"move it away; {then}")
 
 
@@ -169,7 +169,11 @@ def _check_next_start(config: HubConfig, keep: Secret, ask: Ask) -> list[str]:
     )
     if is_there(place) and os.access(place, os.R_OK):
         load = load_passphrase if by_words else load_key
-        if slot_opened_by(ask, load(place, {}, private=False)) != kept:
+        try:
+            found = slot_opened_by(ask, load(place, {}, private=False))
+        except InputError:
+            found = None  # a damaged one
+        if found != kept:
             raise wrong
         return []
     # A credential that only systemd opens. A hub that was started with what stays holds no other way in.
@@ -222,7 +226,7 @@ def recover(config: HubConfig, words: Passphrase) -> list[str]:
         )
     with _one_at_a_time(config), at_the_desk(config, words) as ask:
         if is_there(place):
-            if slot_opened_by(ask, load_key(place, {})) is not None:
+            if _opens(ask, place):
                 raise InputError(
                     "the key is there and opens the store: nothing is to be recovered",
                     where=str(place),
@@ -243,6 +247,16 @@ def slot_opened_by(ask: Ask, secret: Secret) -> int | None:
     return slot
 
 
+def _opens(ask: Ask, place: Path) -> bool:
+    """Whether the file holds a key of the store; InputError when it cannot be read, which says nothing of it."""
+    try:
+        return slot_opened_by(ask, load_key(place, {}, private=False)) is not None
+    except InputError:
+        if os.access(place, os.R_OK):
+            return False  # a damaged one
+        raise
+
+
 def trouble_at_next_start(config: HubConfig, ask: Ask) -> str:
     """Why the running hub could not start again; empty when it could, or when that cannot be seen from here."""
     place = config.path(config.store.passphrase_file or config.store.key_file)
@@ -255,7 +269,7 @@ def trouble_at_next_start(config: HubConfig, ask: Ask) -> str:
             return f"{place} is gone, so the hub cannot start again but by a credential that lies elsewhere: {mend}"
         if config.store.passphrase_file or not os.access(place, os.R_OK):
             return ""  # trying words takes its time
-        if slot_opened_by(ask, load_key(place, {}, private=False)) is not None:
+        if _opens(ask, place):
             return ""
     except InputError as err:
         return str(err)

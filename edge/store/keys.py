@@ -314,5 +314,7 @@ def _parse(data: bytes, path: Path) -> bytes:
         return bytes.fromhex(data.decode("ascii"))
     size = f"more than {_LONGEST_FILE_BYTES}" if len(data) > _LONGEST_FILE_BYTES else str(len(data))
     raise InputError(
-        f"key file holds {size} bytes, not {KEY_BYTES}", where=str(path), mend="restore it from its backup"
+        f"key file holds {size} bytes, not {KEY_BYTES}",
+        where=str(path),
+        mend="it is 32 raw bytes, or 64 hexadecimal digits and nothing else: restore it from its backup",
     )

@@ -96,6 +96,10 @@ async def test_with_a_key_elsewhere_both_open_until_the_old_one_is_retired(
     await with_hub(config, lambda: rotate(config, place))
     new = load_key(place, {})
     assert rows(config, old) == rows(config, new) == 600
+    config.path("store.key").write_bytes(b"cut")
+    with pytest.raises(InputError, match="could not start again"):
+        retire(config, new)
+    config.path("store.key").write_bytes(old)
     with pytest.raises(InputError, match=r"could not start again .*put the one that stays in this place"):
         await with_hub(config, lambda: retire(config, new))
     assert rows(config, old) == 600
@@ -160,12 +164,34 @@ def test_a_key_of_something_else_in_the_lost_ones_place_is_kept(config: HubConfi
     assert load_key(place, {}) == made
     assert rows(config, lost) == 600
     place.rename(place.with_name("else.key"))
+    place.write_bytes(b"cut")
+    with pytest.raises(InputError, match="move it away"):
+        recover(config, WORDS)
+    place.unlink()
     recover(config, WORDS)
     assert rows(config, load_key(place, {})) == 600
     with pytest.raises(WrongKeyError):
         rows(config, lost)
     with pytest.raises(InputError, match="nothing is to be recovered"):
         recover(config, WORDS)
+
+
+@pytest.mark.parametrize("step", ["replace_overwriting", "_old"])
+def test_a_recovery_that_is_cut_is_finished_by_a_second_one(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    add_passphrase(config, WORDS)
+    place = config.path("store.key")
+    place.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(f"edge.keys_command.{step}", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            recover(config, WORDS)
+    if step == "replace_overwriting":
+        assert not place.exists()
+        recover(config, WORDS)
+    assert rows(config, load_key(place, {})) == 600
+    assert not place.with_name("store.key.next").exists()
 
 
 def test_a_key_that_opens_the_store_already_is_no_new_one(config: HubConfig, tmp_path: Path) -> None:
@@ -197,6 +223,9 @@ async def test_the_way_out_for_a_lost_key_file_while_the_hub_runs_is_told_and_go
             with pytest.raises(InputError, match=way_out):
                 ask()
         assert [line for line in overview_lines(config) if re.search(f"attention: .*gone.* {way_out}", line)]
+        place.write_bytes(b"cut")
+        assert [line for line in overview_lines(config) if "does not open the store, so the hub can" in line]
+        place.unlink()
         create_key(place)  # of something else
         assert [line for line in overview_lines(config) if "does not open the store, so the hub can" in line]
         with pytest.raises(InputError, match="so it is kept"):
