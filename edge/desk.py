@@ -50,6 +50,7 @@ class StoreDesk:
         self._answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "keys": self._keys,
             "keys.add": self._add,
+            "keys.find": self._find,
             "keys.retire": self._retire,
             "keys.rotate_data": self._rotate_data,
             "audit": self._audit,
@@ -85,6 +86,9 @@ class StoreDesk:
 
     def _add(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"slot": self._store.keys.add(_secret(request))}
+
+    def _find(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"slot": self._store.keys.find(_secret(request))}
 
     def _retire(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"retired": len(self._store.keys.retire(_secret(request)))}
@@ -159,7 +163,10 @@ class StoreDesk:
     def _erase(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("confirm") != self._hub_id:
             raise InputError("erasing needs the hub's name as confirmation", where="erase.confirm")
-        return {"gone": self._store.keys.erase()}
+        keep = request.get("keep", [])
+        if not isinstance(keep, list) or not all(isinstance(name, str) for name in keep):
+            raise InputError("must be a list of names", where="erase.keep")
+        return {"gone": self._store.keys.erase(keep)}
 
 
 def _secret(request: dict[str, Any]) -> Secret:

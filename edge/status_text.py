@@ -95,4 +95,8 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
         lines.append("store     is sealed anew with a new data key")
     if not store["keys_copied"]:
         lines.append("store     could not write the copy of its wrapped keys: hometwin keys list says more")
+    if not lines and store["mib"] is not None:
+        ways = store["ways_in"]
+        second = f"{ways} ways in" if ways > 1 else "no second way in (hometwin keys passphrase adds one)"
+        lines.append(f"store     well: {store['rows']} records, {store['mib']:.1f} MiB, {second}")
     return lines

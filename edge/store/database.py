@@ -127,7 +127,11 @@ def _told(err: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreError | I
         return StoreBusyError("another process uses the file", where=where, mend="stop that one first")
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
         return no_space(path)
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+    # A file that may only be read gives IOERR_LOCK. Effective rights: those that a service gave up do not count.
+    closed = (
+        code == sqlite3.SQLITE_IOERR and path.exists() and not os.access(path, os.W_OK, effective_ids=True)
+    )
+    if closed or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return InputError(
             f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
         )

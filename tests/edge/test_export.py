@@ -234,6 +234,6 @@ def test_the_audit_log_is_shown_only_when_its_chain_is_whole(
         with pytest.raises(TamperedError, match="journal"):
             check_chain(change(whole), newest)
     assert check_chain(whole, newest) == 5
-    monkeypatch.setattr("edge.audit_command._all_lines", lambda _: (whole[:-1], newest))
+    monkeypatch.setattr("edge.audit_command.all_lines", lambda _: (whole[:-1], newest))
     with pytest.raises(TamperedError, match="newer entries are missing"):
         audit_lines(config, as_json=False)
