@@ -39,20 +39,30 @@ class Found(NamedTuple):
 class _Offers:
     """Of one table: at each place the newest record."""
 
-    def __init__(self) -> None:
-        self._by_place: dict[Any, tuple[tuple[int, ...], Kept]] = {}
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._by_place: dict[Any, tuple[int, Kept]] = {}
 
-    def add(self, rowid: int, kept: Kept, table: Table) -> None:
-        place, sealed, plain = kept
-        # A blob that is written anew gets a greater rowid. A record that is sealed anew, a greater number of its key.
-        age: tuple[int, ...] = (rowid, sealed[1])
-        if table is Table.AGGREGATES:
-            age += (max((one.width_us for one in decode_aggregates(plain)), default=0),)
-        if place not in self._by_place or age > self._by_place[place][0]:
-            self._by_place[place] = age, kept
+    def add(self, rowid: int, kept: Kept) -> None:
+        there = self._by_place.get(kept[0])
+        if there is None or self._age(rowid, kept) > self._age(*there):
+            self._by_place[kept[0]] = rowid, kept
 
     def newest(self) -> list[Kept]:
         return [self._by_place[place][1] for place in sorted(self._by_place)]
+
+    def _age(self, rowid: int, kept: Kept) -> tuple[int, int, int]:
+        """A blob that is written anew gets a greater rowid; a record that is sealed anew, a greater number of its key."""
+        plain, thinned = kept[2], 0
+        if self._table is Table.AGGREGATES:
+            thinned = max((one.width_us for one in decode_aggregates(plain)), default=0)
+        elif self._table is Table.SEGMENTS:
+            thinned = not any(may_thin(one) for one in _samples(plain))
+        return rowid, kept[1][1], thinned
+
+
+def _samples(plain: bytes) -> list[Sample]:
+    return decode_segment(unchained(plain)[1])
 
 
 def read_head(db: sqlite3.Connection, sealer: Sealer, leaves: Leaves) -> Head | None:
@@ -74,12 +84,12 @@ def _opened_head(record: object, sealer: Sealer) -> Head | None:
 
 def _is_newest(head: Head, sealer: Sealer, leaves: Leaves) -> bool:
     """Whether a head from a page that may be free is one that the newest samples know."""
-    newest, tail = 0, _Offers()
+    newest, tail = 0, _Offers(Table.TAIL)
     for cell in leaves.cells():
         if kept := opened(Table.TAIL, cell.place, cell.sealed, sealer):
             newest = max(newest, kept[0])
             if _in_tail(kept, head):
-                tail.add(cell.rowid, kept, Table.TAIL)
+                tail.add(cell.rowid, kept)
         elif kept := opened(Table.SEGMENTS, cell.place, cell.sealed, sealer):
             newest = max(newest, kept[0] + read_summary(unchained(kept[2])[1]).size - 1)
     return newest == head.last_row and agrees(head, Table.TAIL, tail.newest(), sealer)
@@ -100,7 +110,7 @@ def ident_of(table: Table, place: Any) -> bytes:
 
 
 _CHECKS: Final[dict[Table, Callable[[bytes], Any]]] = {
-    Table.SEGMENTS: lambda plain: decode_segment(unchained(plain)[1]),
+    Table.SEGMENTS: _samples,
     Table.TAIL: lambda plain: decode(plain, Sample),
     Table.AGGREGATES: decode_aggregates,
     Table.JOURNAL: lambda plain: read_line(plain.decode()),
@@ -127,15 +137,15 @@ def gather(db: sqlite3.Connection, leaves: Leaves, old: Head | None, sealer: Sea
         good = [kept for _, kept in walked]
         found[table] = Found(good, len(rows) - len(good) + (not whole))
         if not whole or (old is not None and not agrees(old, table, good, sealer)):
-            hiding[table] = _Offers()
+            hiding[table] = _Offers(table)
             for rowid, kept in [] if leaves.sure else walked:
-                hiding[table].add(rowid, kept, table)
+                hiding[table].add(rowid, kept)
     for cell in leaves.cells() if hiding else ():
         for table, offers in hiding.items():
             if isinstance(cell.place, bytes) == (table is Table.BLOBS) and (
                 kept := opened(table, cell.place, cell.sealed, sealer)
             ):
-                offers.add(cell.rowid, kept, table)
+                offers.add(cell.rowid, kept)
                 break
     offered = {table: offers.newest() for table, offers in hiding.items()}
     averages = offered.get(Table.AGGREGATES, found[Table.AGGREGATES].good)
@@ -167,26 +177,37 @@ def _living(
     if table is Table.TAIL and old is not None:
         return [kept for kept in offered if _in_tail(kept, old)]
     if table is Table.SEGMENTS:
-        ends = (
-            b.start_us + s.width_us
-            for _, _, plain in averages
-            for s in decode_aggregates(plain)
-            for b in s.buckets
-        )
-        end_us = max(ends, default=0)
-        reached = {row for row, _, _ in walked}
-        return [kept for kept in offered if kept[0] in reached or not _was_thinned(kept, old, end_us)]
+        return _unthinned(offered, {row for row, _, _ in walked}, old, averages)
     return offered
+
+
+def _unthinned(offered: list[Kept], walked: set[int], old: Head | None, averages: list[Kept]) -> list[Kept]:
+    """Without segments of before a thinning: averages took the place of readings in them, and their events live elsewhere."""
+    buckets = (
+        bucket.start_us + one.width_us
+        for _, _, plain in averages
+        for one in decode_aggregates(plain)
+        for bucket in one.buckets
+    )
+    end_us = max(buckets, default=0)
+    living, events = list[Kept](), set[tuple[str, str, int]]()
+    # What thinning wrote has no links: it comes before what it may have been made of.
+    for kept in sorted(
+        offered, key=lambda kept: (kept[0] not in walked, any(map(any, unchained(kept[2])[0])), kept[0])
+    ):
+        samples = _samples(kept[2])
+        dense = [one for one in samples if may_thin(one)]
+        its_events = {one.key for one in samples if not may_thin(one)}
+        if old is None:
+            gone = any(one.time_us < end_us for one in dense)
+        else:
+            gone = kept[0] < old.chain_from and bool(dense)
+        if kept[0] in walked or not (gone or its_events & events):
+            living.append(kept)
+            events |= its_events
+    return sorted(living)
 
 
 def _in_tail(kept: Kept, head: Head) -> bool:
     row: int = kept[0]
     return head.last_row - head.counts[Table.TAIL] < row <= head.last_row
-
-
-def _was_thinned(kept: Kept, old: Head | None, end_us: int) -> bool:
-    """Whether a segment holds readings of which averages (up to ``end_us``) have taken the place."""
-    if old is not None and kept[0] >= old.chain_from:
-        return False
-    samples = decode_segment(unchained(kept[2])[1])
-    return any(may_thin(one) and (old is not None or one.time_us < end_us) for one in samples)

@@ -50,9 +50,8 @@ class Leaves:
 
     def __init__(self, path: Path) -> None:
         self._pages = _Pages(path)
-        self._free, self.sure = _free_pages(
-            self._pages
-        )  # sure: all free pages are known, so every cell lives
+        # Sure: all free pages are known, so every cell lives.
+        self._free, self.sure = _free_pages(self._pages)
 
     def cells(self) -> Iterator[Cell]:
         """All of them, read anew: they may be too many to be held."""
