@@ -109,8 +109,7 @@ def open_or_repair(
             ) from None
         reason = str(err)
         log.error("store.damaged", reason=reason)
-        uncounted = err.what == COMMITS_LOST
-        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason, uncounted=uncounted)
+        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
     except WrongKeyError:
         # Both the wrapped key and its check value may be damaged: the copy beside the store may know better.
         if not copy_opens(path, key, hub_id):
@@ -134,6 +133,7 @@ def open_or_repair(
         damaged=report.damaged,
         distrusted=report.distrusted,
         rows_lost=_told(report)["rows_lost"],
+        others_lost=report.others_lost,
     )
     return store, report
 
@@ -144,6 +144,7 @@ def _told(report: RepairReport) -> dict[str, Detail]:
         "reason": report.reason,
         "set_aside": report.set_aside,
         "rows_lost": "unknown" if report.rows_lost is None else report.rows_lost,
+        "others_lost": sum(report.others_lost.values()),
         "damaged": sum(report.damaged.values()),
         "distrusted": sum(report.distrusted.values()),
     }
@@ -159,19 +160,17 @@ def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
     return store
 
 
-def repair(
-    path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str, uncounted: bool = False
-) -> RepairReport:
-    """Put a store of all that is good in the place of the damaged one. ``uncounted``: newer records than its head are lost."""
+def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -> RepairReport:
+    """Put a store of all that is good in the place of the damaged one."""
     lock = WriterLock(path)
     try:
         try:
             try:
-                return _carry_over(path, key, hub_id, clock, reason, uncounted)
+                return _carry_over(path, key, hub_id, clock, reason)
             except _FAILURES as err:
                 if not _refused(err, path) or not _make_room(path):
                     raise
-                return _carry_over(path, key, hub_id, clock, reason, uncounted)
+                return _carry_over(path, key, hub_id, clock, reason)
         except WrongKeyError:
             raise  # whoever holds the right key can still repair it: nothing is begun anew under this one
         except _FAILURES as err:
@@ -260,9 +259,7 @@ def _holds_ours(path: Path) -> bool:
     return False
 
 
-def _carry_over(
-    path: Path, key: Secret, hub_id: str, clock: Clock, reason: str, uncounted: bool
-) -> RepairReport:
+def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> RepairReport:
     distrusted: dict[str, int] = {}
     _seat_log(path)
     mended = path.with_name(path.name + ".mended")
@@ -292,6 +289,7 @@ def _carry_over(
     }
     if old is None:
         damaged["head"] = 1
+    uncounted = COMMITS_LOST in reason  # records that this head never knew of
     aside = _name_aside(path, clock)
     report = RepairReport(
         clock.now_us(),
