@@ -118,7 +118,11 @@ def look(store: Store, lost: Lost, request: int, now_us: int, report: RepairRepo
     repair = lost.repair
     if report is not None and report.set_aside != repair and (row := _uncounted_row(store, report)):
         repair = report.set_aside
-        spans.append((_begun_us(store), _span(store, row + 1, row, now_us)[1]))
+        # Of a log that was cut short only what came last is lost.
+        first = 0 if {"head", "file"} & report.damaged.keys() else report.first_lost_row
+        newest_only = report.rows_lost is None and first > 0
+        begin_us = _span(store, first, first - 1, now_us)[0] if newest_only else _begun_us(store)
+        spans.append((begin_us, _span(store, row + 1, row, now_us)[1]))
         thinned = sum(min(b, row) - a + 1 for a, b in store.missing_rows() if a <= row)
         room = MOST_UNKNOWN if report.rows_lost is None else room + thinned
     if not spans:

@@ -17,9 +17,9 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import msgspec
 import structlog
@@ -32,20 +32,23 @@ from edge.store.aggregates import decode_aggregates
 from edge.store.chain import chained, remembered, unchained, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
 from edge.store.files import copy_readable, give_to_owner_of, open_new, open_regular, real_path
-from edge.store.head import COMMITTED, HEAD_ROW, Head
+from edge.store.gather import Found, Kept, agrees, gather, ident_of, read_head
+from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
 from edge.store.journal import Detail, hash_of, make_line, read_line
 from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
 from edge.store.keys import NO_LINKS, Secret, sync_folder
+from edge.store.leaves import Leaves
 from edge.store.migrations import APPLICATION_ID
 from edge.store.refill import Refill, Wanted
-from edge.store.repair_keys import choose_keys, copy_opens, read_head
-from edge.store.salvage import attach, read_rows, with_first_page
-from edge.store.sealing import Sealer, Table, marks, row_ident
-from edge.store.segment import decode_segment, encode_segment, read_summary
+from edge.store.repair_keys import choose_keys, copy_opens
+from edge.store.salvage import attach, with_first_page
+from edge.store.sealing import Sealer, Table, looks_sealed, marks, row_ident
+from edge.store.segment import encode_segment, read_summary
 from edge.store.slots import COPY_SUFFIX, KeyRecords, load_copy, load_first_page
 from edge.store.store import BATCH_SAMPLES, Store, blob_plain
 from edge.store.thinning import SPARE_SUFFIX
+from edge.store.wal import COMMITS_LOST
 
 log = structlog.get_logger()
 
@@ -55,9 +58,9 @@ BEGIN_BYTES: Final = (
 
 KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
 WHOLE_SUFFIX: Final = "-whole"  # of a damaged file of which nothing could be carried over
+_MOST_MISSING: Final = 256  # spans that a report remembers; what is beyond would be counted again
 US_PER_MS: Final = 1000
 REPAIR_BLOB: Final = "repair"  # where the hub remembers the last report
-_ROW_TABLES: Final[tuple[Table, ...]] = tuple(t for t in COMMITTED if t is not Table.KEYRING)
 
 
 class RepairReport(msgspec.Struct, frozen=True):
@@ -69,9 +72,13 @@ class RepairReport(msgspec.Struct, frozen=True):
     kept: dict[str, int]
     damaged: dict[str, int]  # could not be read, or failed authentication
     distrusted: dict[str, int]  # authentic, but not of this state of the store
-    # Samples that no record holds now, those of earlier repairs included. None: nobody knows, as only the head tells.
+    # Samples that no record holds any more since this damage. None: nobody knows, as only the head tells.
     rows_lost: int | None
     first_lost_row: int  # 0 when none is
+    others_lost: dict[
+        str, int
+    ] = {}  # records of the other tables that the head knows of and that are not kept
+    missing: tuple[tuple[int, int], ...] = ()  # all spans of lost rows, those of earlier repairs included
 
     @property
     def tampered(self) -> bool:
@@ -88,6 +95,13 @@ def open_or_repair(
         return _sound(path, key, hub_id, clock), None
     except TamperedError as err:
         if not _was_ours(path):
+            if _holds_ours(path):
+                raise InputError(
+                    "first page of the store is destroyed, and no copy of its keys lies beside it",
+                    where=str(path),
+                    mend=f"put back {path.name}{COPY_SUFFIX}, or the whole folder, from a backup; the file stays as it is. "
+                    "To begin anew meanwhile, move it away and keep it",
+                ) from None
             raise InputError(
                 "file is no store, and never was one",
                 where=str(path),
@@ -119,6 +133,7 @@ def open_or_repair(
         damaged=report.damaged,
         distrusted=report.distrusted,
         rows_lost=_told(report)["rows_lost"],
+        others_lost=report.others_lost,
     )
     return store, report
 
@@ -129,6 +144,7 @@ def _told(report: RepairReport) -> dict[str, Detail]:
         "reason": report.reason,
         "set_aside": report.set_aside,
         "rows_lost": "unknown" if report.rows_lost is None else report.rows_lost,
+        "others_lost": sum(report.others_lost.values()),
         "damaged": sum(report.damaged.values()),
         "distrusted": sum(report.distrusted.values()),
     }
@@ -236,27 +252,25 @@ def _was_ours(path: Path) -> bool:
     return not page or named or load_copy(path) is not None
 
 
-Kept = tuple[Any, bytes, bytes]  # number or name hash, record, content
-
-
-class _Found(NamedTuple):
-    """Of one table: records that authenticate, and how many do not."""
-
-    good: list[Kept]
-    bad: int
+def _holds_ours(path: Path) -> bool:
+    """Whether records that look like ours lie in it."""
+    with contextlib.suppress(OSError), contextlib.closing(Leaves(path)) as leaves:
+        return any(looks_sealed(cell.sealed) for cell in leaves.cells())
+    return False
 
 
 def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> RepairReport:
     distrusted: dict[str, int] = {}
     _seat_log(path)
     mended = path.with_name(path.name + ".mended")
-    db = with_first_page(path, load_first_page(path), mended) or attach(path)
+    copy = with_first_page(path, load_first_page(path), mended)
     try:
-        records, sealer = choose_keys(db, path, key, hub_id, distrusted)
-        old = read_head(db, sealer)
-        found = {table: _read(db, table, sealer) for table in _ROW_TABLES}
+        # Closed after the connection, whose locks it would take away.
+        with contextlib.closing(Leaves(path)) as leaves, contextlib.closing(copy or attach(path)) as db:
+            records, sealer = choose_keys(db, leaves, path, key, hub_id, distrusted)
+            old = read_head(db, sealer, leaves)
+            found = gather(db, leaves, old, sealer)
     finally:
-        db.close()
         for end in ("", "-wal", "-shm"):
             mended.with_name(mended.name + end).unlink(missing_ok=True)
     log_left = path.with_name(path.name + "-wal")
@@ -266,10 +280,16 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         raise TamperedError("write-ahead log cannot be folded in", where=str(log_left))
     kept = {table: _trusted(table, part, old, sealer, distrusted) for table, part in found.items()}
     kept[Table.SEGMENTS] = _apart(kept[Table.SEGMENTS])
-    rows = _Rows(kept, old)
-    damaged = {table.name.lower(): part.bad for table, part in found.items() if part.bad}
+    rows = _Rows(kept, old, _missing_before(kept[Table.BLOBS], sealer))
+    gone = {} if old is None else {t: n for t in kept if (n := old.counts[t] - len(kept[t])) > 0}
+    damaged = {
+        t.name.lower(): max(part.bad, old.counts[t] - len(part.good) if old else 0)
+        for t, part in found.items()
+        if part.bad
+    }
     if old is None:
         damaged["head"] = 1
+    uncounted = COMMITS_LOST in reason  # records that this head never knew of
     aside = _name_aside(path, clock)
     report = RepairReport(
         clock.now_us(),
@@ -278,8 +298,10 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         {table.name.lower(): len(part) for table, part in kept.items()},
         damaged,
         distrusted,
-        None if old is None else rows.lost,
-        rows.first_lost,
+        None if old is None or uncounted else rows.lost,
+        rows.first_newly_lost or (rows.last_row + 1) * uncounted,
+        {t.name.lower(): n for t, n in gone.items() if t not in (Table.SEGMENTS, Table.TAIL)},
+        tuple(rows.missing[-_MOST_MISSING:]),
     )
     fresh = path.with_name(path.name + ".repaired")
     make_database(fresh, lambda new: _fill(new, records, kept, rows, old, sealer, report))
@@ -306,30 +328,8 @@ def _seat_log(path: Path) -> None:
         file.write(page)
 
 
-_CHECKS: Final[dict[Table, Callable[[bytes], Any]]] = {
-    Table.SEGMENTS: lambda plain: decode_segment(unchained(plain)[1]),
-    Table.TAIL: lambda plain: decode(plain, Sample),
-    Table.AGGREGATES: decode_aggregates,
-    Table.JOURNAL: lambda plain: read_line(plain.decode()),
-}
-
-
-def _read(db: sqlite3.Connection, table: Table, sealer: Sealer) -> _Found:
-    rows, whole = read_rows(db, table)
-    good: list[Kept] = []
-    for _, place, sealed in rows:
-        try:
-            ident = place if table is Table.BLOBS else row_ident(place)
-            plain = sealer.open(table, ident, sealed)
-            _CHECKS.get(table, lambda _: None)(plain)
-        except (TamperedError, DecodeError, TypeError, AttributeError, OverflowError, ValueError):
-            continue
-        good.append((place, sealed, plain))
-    return _Found(good, len(rows) - len(good) + (not whole))
-
-
 def _trusted(
-    table: Table, part: _Found, old: Head | None, sealer: Sealer, distrusted: dict[str, int]
+    table: Table, part: Found, old: Head | None, sealer: Sealer, distrusted: dict[str, int]
 ) -> list[Kept]:
     """The records of one table that may be used."""
     if table is Table.JOURNAL:
@@ -337,13 +337,10 @@ def _trusted(
     elif old is None:
         return part.good
     else:
-        sums = Head(sealer.commitment_key)
-        for place, sealed, _ in part.good:
-            sums.add(table, place if table is Table.BLOBS else row_ident(place), marks(sealed))
-        if sums.agrees(old, table):
+        if agrees(old, table, part.good, sealer):
             return part.good
         good = _vouched(part.good, old) if table is Table.SEGMENTS else part.good * bool(part.bad)
-    if len(good) < len(part.good):
+    if len(good) < len(part.good) and not (table is Table.JOURNAL and part.bad):
         distrusted[table.name.lower()] = len(part.good) - len(good)
     elif old is not None and not part.bad and old.counts[table] > len(part.good):
         distrusted[table.name.lower()] = 0  # nothing is damaged, and yet some are gone: somebody took them
@@ -387,7 +384,9 @@ def _apart(segments: list[Kept]) -> list[Kept]:
 class _Rows:
     """Rows of the new store: segments as they are, the tail too when nothing of it is missing."""
 
-    def __init__(self, kept: dict[Table, list[Kept]], old: Head | None) -> None:
+    def __init__(
+        self, kept: dict[Table, list[Kept]], old: Head | None, before: Sequence[tuple[int, int]]
+    ) -> None:
         segments, tail = kept[Table.SEGMENTS], kept[Table.TAIL]
         spans = [(row, row + _size(plain) - 1) for row, _, plain in segments]
         end = spans[-1][1] if spans else 0
@@ -404,13 +403,38 @@ class _Rows:
         elif tail:
             spans.append((rows[0], rows[-1]))
         first_kept = 1 if old is None else min([old.chain_from or 1, self.last_row + 1])
-        self.lost = self.first_lost = 0
+        self.missing: list[tuple[int, int]] = []
         expected = first_kept
         for first, last in [*spans, (self.last_row + 1, self.last_row)]:
             if first > expected:
-                self.lost += first - expected
-                self.first_lost = self.first_lost or expected
+                self.missing.append((expected, first - 1))
             expected = max(expected, last + 1)
+        self.first_lost = self.missing[0][0] if self.missing else 0
+        new = list(_beyond(self.missing, before))
+        self.lost = sum(last - first + 1 for first, last in new)
+        self.first_newly_lost = new[0][0] if new else 0
+
+
+def _beyond(missing: list[tuple[int, int]], before: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Spans of rows without those of ``before``; both in rising order."""
+    for first, last in missing:
+        for start, end in before:
+            if start <= last and end >= first:
+                if start > first:
+                    yield first, start - 1
+                first = end + 1
+        if first <= last:
+            yield first, last
+
+
+def _missing_before(blobs: list[Kept], sealer: Sealer) -> tuple[tuple[int, int], ...]:
+    """What an earlier repair did not find any more."""
+    ident = sealer.name_hash(REPAIR_BLOB)
+    for place, _, plain in blobs:
+        if place == ident:
+            with contextlib.suppress(DecodeError):
+                return decode(plain[1 + plain[0] :], RepairReport).missing
+    return ()
 
 
 def _fill(
@@ -448,7 +472,7 @@ def _fill(
     kept[Table.JOURNAL] = [*journal, (head.journal_last, sealed, line.encode())]
     for table, items in kept.items():
         for place, sealed, _ in items:
-            head.add(table, place if table is Table.BLOBS else row_ident(place), marks(sealed))
+            head.add(table, ident_of(table, place), marks(sealed))
         db.executemany(
             f"INSERT INTO {table.name.lower()} VALUES (?, ?)",  # noqa: S608 - constants
             [(place, sealed) for place, sealed, _ in items],

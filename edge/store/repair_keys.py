@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import HometwinError, StoreError, TamperedError, WrongKeyError
+from edge.store.gather import read_head
 from edge.store.head import Head
 from edge.store.journal import hash_of, read_line
 from edge.store.keys import Secret
-from edge.store.salvage import read_head_record, read_key_records, read_rows
+from edge.store.leaves import Leaves
+from edge.store.salvage import read_key_records, read_rows
 from edge.store.sealing import LAST_KEY, Sealer, Table, marks, row_ident
 from edge.store.slots import KeyRecords, Ring, load_copy, slot_of, unlock
 
@@ -33,16 +35,8 @@ def copy_opens(path: Path, key: Secret, hub_id: str) -> bool:
     return True
 
 
-def read_head(db: sqlite3.Connection, sealer: Sealer) -> Head | None:
-    """The head, or None when it is damaged or sealed with another key."""
-    try:
-        return Head.open(sealer, read_head_record(db))
-    except TamperedError:
-        return None
-
-
 def choose_keys(
-    db: sqlite3.Connection, path: Path, key: Secret, hub_id: str, distrusted: dict[str, int]
+    db: sqlite3.Connection, leaves: Leaves, path: Path, key: Secret, hub_id: str, distrusted: dict[str, int]
 ) -> tuple[KeyRecords, Sealer]:
     """The wrapped keys that the head vouches for: the file's own, else the copy's.
 
@@ -65,7 +59,7 @@ def choose_keys(
         raise TamperedError("no wrapped key is left", where=str(path))
     for records, ring in usable:
         sealer = ring.sealer()
-        head = read_head(db, sealer)
+        head = read_head(db, sealer, leaves)
         if head is None:
             # Who opens the file's own is in. A copy that does not even open the head is another's, or older.
             if records is own or (len(usable) == 1 and (refused is None or not _looks_whole(own))):
@@ -74,7 +68,7 @@ def choose_keys(
             return records, sealer
     records, ring = usable[0]
     sealer = ring.sealer()
-    head = read_head(db, sealer)
+    head = read_head(db, sealer, leaves)
     vouched = copy if records is own else own
     if head is None or (refused is not None and vouched is not None and _vouched_for(vouched, head, sealer)):
         raise refused or _retired(path)

@@ -76,6 +76,11 @@ def marks(sealed: bytes) -> bytes:
     return sealed[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES] + sealed[-TAG_BYTES:]
 
 
+def looks_sealed(sealed: bytes) -> bool:
+    """Whether these bytes begin as a record does: all that can be seen without a key."""
+    return len(sealed) >= OVERHEAD_BYTES and sealed[0] in [RECORD_FORMAT << 4 | cipher for cipher in Cipher]
+
+
 def row_ident(number: int) -> bytes:
     """The place of a numbered record within its table."""
     return number.to_bytes(8, "big")

@@ -24,6 +24,7 @@ from core.errors import StoreError, TamperedError
 from edge.store.files import copy_readable, give_to_owner_of, is_readable, open_new
 from edge.store.keys import NO_LINKS, sync_folder
 
+COMMITS_LOST: Final = "write-ahead log is damaged: the last records before the hub ended are lost"
 _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian words
 _HEADER_BYTES: Final = 32
 _FRAME_HEADER_BYTES: Final = 24
@@ -60,7 +61,7 @@ def check_log(db: sqlite3.Connection, path: Path, *, unreadable: bool) -> None:
     if not busy and taken == copied:
         set_log_aside(path)
     raise TamperedError(
-        "write-ahead log is damaged: the last records before the hub ended are lost",
+        COMMITS_LOST,
         where=str(log),
         mend="it was set aside; start again: sensors that remember send those records once more",
     )

@@ -229,11 +229,18 @@ def test_the_last_line_counts_what_is_stored_not_what_the_restarted_hub_remember
 
 
 @pytest.mark.parametrize(
-    ("lost", "told"), [(None, "an unknown number of records missing"), (7, "7 records missing")]
+    ("lost", "others", "told"),
+    [
+        (None, {}, "an unknown number of records missing"),
+        (7, {}, "7 records missing"),
+        (0, {"blobs": 3, "outbox": 2}, "5 records missing"),
+    ],
 )
-def test_what_a_repair_lost_is_said_and_where_nobody_knows_that_too(lost: int | None, told: str) -> None:
+def test_what_a_repair_lost_is_said_and_where_nobody_knows_that_too(
+    lost: int | None, others: dict[str, int], told: str
+) -> None:
     state = status()
-    repair = {"time_us": state["now_us"], "rows_lost": lost, "set_aside": "replay.sqlite.damaged-1"}
+    repair = {"time_us": state["now_us"], "rows_lost": lost, "others_lost": others, "set_aside": "damaged-1"}
     state["store"] = {**state["store"], "repair": repair}
     [line] = [line for line in status_lines(state) if line.startswith("store")]
     assert told in line

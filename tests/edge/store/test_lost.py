@@ -32,6 +32,7 @@ from edge.store.repair import RepairReport, open_or_repair
 from edge.store.store import FOLD_SAMPLES, Store
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, reading
 from tests.edge.store.test_tamper import sql
+from tests.system.faults.power_cut import get_files, put_files
 
 ROWS = 4 * FOLD_SAMPLES + 20
 PAGE = 100
@@ -231,6 +232,28 @@ def test_what_the_cloud_has_of_before_this_store_is_not_asked_for(path: Path) ->
     house.damage(1)
     assert house.look().spans[0][0] == begun_us - US_PER_DAY
     assert house.fetch() == FOLD_SAMPLES
+
+
+def test_after_a_log_that_lost_commits_nobody_can_count_and_what_came_last_is_asked_for(house: House) -> None:
+    house.reopen()
+    for n in range(ROWS, ROWS + 9):
+        house.hear([reading(n)])
+    names = tuple(house.path.name + end for end in ("", "-wal", ".keys"))
+    files = get_files(house.path.parent, names)
+    house.store.close()
+    log = bytearray(files[names[1]])
+    log[len(log) // 2] ^= 4
+    put_files(house.path.parent, {**files, names[1]: bytes(log)})
+    house.store, report = open_or_repair(house.path, KEY, hub_id=HUB, clock=house.clock)
+    assert report is not None
+    left = house.store.last_row
+    assert ROWS < left < ROWS + 9
+    assert (report.rows_lost, report.first_lost_row, report.damaged) == (None, left + 1, {})
+    house.hear([reading(ROWS + 9)])
+    lost = house.look(report)
+    assert lost.spans[0][0] == house.cloud.told[left - 1].received_us
+    assert house.fetch() == ROWS + 9 - left
+    assert sorted(s.seq for s in house.rows()) == list(range(ROWS + 10))
 
 
 def test_a_whole_file_that_is_lost_comes_back_when_the_devices_have_spoken(path: Path) -> None:
