@@ -28,7 +28,7 @@ from core.version import VERSION
 from edge.config import HubConfig
 from edge.desk import Ask, at_the_desk
 from edge.store.files import is_there
-from edge.store.journal import check_chain
+from edge.store.journal import check_chain, read_line
 
 NOT_INCLUDED: Final = (
     "pairing keys of the devices, keys of the store, certificates: secrets, not record",
@@ -83,7 +83,8 @@ class _Writer:
         begin = self._ask({"do": "export"})
         self._samples(begin)
         self._aggregates()
-        self._lines("audit.jsonl", self._audit(begin["audit_newest"]))
+        audit = self._audit(begin["audit_newest"])
+        self._lines("audit.jsonl", audit)
         for area in sorted({*AREAS, *begin["areas"]}):
             self._json(f"{area}.json", self._area(area))
         self._json("advice.json", begin["advice"])
@@ -94,7 +95,7 @@ class _Writer:
         if begin["snapshot"]:
             with self._open("twin.msgpack") as file:
                 file.buffer.write(base64.b64decode(begin["snapshot"]))
-        self._manifest(begin)
+        self._manifest(begin, _thinned(audit))
         return self._counts
 
     def _samples(self, begin: dict[str, Any]) -> None:
@@ -195,7 +196,7 @@ class _Writer:
                 patient = self._config.path(self._config.patient).read_text(encoding="utf-8")
         return {"hub": settings, "patient_toml": patient}
 
-    def _manifest(self, begin: dict[str, Any]) -> None:
+    def _manifest(self, begin: dict[str, Any], thinned: list[tuple[int, int, int]]) -> None:
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             for path in sorted(self._folder.iterdir())
@@ -210,9 +211,10 @@ class _Writer:
                 "hub_id": self._config.hub_id,
                 "made_at": _iso(begin["now_us"]),
                 "rows": begin["rows"],
-                "rows_missing": begin[
-                    "missing"
-                ],  # thinned to aggregates.csv, or lost to damage: see audit.jsonl
+                "rows_missing": _outside(begin["missing"], thinned),  # lost to damage: see audit.jsonl
+                # First and last row, and how many readings of these became averages in aggregates.csv. Whatever stayed
+                # bears the first numbers of its span.
+                "rows_thinned": thinned,
                 "store_generation": begin["generation"],
                 "audit_newest": begin["audit_newest"],
                 "files": files,
@@ -249,6 +251,26 @@ class _Writer:
             file.write("\n")
         if isinstance(content, list):
             self._counts[name] = len(content)
+
+
+def _thinned(audit: list[str]) -> list[tuple[int, int, int]]:
+    """Spans of rows in which readings became averages: first, last, how many. Older hubs did not note the rows."""
+    marks = [entry.detail for entry in map(read_line, audit) if entry.what == "store.thinned"]
+    return sorted((m["first_row"], m["last_row"], m["readings"]) for m in marks if "first_row" in m)
+
+
+def _outside(gaps: list[tuple[int, int]], spans: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """What of the gaps, first and last row each, lies in none of the spans; both are in order."""
+    left: list[tuple[int, int]] = []
+    for first, last in gaps:
+        begin = first
+        for low, high, _ in spans:
+            if begin <= min(low - 1, last):
+                left.append((begin, min(low - 1, last)))
+            begin = max(begin, high + 1)
+        if begin <= last:
+            left.append((begin, last))
+    return left
 
 
 def _iso(time_us: int) -> str:
