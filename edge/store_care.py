@@ -42,7 +42,7 @@ MIB: Final = 1 << 20
 # has stood for a day, or when the disk is about to be full.
 TIGHT_SHARE: Final = 8
 TIGHT_MOST_BYTES: Final = 8 * MIB
-BRIM_BYTES: Final = 2 * MIB
+BRIM_BYTES: Final = 4 * MIB  # the log alone may take as much (database.py)
 ALARM_FIRST_US: Final = US_PER_DAY
 ASIDE_KEPT_FOR_SPACE: Final = 1  # the newest damaged file: it may still hold what a repair could not read
 

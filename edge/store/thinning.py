@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 # Samples of one step: some 3 MiB while they are unpacked and a tenth of a second on a Pi.
 BATCH_ROWS: Final = 8192
-# Room inside the file that is enough to go on with: two months of a CGM, a day of a strap at one reading a second.
-RESERVE_BYTES: Final = 256 << 10
+# Room inside the file that is enough to go on with: two weeks of a CGM, six hours of a strap at one reading a second.
+RESERVE_BYTES: Final = 64 << 10
 # Of the averages' widths those that save enough are taken, the finest first.
 YOUNG: Final = (FINE_US,)
 OLD: Final = (COARSE_US,)

@@ -108,11 +108,12 @@ async def test_on_a_nearly_full_disk_readings_become_averages_a_day_after_the_al
 async def test_a_low_floor_lowers_when_averaging_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Disk(tmp_path, monkeypatch, floor_mib=24)
-    disk.free = 4 * MIB
+    disk = Disk(tmp_path, monkeypatch, floor_mib=40)
+    disk.free = 5 * MIB
     for _ in range(3):
         assert await disk.look(later_us=US_PER_DAY) == 0
-    disk.free = 3 * MIB - 1
+    disk.free -= 1
+    assert disk.free > BRIM_BYTES
     assert await disk.look() == 4 * 255
     disk.close()
 
