@@ -215,13 +215,15 @@ class StoreCare:
             return
         self.making_room = True
         thinned = 0
+        settled_us = await self._thread(self._store.thinner.settled_us)
         for unsent in (False, True):  # what the cloud has not acknowledged goes last
-            while await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES:
-                count = await self._thin_for_room(unsent)
-                if count is None:
-                    break
-                thinned += count
-                await asyncio.sleep(PAUSE_S)
+            for before_us, widths_us in ((settled_us, FOR_SPACE), (_EVER, YOUNG)):
+                while await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES:
+                    count = await self._thin_for_room(before_us, widths_us, unsent)
+                    if count is None:
+                        break
+                    thinned += count
+                    await asyncio.sleep(PAUSE_S)
         self.exhausted = await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES
         if thinned:
             self.thinned += thinned
@@ -235,9 +237,11 @@ class StoreCare:
             await self._note("store.damaged_files_removed", files=", ".join(gone), why="space")
             await self._look_at_disk()
 
-    async def _thin_for_room(self, unsent: bool) -> int | None:
+    async def _thin_for_room(self, before_us: int, widths_us: tuple[int, ...], unsent: bool) -> int | None:
         def thin() -> int | None:
-            return self._store.thinner.thin(_EVER, FOR_SPACE, unsent=unsent, cloud=self._cloud, why="space")
+            return self._store.thinner.thin(
+                before_us, widths_us, unsent=unsent, cloud=self._cloud, why="space"
+            )
 
         try:
             return await self._thread(thin)

@@ -115,6 +115,15 @@ class Thinner:
                 return oldest * US_PER_DAY
         return NEVER_US
 
+    def settled_us(self) -> int:
+        """Before the newest two days with readings: sensors rarely tell late what is older.
+
+        An hour that became one average counts as known as a whole, also where a gap in it is filled only later.
+        """
+        with self._store._mutex:
+            days = self._store._index.days(DENSE_KINDS)
+        return (max(days) - 1) * US_PER_DAY if days else NEVER_US
+
     def _candidates(self, begin: int, before_us: int, unsent: bool, cloud: bool) -> tuple[list[int], bool]:
         """Neighbouring segments with dense readings, from row ``begin`` on, and whether no more can ever join them."""
         store, index = self._store, self._store._index

@@ -6,15 +6,17 @@ import asyncio
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 # Loading it here lets stores be made in this process, which is much quicker.
 import sqlite_utils  # noqa: F401
 
-from core.messages import Sample
+from core.messages import Quality, Sample
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
 from edge.config import StoreConfig
 from edge.status_text import status_lines
+from edge.store.aggregates import COARSE_US, FINE_US
 from edge.store.journal import read_line
 from edge.store.store import Store
 from edge.store.thinning import RESERVE_BYTES
@@ -139,6 +141,31 @@ async def test_a_file_with_room_inside_averages_nothing(
     for _ in range(3):
         assert await disk.look(later_us=US_PER_DAY) == 0
     assert not disk.care.exhausted
+    disk.close()
+
+
+async def test_of_a_cgm_on_a_full_disk_the_newest_days_stay_and_their_gaps_can_be_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    rng, disk.free = random.Random(3), 0
+    made = [
+        Sample(START_US + n * 5 * US_PER_MIN + rng.randrange(2 * US_PER_S), "cgm_mgdl", float(v), "cgm", n)
+        for n, v in enumerate(rng.randrange(60, 250) for _ in range(7 * 288))
+    ]
+    missed = made.pop(-300)
+    for at in range(0, len(made), 24):
+        disk.clock.us = made[at : at + 24][-1].time_us
+        disk.store.append(made[at : at + 24])
+    assert await disk.look() == 0
+    assert await disk.look() > 3 * 288 + 4 * 255
+    raw = disk.store.between(disk.clock.us - US_PER_DAY, 1 << 62, ["cgm_mgdl"])
+    assert len(raw) >= 288 - 1
+    widths = {one.kind: one.width_us for _, record in disk.store.thinner.read(0, 9) for one in record}
+    assert widths == {"heart_rate_bpm": FINE_US, "cgm_mgdl": COARSE_US}
+    assert disk.store.append([msgspec.structs.replace(missed, quality=int(Quality.BACKFILLED))])
+    assert await disk.look() == 0  # bounded: nothing is looked at in vain
+    assert disk.store.check().ok
     disk.close()
 
 
