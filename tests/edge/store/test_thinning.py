@@ -31,7 +31,7 @@ from edge.store.journal import read_line
 from edge.store.known import MOST_SPANS, Known
 from edge.store.repair import open_or_repair
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
-from edge.store.thinning import BATCH_ROWS, FOR_SPACE, OLD, SPARE_BYTES, SPARE_SUFFIX
+from edge.store.thinning import BATCH_ROWS, FOR_SPACE, OLD, SPARE_BYTES, SPARE_SUFFIX, YOUNG
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store
 from tests.edge.store.test_tamper import flip, sql
 
@@ -509,3 +509,37 @@ def test_any_bytes_give_series_or_one_error(data: bytes, marked: bool) -> None:
         decode_aggregates(b"\x01" * marked + data)
     except DecodeError:
         return
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_thinned_in_whatever_order_nothing_grows_and_every_reading_counts_once(
+    path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    sensors = rng.sample([(300, "cgm_mgdl", 5.0), (10, "heart_rate_bpm", 3.0), (60, "spo2_pct", 1.0)], 2)
+    hours = rng.randrange(20, 40)
+    made = [s for every_s, kind, sd in sensors for s in worn(hours * 3600 // every_s, every_s, kind, sd)]
+    made += [Sample(START_US + n * US_PER_H, "bolus_u", 2.5, "pump", n) for n in range(hours)]
+    made.sort(key=lambda s: s.time_us)
+    clock = FixedClock(made[-1].time_us + US_PER_H)
+    store = filled(path, made, clock)
+    before = sealed_bytes(store)
+    for _ in range(12):
+        limit_us = rng.choice([NEVER, made[rng.randrange(len(made))].time_us])
+        store.thinner.thin(limit_us, rng.choice([YOUNG, OLD, FOR_SPACE]), cloud=False)
+        after = sealed_bytes(store)
+        assert after <= before
+        before = after
+        if rng.random() < 0.3:
+            store.close()
+            store = Store.open(path, KEY, hub_id=HUB, clock=clock)
+    left = store.read(0, 99_999)
+    assert [row for row, _ in left] == sorted({row for row, _ in left})
+    assert [s.seq for _, s in left if s.kind == "bolus_u"] == list(range(hours))
+    assert [s.time_us for _, s in left] == sorted(s.time_us for _, s in left)
+    averaged = sum(b.size for _, record in store.thinner.read(0, 99) for one in record for b in one.buckets)
+    assert averaged > 0
+    assert len(left) + averaged == len(made)
+    assert store.append(made) == ()
+    assert store.check().ok
+    store.close()
