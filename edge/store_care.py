@@ -207,9 +207,10 @@ class StoreCare:
         """
         self.exhausted = self.making_room = False
         await self._look_at_disk()
-        if self._needs_room():
+        is_short = await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES
+        if is_short and self._needs_room():
             await self._forget_damaged()
-        if not self._needs_room():
+        if not (is_short and self._needs_room()):
             if self.free_bytes >= BRIM_BYTES:
                 await self._thread(self._store.thinner.hold_spare)
             return

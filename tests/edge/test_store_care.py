@@ -138,9 +138,13 @@ async def test_a_file_with_room_inside_averages_nothing(
     disk = Disk(tmp_path, monkeypatch)
     disk.free = 0
     monkeypatch.setattr(disk.store.thinner, "reserve_bytes", lambda: RESERVE_BYTES)
+    for n in (1, 2):
+        (tmp_path / f"replay.sqlite.damaged-{n}").write_bytes(b"x")
     for _ in range(3):
         assert await disk.look(later_us=US_PER_DAY) == 0
     assert not disk.care.exhausted
+    assert not disk.care.making_room
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 2
     disk.close()
 
 
