@@ -30,6 +30,7 @@ from edge.store.lost import (
 from edge.store.refill import PATIENCE_US
 from edge.store.repair import RepairReport, open_or_repair
 from edge.store.store import FOLD_SAMPLES, Store
+from edge.store.thinning import FOR_SPACE
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, reading
 from tests.edge.store.test_tamper import sql
 from tests.system.faults.power_cut import get_files, put_files
@@ -340,7 +341,7 @@ def test_what_came_back_and_is_lost_again_comes_back_again(house: House) -> None
 def test_what_was_thinned_stays_thinned(path: Path) -> None:
     house = House(path)
     house.hear(reading(n) for n in range(ROWS))
-    house.store.thinner.thin(1 << 62, cloud=False)
+    house.store.thinner.thin(1 << 62, FOR_SPACE, cloud=False)
     kept = house.rows()
     thinned = ROWS - len(kept)
     assert thinned >= FOLD_SAMPLES
@@ -362,7 +363,7 @@ def thinned(path: Path) -> House:
     house.hear(reading(n) for n in range(100))
     house.hear(reading(n, "carbs_g", "hand", seq=n, quality=int(Quality.BY_HAND)) for n in (100, 101))
     house.hear(reading(n) for n in range(102, 3 * FOLD_SAMPLES))
-    assert house.store.thinner.thin(1 << 62, cloud=False) == 3 * FOLD_SAMPLES - 2
+    assert house.store.thinner.thin(1 << 62, FOR_SPACE, cloud=False) == 3 * FOLD_SAMPLES - 2
     house.hear(reading(n) for n in range(3 * FOLD_SAMPLES, 5 * FOLD_SAMPLES))
     return house
 
