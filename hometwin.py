@@ -95,8 +95,12 @@ def demo(
     ] = "demo",
 ) -> None:
     """Start air, sensors, hub, engine, broker and cloud on this machine, and watch them live."""
+    from edge.config import RESERVED_VARIABLES
     from edge.demo.demo import DemoPlan, run_demo
 
+    unheeded = sorted(n for n in os.environ if n.startswith("HOMETWIN_") and n not in RESERVED_VARIABLES)
+    if unheeded:
+        typer.echo(f"the demo makes its own hub, of which {', '.join(unheeded)} sets nothing", err=True)
     plan = DemoPlan(
         recording=recording,
         speed=speed,
@@ -271,7 +275,7 @@ def export(
     target: Annotated[Path, typer.Argument(help="A new folder, or a new file that ends in .zip.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Write everything that the hub holds of the person in open formats (CSV, JSON). The hub stays up."""
+    """Write everything that the hub holds of the person in open formats (CSV, JSON), explained in README.txt. The hub stays up."""
     from edge.config import load_config
     from edge.export import export as write
 
@@ -318,13 +322,19 @@ def erase(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Destroy the person's record on this hub: keys first, then files. Nobody can undo it."""
+    from core.errors import InputError
     from edge.config import load_config
     from edge.erase_command import WARNING, erase
 
     settings = load_config(config)
     for line in WARNING:
         typer.echo(line.format(hub=settings.hub_id))
-    say(erase(settings, confirm or typer.prompt(f"Type {settings.hub_id} to erase")))
+    try:
+        typed = confirm or typer.prompt(f"Type {settings.hub_id} to erase")
+    except typer.Abort:
+        mend = f"type {settings.hub_id}, or give it as --confirm"
+        raise InputError("nothing was erased: nothing was typed", where="erase", mend=mend) from None
+    say(erase(settings, typed))
 
 
 @app.command()
@@ -335,10 +345,17 @@ def status(
     """Show how the running hub is."""
     from edge.config import load_config
     from edge.control import ask_hub
+    from edge.keys_command import trouble_at_next_start
     from edge.status_text import status_lines
 
-    answer = ask_hub(load_config(config).control_socket, {"do": "status"})
-    typer.echo(json.dumps(answer, indent=1) if as_json else "\n".join(status_lines(answer)))
+    settings = load_config(config)
+    answer = ask_hub(settings.control_socket, {"do": "status"})
+    if as_json:
+        typer.echo(json.dumps(answer, indent=1))
+        return
+    say(status_lines(answer))
+    if trouble := trouble_at_next_start(settings, lambda request: ask_hub(settings.control_socket, request)):
+        typer.echo(f"key       {trouble}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -5 is a number, and told to be a wrong one

@@ -16,6 +16,17 @@ from core.units import US_PER_S
 LONG_ACTING: Final = ("degludec", "glargine_u300", "glargine", "detemir")
 
 
+# What msgspec says of a file, as its writer would.
+_IN_WORDS: Final = (
+    ("Object contains unknown field", "unknown key"),
+    (" | null`", "`"),
+    ("Expected `float`", "must be a number"),
+    ("Expected `str`", "must be text"),
+    ("Expected", "must be"),
+    ("at `$.", "at `"),
+)
+
+
 class Therapy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The prescription, as far as it is known. Times are local ``HH:MM``; a profile holds until the next."""
 
@@ -117,7 +128,10 @@ class Patient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.toml.decode(text, type=cls)
         except (msgspec.MsgspecError, ValueError) as err:
-            raise ConfigError(str(err), where="patient file", mend="see docs for the known keys") from None
+            said = str(err)
+            for ours, words in _IN_WORDS:
+                said = said.replace(ours, words)
+            raise ConfigError(said, where="patient file", mend="see docs for the known keys") from None
 
     def profile_uph(self, local_minute: float) -> float | None:
         """Basal rate of the profile at a local minute of the day; None without a profile."""

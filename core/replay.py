@@ -231,19 +231,34 @@ def _pack(track: Track, entries: Sequence[Entry]) -> bytes:
     return zlib.compress(encode(body), 6)
 
 
-def _unpack(track: Track, episode: Episode) -> tuple[Track, list[Entry]]:
-    """A track at the start of the episode, and its events; DecodeError for bytes that are none."""
+class Content(NamedTuple):
+    """What an episode holds, in full: float64."""
+
+    state: Array  # mean, sd, drivers, held inputs, scalars
+    minutes: Array  # of each event, from the episode's start
+    kinds: tuple[str, ...]
+    values: Array  # in the unit of the kind
+
+
+def content(episode: Episode) -> Content:
+    """The numbers of an episode; DecodeError for bytes that are none."""
     try:
         inflate = zlib.decompressobj()
         body = decode(inflate.decompress(episode.body, 1 << 20), _Body)
         state = np.frombuffer(body.state, "<f4").astype(np.float64)
         minutes, values = np.frombuffer(body.minutes, "<f4"), np.frombuffer(body.values, "<f4")
-        kinds = [_KINDS[k] for k in body.kinds]
+        kinds = tuple(_KINDS[k] for k in body.kinds)
     except (zlib.error, ValueError, IndexError) as err:
         raise DecodeError(f"episode cannot be read: {type(err).__name__}", where="replay") from None
     good = state.size == _STATE and len(kinds) == len(minutes) == len(values)
     if not good or not np.isfinite(np.concatenate([state, minutes, values])).all():
         raise DecodeError("episode has the wrong size", where="replay")
+    return Content(state, minutes.astype(np.float64), kinds, values.astype(np.float64))
+
+
+def _unpack(track: Track, episode: Episode) -> tuple[Track, list[Entry]]:
+    """A track at the start of the episode, and its events; DecodeError for bytes that are none."""
+    state, minutes, kinds, values = content(episode)
     runner = Track(track.patient, track.local, track.nominal, track.tuning, episode.from_us, POPULATION)
     runner.teach = False
     n = model.N

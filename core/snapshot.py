@@ -188,6 +188,15 @@ def _spread(points: list[Checkpoint]) -> list[Checkpoint]:
 
 def load(data: bytes, make: type[Twin]) -> Twin:
     """The twin in ``data``; DecodeError for anything else."""
+    body = opened(data)
+    try:
+        return _build(body, make)
+    except (ValueError, TypeError, IndexError, HometwinError) as err:
+        raise DecodeError(f"snapshot cannot be used: {type(err).__name__}", where="snapshot") from None
+
+
+def opened(data: bytes) -> _Snapshot:
+    """What ``data`` holds, to read it without running it; DecodeError for anything that is no snapshot."""
     if len(data) < 40 or data[:5] != MAGIC[:5]:
         raise DecodeError("not a twin snapshot", where="snapshot")
     if data[:8] != MAGIC:
@@ -199,8 +208,8 @@ def load(data: bytes, make: type[Twin]) -> Twin:
         raw = inflate.decompress(data[40:], MAX_BYTES)
         if not inflate.eof:
             raise DecodeError("snapshot is truncated or too large", where="snapshot")
-        return _build(_decoder.decode(raw), make)
-    except (zlib.error, msgspec.MsgspecError, ValueError, TypeError, IndexError, HometwinError) as err:
+        return _decoder.decode(raw)
+    except (zlib.error, msgspec.MsgspecError, ValueError, TypeError, HometwinError) as err:
         raise DecodeError(f"snapshot cannot be used: {type(err).__name__}", where="snapshot") from None
 
 

@@ -12,7 +12,7 @@ from edge.store.journal import Entry, check_chain, read_line
 def audit_lines(config: HubConfig, as_json: bool) -> list[str]:
     """One line per entry, oldest first. TamperedError when the chain is broken."""
     with at_the_desk(config) as ask:
-        lines, newest = _all_lines(ask)
+        lines, newest = all_lines(ask)
     check_chain(lines, newest)
     if as_json:
         return lines
@@ -20,7 +20,8 @@ def audit_lines(config: HubConfig, as_json: bool) -> list[str]:
     return [*shown, f"{len(lines)} entries, each follows on the one before; newest {newest[:16]}…"]
 
 
-def _all_lines(ask: Ask) -> tuple[list[str], str]:
+def all_lines(ask: Ask) -> tuple[list[str], str]:
+    """Every line of the audit log, oldest first, and the hash that the newest must have."""
     lines: list[str] = []
     while True:
         page = ask({"do": "audit", "after": len(lines)})
@@ -31,5 +32,8 @@ def _all_lines(ask: Ask) -> tuple[list[str], str]:
 
 def _shown(config: HubConfig, entry: Entry) -> str:
     when = datetime.fromtimestamp(entry.time_us / 1e6, UTC).astimezone(config.zone)
-    detail = ", ".join(f"{name} {value}" for name, value in entry.detail.items())
-    return f"{when:%Y-%m-%d %H:%M:%S} {entry.who:<7} {entry.what:<18} {detail}".rstrip()
+    # How many slots are gone says the list of them, where there is one.
+    counted = ("slots", "slots_dropped") if "gone" in entry.detail else ()
+    kept = {k: v for k, v in entry.detail.items() if v != "" and k not in counted}
+    detail = ", ".join(f"{'slots gone' if k == 'gone' else k} {v}" for k, v in kept.items())
+    return f"{when:%Y-%m-%d %H:%M:%S %Z} {entry.who:<7} {entry.what:<18} {detail}".rstrip()

@@ -38,10 +38,12 @@ def keys_new(file: KeyFile) -> None:
 
 @keys.command("check")
 def keys_check(file: KeyFile) -> None:
-    """Say whether a file is a usable key."""
+    """Say whether a file is a usable key of a store: 32 bytes, or 64 hexadecimal digits."""
+    from core.errors import InputError
     from edge.store.keys import load_key
 
-    load_key(file)
+    if len(set(load_key(file))) == 1:
+        raise InputError("one byte over and over is no key: anybody tries that first", where=str(file))
     typer.echo(f"{file} is a usable key")
 
 
@@ -109,7 +111,7 @@ def keys_passphrase(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 @keys.command("recover")
 def keys_recover(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Make a new key file with the passphrase. Stop the hub first."""
+    """Make a new key file with the passphrase, where no hub runs (one that runs needs none: keys rotate --to)."""
     from edge.config import load_config
     from edge.keys_command import recover
 

@@ -54,6 +54,8 @@ class CloudRefill:
         self._news = asyncio.Event()
         self._pause_us = self._again_us = PAUSE_US
         self._wait_s = self._real_s(FIRST_US)
+        # Whether an answer can be on its way: who repeats one for ever costs the card nothing.
+        self._is_asked = self._lost.ask is not None and self._lost.ask.number > 0
 
     def facts(self) -> dict[str, Any]:
         """For the status."""
@@ -73,14 +75,16 @@ class CloudRefill:
                 async with self._lock:
                     await self._is_done(self._step)
                 self._wake_link()
-        await (
-            asyncio.Event().wait()
-        )  # what is lost later is looked for once the store was repaired and opened anew
+        # What is lost later is looked for once the store was repaired, and so opened anew.
+        await asyncio.Event().wait()
 
     async def take(self, page: Returned) -> None:
         """Of a verified message. What cannot be stored now is asked for again; what nobody asked for changes nothing."""
         async with self._lock:
             before = self._lost
+            if not self._is_asked:
+                self._counters["lost.unasked"] += 1
+                return
             try:
                 rest, came = await self._thread(take_back, self._store, before, page, self._clock.now_us())
             except StoreError as err:
@@ -89,7 +93,7 @@ class CloudRefill:
             if rest is before or before.ask is None:
                 self._counters["lost.unasked"] += 1
                 return
-            self._lost = rest
+            self._lost, self._is_asked = rest, False
             self._counters["lost.returned"] += came
             if rest.ask is None:
                 log.info("lost.asked", returned=before.ask.came + came)
@@ -135,6 +139,6 @@ class CloudRefill:
         waiting = self._store.pending(1)
         if not (self._care.space_low or (waiting and waiting[0][0] <= ask.number)):
             now = msgspec.structs.replace(now, number=self._store.enqueue(encode(now.question())))
-            self._pause_us = min(2 * self._pause_us, PAUSE_MOST_US)
+            self._pause_us, self._is_asked = min(2 * self._pause_us, PAUSE_MOST_US), True
         if now is not ask:
             self._lost = msgspec.structs.replace(self._lost, ask=now).save(self._store)

@@ -128,7 +128,7 @@ def ask_hub(path: Path, request: dict[str, Any], timeout_s: float = CLIENT_TIMEO
             ) from None
         except (OSError, TimeoutError) as err:
             raise EnvironmentMissing(
-                f"no hub answers ({type(err).__name__})",
+                f"no hub answers ({err.strerror or 'not in time'})",
                 where=str(path),
                 mend="start it: hometwin hub --config hub.toml; as a service, systemctl status hometwin-hub says what keeps it",
             ) from err

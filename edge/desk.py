@@ -12,18 +12,22 @@ import glob
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from core import memory
 from core.clock import SystemClock
-from core.errors import EnvironmentMissing, InputError
+from core.errors import EnvironmentMissing, InputError, TamperedError
 from core.messages import decode, encode
+from edge import alarm_record, privacy_gate
 from edge.config import HubConfig
 from edge.control import ask_hub
+from edge.damage import damage_told
 from edge.engine_link import SNAPSHOT_BLOB, SavedTwin
 from edge.hub_state import DownState, load_state
+from edge.store import lost, refill
 from edge.store.files import is_there
 from edge.store.keyring import ASIDE_SUFFIX
 from edge.store.keys import Passphrase, Secret, load_key, load_passphrase
@@ -33,6 +37,9 @@ from edge.store.store import Store
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 PAGE_ROWS: Final = 1000
 PAGE_LINES: Final = 200
+PAGE_MESSAGES: Final = 50
+# Where the hub remembers what it is about; exported but for what only machines know each other by.
+HUB_BLOBS: Final = (REPAIR_BLOB, refill.BLOB, lost.BLOB, privacy_gate.BLOB, alarm_record.BLOB)
 
 
 class StoreDesk:
@@ -43,6 +50,7 @@ class StoreDesk:
         self._answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "keys": self._keys,
             "keys.add": self._add,
+            "keys.find": self._find,
             "keys.retire": self._retire,
             "keys.rotate_data": self._rotate_data,
             "audit": self._audit,
@@ -50,6 +58,7 @@ class StoreDesk:
             "export.samples": self._samples,
             "export.aggregates": self._aggregates,
             "export.archive": self._archive,
+            "export.outbox": self._outbox,
             "memory": self._memory,
             "erase": self._erase,
         }
@@ -64,16 +73,22 @@ class StoreDesk:
         return self._answers[request["do"]](request)
 
     def _keys(self, _request: dict[str, Any]) -> dict[str, Any]:
-        path = self._store.path
-        aside = sorted(path.parent.glob(glob.escape(path.name + ASIDE_SUFFIX) + "*"))
+        aside = self._set_aside()
         return {
             **self._store.keys.overview(),
             "set_aside": [p.name for p in aside if p.lstat().st_size],
             "set_aside_empty": [p.name for p in aside if not p.lstat().st_size],
         }
 
+    def _set_aside(self) -> list[Path]:
+        path = self._store.path
+        return sorted(path.parent.glob(glob.escape(path.name + ASIDE_SUFFIX) + "*"))
+
     def _add(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"slot": self._store.keys.add(_secret(request))}
+
+    def _find(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"slot": self._store.keys.find(_secret(request))}
 
     def _retire(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"retired": len(self._store.keys.retire(_secret(request)))}
@@ -97,12 +112,16 @@ class StoreDesk:
             "generation": store.generation,
             "amended": [[*key, row] for key, row in store.amended_rows()],
             "audit_newest": store.journal_hash,
-            "advice": jsonable(down.advice),
-            "advice_notes": jsonable(down.notes),  # what became of each, and what the person says was taken
-            "policy": jsonable(down.policy),
+            "advice": jsonable(down.advice, none=True),
+            "advice_notes": jsonable(
+                down.notes, none=True
+            ),  # what became of each, and what the person says was taken
+            "policy": jsonable(down.policy, none=True),
             "areas": list(store.archive.sizes()),
-            "prior": jsonable(down.prior),
+            "prior": jsonable(down.prior, none=True),
             "snapshot": snapshot,
+            "hub": {name: readable(data) for name in HUB_BLOBS if (data := store.get_blob(name)) is not None},
+            "set_aside": [path.name for path in self._set_aside()],
         }
 
     def _samples(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +146,10 @@ class StoreDesk:
             ]
         }
 
+    def _outbox(self, request: dict[str, Any]) -> dict[str, Any]:
+        waiting = self._store.pending(PAGE_MESSAGES, _number(request, "after"))
+        return {"messages": [{"number": number, **_without_samples(data)} for number, data in waiting]}
+
     def _memory(self, _request: dict[str, Any]) -> dict[str, Any]:
         data = self._store.get_blob(SNAPSHOT_BLOB)
         saved = decode(data, SavedTwin) if data is not None else None
@@ -140,7 +163,10 @@ class StoreDesk:
     def _erase(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("confirm") != self._hub_id:
             raise InputError("erasing needs the hub's name as confirmation", where="erase.confirm")
-        return {"gone": self._store.keys.erase()}
+        keep = request.get("keep", [])
+        if not isinstance(keep, list) or not all(isinstance(name, str) for name in keep):
+            raise InputError("must be a list of names", where="erase.keep")
+        return {"gone": self._store.keys.erase(keep)}
 
 
 def _secret(request: dict[str, Any]) -> Secret:
@@ -169,11 +195,21 @@ def jsonable(value: Any, *, none: bool = False) -> Any:
 
 
 def readable(data: bytes) -> Any:
-    """An archived MessagePack item as JSON; other bytes as base64."""
+    """A MessagePack item of the store as JSON; other bytes as base64."""
     try:
-        return jsonable(msgspec.msgpack.decode(data))
+        return jsonable(msgspec.msgpack.decode(data), none=True)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
         return {"base64": base64.b64encode(data).decode()}
+
+
+def _without_samples(data: bytes) -> dict[str, Any]:
+    """A message to the cloud; of readings only their number, as they are exported anyway."""
+    try:
+        message = msgspec.msgpack.decode(data)
+        count = len(message.pop("samples"))
+    except (msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return {"message": readable(data)}
+    return {"message": jsonable(message, none=True), "samples": count}
 
 
 def _number(request: dict[str, Any], name: str) -> int:
@@ -218,7 +254,11 @@ def at_the_desk(config: HubConfig, secret: Secret | None = None) -> Iterator[Ask
         desk = StoreDesk(store, config.hub_id)
 
         def ask(request: dict[str, Any]) -> dict[str, Any]:
-            answer = desk.answer(request)
+            try:
+                answer = desk.answer(request)
+            except TamperedError as err:  # the store was sound when it was opened
+                mend = "say the same again: the store is repaired when it is opened"
+                raise damage_told(err, config.store_path, mend) from None
             if request["do"] == "keys.rotate_data":
                 while store.keys.reseal():
                     pass

@@ -2,7 +2,7 @@
 
 The running hub gives it page by page over its control socket; without a hub the store is opened for it. What is in
 ``samples.csv`` is the record itself, amendments and deletions included; ``events.csv`` is what stands of it today, in
-the form that ``hometwin replay`` reads.
+the form that ``hometwin replay`` reads. README.txt explains every file and column (edge/export_readme.py).
 """
 
 from __future__ import annotations
@@ -15,27 +15,33 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
 
-from core.errors import InputError
+from core.errors import DecodeError, InputError
+from core.messages import Quality, decode
 from core.units import check_value
 from core.version import VERSION
+from edge import export_plain as shapes
 from edge.config import HubConfig
 from edge.desk import Ask, at_the_desk
+from edge.engine_link import REPLAY_AREA, SavedTwin
+from edge.export_readme import about, readme
 from edge.store.files import is_there
 from edge.store.journal import check_chain
 
 NOT_INCLUDED: Final = (
-    "pairing keys of the devices, keys of the store, certificates: secrets, not record",
-    "messages that wait for the cloud: made of what is here",
-    "the device passkeys of the settings",
-    "by what the hub goes on where it was (numbers of messages and commands, alarms that still ring, noise already given"
-    " for privacy, what is asked of sensors and cloud again): nothing of it is of the person's life",
+    "pairing keys of the devices, keys of the store, certificates, passkeys of the settings: secrets, not record",
+    "readings in messages that wait for the cloud: they are in samples.csv",
+    "numbers that machines know each other by (of the cloud's questions and answers, of commands over MQTT): nothing of them"
+    " is of the person's life",
+    "earlier points of the engine's checkpoint, which are made of the record: they are in twin.msgpack only",
+    "the programs' logs: they hold neither readings nor doses",
+    "what the cloud holds: it is not on this hub",
 )
 AREAS: Final = ("alarms", "nights", "posterior", "replay")  # of the archive; there may be others
 SAMPLE_COLUMNS: Final = (
@@ -45,6 +51,7 @@ SAMPLE_COLUMNS: Final = (
 AGGREGATE_COLUMNS: Final = (
     "start", "width_s", "kind", "source", "count", "mean", "min", "max", "sd", "doubtful",
 )  # fmt: skip
+REPLAY_COLUMNS: Final = ("episode", "time", "kind", "value")
 
 
 def export(config: HubConfig, target: Path) -> list[str]:
@@ -57,15 +64,20 @@ def export(config: HubConfig, target: Path) -> list[str]:
             made = Path(place) / target.stem
             made.mkdir(mode=0o700)
             with at_the_desk(config) as ask:
-                counts = _Writer(config, ask, made).write()
+                writer = _Writer(config, ask, made)
+                writer.write()
             if target.suffix.lower() == ".zip":
                 made = _zipped(made)
             _require_free(target)
             made.rename(target)
     except OSError as err:
         raise InputError(f"cannot be written: {err.strerror}", where=str(target)) from None
-    lines = [f"{name}: {count}" for name, count in counts.items()]
-    return [*lines, f"written to {target}, readable by everybody who gets it: keep it as you keep the key"]
+    lines = [f"{name}: {count}" for name, count in writer.counts.items()]
+    lines += [f"missing: {what}" for what in writer.missing or ["nothing that is known of"]]
+    return [
+        *lines,
+        f"README.txt explains them; written to {target}, readable by everybody who gets it: keep it as you keep the key",
+    ]
 
 
 def _require_free(target: Path) -> None:
@@ -76,26 +88,49 @@ def _require_free(target: Path) -> None:
 class _Writer:
     def __init__(self, config: HubConfig, ask: Ask, folder: Path) -> None:
         self._config, self._ask, self._folder = config, ask, folder
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        self.missing: list[str] = []  # in sentences
         self._notes = list(NOT_INCLUDED)
+        self._thinned = self._returned = 0
+        self._unreadable: Counter[str] = Counter()
 
-    def write(self) -> dict[str, int]:
+    def write(self) -> None:
+        """Everything, README and manifest last."""
         begin = self._ask({"do": "export"})
+        if "hub" not in begin:
+            raise InputError("the hub that runs is of an older version", where="export", mend="restart it")
         self._samples(begin)
         self._aggregates()
         self._lines("audit.jsonl", self._audit(begin["audit_newest"]))
         for area in sorted({*AREAS, *begin["areas"]}):
-            self._json(f"{area}.json", self._area(area))
+            if area == REPLAY_AREA:
+                self._replay()
+            else:
+                self._json(f"{area}.json", list(self._area(area)))
+        self._lines("outbox.jsonl", (json.dumps(m, ensure_ascii=False) for m in self._outbox()))
         self._json("advice.json", begin["advice"])
         self._json("advice_notes.json", begin["advice_notes"])
         self._json("policy.json", begin["policy"])
-        self._json("prior.json", begin["prior"])
+        self._json("prior.json", shapes.prior(begin["prior"]))
+        self._json("hub.json", shapes.hub(begin["hub"]))
         self._json("settings.json", self._settings())
         if begin["snapshot"]:
-            with self._open("twin.msgpack") as file:
-                file.buffer.write(base64.b64decode(begin["snapshot"]))
-        self._manifest(begin)
-        return self._counts
+            self._twin(base64.b64decode(begin["snapshot"]))
+        if begin["set_aside"]:
+            names = ", ".join(begin["set_aside"])
+            self._notes.append(
+                f"damaged files that a repair set aside beside the store, sealed ({names}): what could be read of"
+                " them is here already"
+            )
+        facts = self._facts(begin)
+        with self._open("README.txt") as file:
+            made_at = shapes.iso(begin["now_us"])
+            names_of_files = [path.name for path in self._folder.iterdir()]
+            config = self._config
+            file.write(
+                readme(config.hub_id, made_at, config.timezone, names_of_files, self.missing, self._notes)
+            )
+        self._manifest(begin, facts)
 
     def _samples(self, begin: dict[str, Any]) -> None:
         """Both files in one pass, in the order in which the hub stored them."""
@@ -121,7 +156,7 @@ class _Writer:
                     steady_us,
                 ) in self._pages(begin["rows"]):
                     key, target = (source, kind, seq), amends or ("", "")
-                    told = (_iso(time_us), kind, repr(float(value)))
+                    told = (shapes.iso(time_us), kind, repr(float(value)))
                     own = amends and (amends[0], kind, amends[1])
                     if not deleted and key not in amended and (not own or amended.get(own) == row):
                         try:
@@ -130,22 +165,25 @@ class _Writer:
                             standing += 1
                         except InputError:
                             unusable += 1
+                    self._returned += bool(quality & Quality.RETURNED)
                     yield (
                         row,
                         *told,
                         source,
                         seq,
                         quality,
-                        _iso(received_us),
+                        shapes.iso(received_us),
                         *target,
                         int(deleted),
                         steady_us,
                     )
 
             self._csv("samples.csv", SAMPLE_COLUMNS, rows())
-        self._counts["events.csv"] = standing
+        self.counts["events.csv"] = standing
         if unusable:
-            self._notes.append(f"{unusable} readings that no sensor can mean are in samples.csv only")
+            self._notes.append(
+                f"{unusable} readings that no sensor can mean are in samples.csv only, not in events.csv"
+            )
 
     def _pages(self, last_row: int) -> Iterator[list[Any]]:
         after = 0
@@ -163,8 +201,9 @@ class _Writer:
                 for number, source, kind, width_us, buckets in page:
                     after = number
                     for start_us, size, *numbers, doubtful in buckets:
+                        self._thinned += size + doubtful
                         told = ["" if n is None else n for n in numbers]
-                        yield _iso(start_us), width_us // 1_000_000, kind, source, size, *told, doubtful
+                        yield shapes.iso(start_us), width_us // 1_000_000, kind, source, size, *told, doubtful
 
         self._csv("aggregates.csv", AGGREGATE_COLUMNS, rows())
 
@@ -177,13 +216,62 @@ class _Writer:
                 check_chain(lines)
                 return lines
 
-    def _area(self, area: str) -> list[Any]:
-        items: list[Any] = []
+    def _area(self, area: str) -> Iterator[dict[str, Any]]:
+        shape = shapes.SHAPES.get(area)
+        for item in self._items(area):
+            content = item["content"]
+            if shape is not None:
+                try:
+                    content = shape(content)
+                except shapes.Unknown:
+                    self._unreadable[f"{area}.json"] += 1
+            yield {**item, "content": content}
+
+    def _items(self, area: str) -> Iterator[dict[str, Any]]:
         after = 0
         while page := self._ask({"do": "export.archive", "area": area, "after": after})["items"]:
-            items += page
+            yield from page
             after = page[-1]["number"]
-        return items
+
+    def _replay(self) -> None:
+        """What learning plays again: each piece, and all their events in one table."""
+        pieces: list[dict[str, Any]] = []
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for item in self._items(REPLAY_AREA):
+                try:
+                    told, events = shapes.episode(item["content"])
+                except shapes.Unknown:
+                    self._unreadable[f"{REPLAY_AREA}.json"] += 1
+                    pieces.append(item)
+                    continue
+                pieces.append({**item, "content": {**told, "events": len(events)}})
+                for time_us, kind, value in events:
+                    yield item["number"], shapes.iso(time_us), kind, repr(value)
+
+        self._csv("replay_events.csv", REPLAY_COLUMNS, rows())
+        self._json(f"{REPLAY_AREA}.json", pieces)
+
+    def _outbox(self) -> Iterator[dict[str, Any]]:
+        after = 0
+        while page := self._ask({"do": "export.outbox", "after": after})["messages"]:
+            for message in page:
+                yield {**message, "message": shapes.dated(shapes.with_correction(message["message"]))}
+            after = page[-1]["number"]
+
+    def _twin(self, data: bytes) -> None:
+        with self._open("twin.msgpack") as file:
+            file.buffer.write(data)
+        try:
+            saved = decode(data, SavedTwin)
+        except DecodeError:
+            self._unreadable["twin.msgpack"] += 1
+            return
+        for name, tell in (("memory.json", shapes.learned), ("twin.json", shapes.twin)):
+            try:
+                self._json(name, tell(saved))
+            except shapes.Unknown:
+                self._unreadable["twin.msgpack"] += 1
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = msgspec.to_builtins(self._config)
@@ -195,12 +283,48 @@ class _Writer:
                 patient = self._config.path(self._config.patient).read_text(encoding="utf-8")
         return {"hub": settings, "patient_toml": patient}
 
-    def _manifest(self, begin: dict[str, Any]) -> None:
+    def _facts(self, begin: dict[str, Any]) -> dict[str, Any]:
+        """What is not here, in numbers, and in sentences in ``missing``."""
+        count = sum(last - first + 1 for first, last in begin["missing"])
+        thinned = min(count, self._thinned)
+        repair = begin["hub"].get("repair")
+        uncounted = isinstance(repair, dict) and repair.get("rows_lost", 0) is None
+        if lost := count - thinned:
+            self.missing.append(
+                f"{lost} records that damage took; manifest.json says which rows, audit.jsonl when. Among the newer rows"
+                f" stands what came back: {self._returned} from the cloud (quality 32), and what sensors told again"
+            )
+        if uncounted:
+            self.missing.append(
+                "an unknown number of records that a repair could not count (hub.json: repair)"
+            )
+        if thinned:
+            self.missing.append(f"{thinned} old readings one by one: they are averages in aggregates.csv")
+        for name, count_of in sorted(self._unreadable.items()):
+            items = "1 item" if count_of == 1 else f"{count_of} items"
+            self.missing.append(f"{items} of another version, unreadable here, in {name}: as stored")
+        return {
+            "rows": begin["rows"],
+            "rows_missing": begin["missing"],
+            "rows_missing_count": count,
+            "rows_thinned": thinned,
+            "rows_lost": lost,
+            "rows_returned": self._returned,
+            "rows_lost_before_repair": uncounted,
+            "unreadable": dict(self._unreadable),
+            "missing": self.missing,
+        }
+
+    def _manifest(self, begin: dict[str, Any], facts: dict[str, Any]) -> None:
         files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            path.name: {
+                "text": about(path.name).text,
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
             for path in sorted(self._folder.iterdir())
         }
-        for name, count in self._counts.items():
+        for name, count in self.counts.items():
             files[name]["records"] = count
         self._json(
             "manifest.json",
@@ -208,11 +332,8 @@ class _Writer:
                 "format": "hometwin export 1",
                 "program": VERSION,
                 "hub_id": self._config.hub_id,
-                "made_at": _iso(begin["now_us"]),
-                "rows": begin["rows"],
-                "rows_missing": begin[
-                    "missing"
-                ],  # thinned to aggregates.csv, or lost to damage: see audit.jsonl
+                "made_at": shapes.iso(begin["now_us"]),
+                **facts,
                 "store_generation": begin["generation"],
                 "audit_newest": begin["audit_newest"],
                 "files": files,
@@ -236,31 +357,22 @@ class _Writer:
             for row in rows:
                 writer.writerow(row)
                 count += 1
-        self._counts[name] = count
+        self.counts[name] = count
 
-    def _lines(self, name: str, lines: list[str]) -> None:
+    def _lines(self, name: str, lines: Iterable[str]) -> None:
+        count = 0
         with self._open(name) as file:
-            file.writelines(f"{line}\n" for line in lines)
-        self._counts[name] = len(lines)
+            for line in lines:
+                file.write(f"{line}\n")
+                count += 1
+        self.counts[name] = count
 
     def _json(self, name: str, content: Any) -> None:
         with self._open(name) as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
+            json.dump(shapes.dated(content), file, indent=1, ensure_ascii=False)
             file.write("\n")
         if isinstance(content, list):
-            self._counts[name] = len(content)
-
-
-def _iso(time_us: int) -> str:
-    """ISO 8601 in UTC, to the microsecond; a time that no calendar has stays a number of microseconds."""
-    try:
-        return (
-            datetime.fromtimestamp(time_us // 1_000_000, UTC)
-            .replace(microsecond=time_us % 1_000_000)
-            .isoformat()
-        )
-    except (ValueError, OverflowError, OSError):
-        return str(time_us)
+            self.counts[name] = len(content)
 
 
 def _zipped(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from core.errors import InputError
 from core.messages import Sample
-from core.units import KINDS, mgdl_from_mmoll
+from core.units import KINDS, mgdl_from_mmoll, mmoll_from_mgdl
 
 NAMES: Final = {
     "carbs_g": "carbohydrate",
@@ -113,7 +113,11 @@ def entry_words(sample: Sample, zone: ZoneInfo) -> str:
     if sample.deleted:
         return f"{amended} taken back, noted as {name}"
     instead = f", instead of {amended}" if amended else ""
-    return f"{when:%a %d %b %H:%M}  {NAMES.get(sample.kind, sample.kind)} {sample.value:g} {KINDS[sample.kind].unit}{instead}, stored as {name}"
+    unit = KINDS[sample.kind].unit
+    amount = f"{sample.value:g} {unit}"
+    if unit == "mg/dL":  # whoever typed mmol/L finds it again
+        amount = f"{round(sample.value, 1):g} mg/dL ({mmoll_from_mgdl(sample.value):.1f} mmol/L)"
+    return f"{when:%a %d %b %H:%M}  {NAMES.get(sample.kind, sample.kind)} {amount}{instead}, stored as {name}"
 
 
 def _in_unit(kind: str, value: float, unit: str) -> float:

@@ -41,6 +41,7 @@ from edge.ble.supervisor import Supervisor
 from edge.cloud_refill import CloudRefill
 from edge.config import HubConfig
 from edge.control import serve_control
+from edge.damage import StoreDamage
 from edge.desk import StoreDesk
 from edge.engine_link import EngineLink
 from edge.engine_messages import Answer, Blur
@@ -74,9 +75,6 @@ TRANSPORT_S: Final = 5.0
 START_UP_S: Final = 20.0
 RESTART_PAUSE_S: Final = 1.0
 POSTERIOR_HISTORY_BYTES: Final = 1 << 20  # an estimate is 1-2 kB and one is kept each day: about two years
-# A hub whose store turns out damaged lives at least so long: a card that reads well when the store is opened and badly
-# later must not keep it opening.
-LEAST_LIFE_S: Final = 600.0
 ANSWER_FIRST_S: Final = 0.5  # an erased hub ends, but not before the one who asked knows
 ENTRY_KINDS: Final = ("carbs_g", "bolus_u", "long_acting_u", "smbg_mgdl", "drug_mg", "weight_kg")
 
@@ -106,6 +104,7 @@ class Hub:
         self.store = store
         store.arrivals.steady = self._steady_us
         self.thread = StoreThread()
+        self.damage = StoreDamage(self.thread.damaged, config.store_path)
         self.care = StoreCare(config.store, store, self.thread, clock, cloud=link is not None, repair=repair)
         self.store_desk = StoreDesk(store, config.hub_id)
         self.counters: Counter[str] = Counter()
@@ -213,20 +212,13 @@ class Hub:
             async with asyncio.TaskGroup() as group:
                 for name, part in parts.items():
                     group.create_task(self._keep(name, part), name=name)
-                group.create_task(self._end_when_damaged(time.monotonic()), name="damage")
+                group.create_task(self.damage.run(), name="damage")
         finally:
             server.close()
             self.config.control_socket.unlink(missing_ok=True)
             self.thread.close()
             self.store.close()
             log.info("hub.stopped")
-
-    async def _end_when_damaged(self, started_s: float) -> None:
-        """Damage is repaired by opening the store. Until then readings are stored and alarms ring."""
-        await self.thread.damaged.wait()
-        log.error("store.damaged_in_use")
-        await asyncio.sleep(max(0.0, started_s + LEAST_LIFE_S - time.monotonic()))
-        raise TamperedError("a record was damaged while the hub ran", where=str(self.config.store_path))
 
     async def take(self, samples: tuple[Sample, ...]) -> None:
         """Store samples durably; returning is the acknowledgement. Then tell the other parts.
@@ -275,6 +267,12 @@ class Hub:
 
     async def on_request(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request on the control socket."""
+        try:
+            return await self._answered(request)
+        except TamperedError as err:
+            raise self.damage.told(err) from None
+
+    async def _answered(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "status":
                 self.view.active_alarms = tuple(self.alarms.active.values())

@@ -82,7 +82,9 @@ def read_patient(config: HubConfig) -> str:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(
-            f"cannot be read: {type(err).__name__}", where=str(path), mend="see 'patient'"
+            f"cannot be read: {getattr(err, 'strerror', 'is not UTF-8 text')}",
+            where=str(path),
+            mend="this is the patient file that hub.toml names as patient",
         ) from None
     try:
         Patient.from_toml(text)

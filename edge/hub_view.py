@@ -132,6 +132,7 @@ class HubView:
             "store": {
                 **hub.care.facts(),
                 "ok": hub.store_ok,
+                "damaged_min": hub.damage.repair_in_min,
                 "cloud": hub.refill.facts() if hub.refill is not None else None,
             },
             "prior": _builtins(hub.down.prior),

@@ -57,6 +57,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
 def _store_lines(status: dict[str, Any]) -> list[str]:
     """Only what a person should know of the store."""
     store, lines = status["store"], []
+    if minutes := store.get("damaged_min"):
+        lines.append(
+            f"store     damaged: being repaired within {minutes} min, or at once when the hub is restarted"
+        )
     repair = store["repair"]
     if repair:
         cause = "tampered with" if store["tampered"] else "damaged"
@@ -92,4 +96,8 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
         lines.append("store     is sealed anew with a new data key")
     if not store["keys_copied"]:
         lines.append("store     could not write the copy of its wrapped keys: hometwin keys list says more")
+    if not lines and store["mib"] is not None:
+        ways = store["ways_in"]
+        second = f"{ways} ways in" if ways > 1 else "no second way in (hometwin keys passphrase adds one)"
+        lines.append(f"store     well: {store['rows']} records, {store['mib']:.1f} MiB, {second}")
     return lines

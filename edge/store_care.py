@@ -90,6 +90,8 @@ class StoreCare:
         """For the status."""
         return {
             "rows": self._store.last_row,
+            "mib": self._store.path.stat().st_size / MIB if self._store.path.exists() else None,
+            "ways_in": self._store.keys.ways_in,
             "repair": msgspec.to_builtins(self.repair) if self.repair else None,
             "tampered": self.repair is not None and self.repair.tampered,
             "refilling": self._store.refilling,

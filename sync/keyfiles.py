@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ MEND: Final = "copy it from the folder that provision made"
 
 def read_envelope_key(path: Path) -> bytes:
     """A hub's symmetric key."""
-    key = read_file(path)
+    key = read_secret(path)
     if len(key) != KEY_BYTES:
         raise ConfigError(
             f"is no envelope key: {len(key)} bytes, not {KEY_BYTES}", where=str(path), mend=MEND
@@ -38,12 +39,21 @@ def read_verify_key(path: Path) -> Ed25519PublicKey:
 def read_signing_key(path: Path) -> Ed25519PrivateKey:
     """The key with which the cloud signs."""
     try:
-        key = load_pem_private_key(read_file(path), password=None)
+        key = load_pem_private_key(read_secret(path), password=None)
     except (ValueError, TypeError):
         raise ConfigError("is not a private key", where=str(path), mend=MEND) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError("is not an Ed25519 key", where=str(path), mend=MEND)
     return key
+
+
+def read_secret(path: Path) -> bytes:
+    """As read_file; ConfigError for a file that everybody may read. A group may: that is how services share one."""
+    data = read_file(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o007:
+        raise ConfigError(f"is open to others (mode {mode:04o})", where=str(path), mend=f"chmod 600 {path}")
+    return data
 
 
 def read_file(path: Path) -> bytes:

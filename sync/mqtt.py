@@ -27,7 +27,7 @@ from core.errors import ConfigError
 from sync.broker_config import PACKET_OVERHEAD_BYTES, SESSION_DAYS
 from sync.envelope import MAX_ENVELOPE_BYTES
 from sync.faults import FAILURE_CODES, BrokerFault, Fault, fault_of, fault_of_text, refusal_of
-from sync.keyfiles import read_file
+from sync.keyfiles import read_file, read_secret
 
 # A dead connection (no FIN: router switched off) is noticed after at most twice this. Shorter costs a hub on
 # a mobile link data; longer costs the person fresh advice.
@@ -54,8 +54,9 @@ class BrokerAddress(msgspec.Struct, frozen=True):
 
     def tls_context(self) -> ssl.SSLContext:
         """A context that trusts this house's authority only; ConfigError names a missing or wrong file."""
-        for path in (self.ca, self.cert, self.key):
+        for path in (self.ca, self.cert):
             read_file(path)
+        read_secret(self.key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:

@@ -7,6 +7,7 @@ import ctypes
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -159,6 +160,60 @@ def test_a_socket_that_another_user_may_serve_is_not_replaced(tmp_path: Path) ->
         with pytest.raises(EnvironmentMissing, match="another process serves"):
             asyncio.run(serve_control(path, lambda _: asyncio.sleep(0, {})))
     assert path.is_socket()
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_store_that_may_only_be_read_is_told_so(hub_toml: Path, run: Run) -> None:
+    store = hub_toml.parent / "state" / "replay.sqlite"
+    store.chmod(0o400)
+    code, _, err = run("keys", "list", "-c", hub_toml)
+    assert (code, "cannot be opened for writing" in err) == (2, True), err
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_erase_in_a_closed_folder_says_what_is_gone_and_how_to_finish(hub_toml: Path, run: Run) -> None:
+    state = hub_toml.parent / "state"
+    state.chmod(0o500)
+    code, _, err = run("erase", "--confirm", "home", "-c", hub_toml)
+    assert (code, "what it held is gone" in err, "erase again, which finishes" in err) == (2, True, True), err
+    state.chmod(0o700)
+    assert run("erase", "--confirm", "home", "-c", hub_toml)[0] == 0
+    assert [p.name for p in state.iterdir()] == ["replay.sqlite.lock"]
+
+
+def test_who_types_nothing_is_told_that_nothing_was_erased(
+    hub_toml: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    code, _, err = run("erase", "-c", hub_toml)
+    assert (code, "nothing was erased" in err) == (2, True), err
+
+
+def test_what_is_no_key_and_where_none_can_be_made(hub_toml: Path, tmp_path: Path, run: Run) -> None:
+    zero = tmp_path / "zero.key"
+    zero.write_bytes(bytes(32))
+    zero.chmod(0o600)
+    code, _, err = run("keys", "check", zero)
+    assert (code, "is no key" in err) == (2, True)
+    for words in (
+        ("new", tmp_path / "slip" / "a.key"),
+        ("rotate", "-c", hub_toml, "--to", tmp_path / "slip" / "a.key"),
+    ):
+        code, _, err = run("keys", *words)
+        assert (code, "no such folder" in err, (tmp_path / "slip").exists()) == (2, True, False), err
+    hub_toml.write_text(hub_toml.read_text() + '\n[store]\npassphrase_file = "words.txt"\n')
+    code, _, err = run("keys", "list", "-c", hub_toml)
+    assert (code, "no passphrase file" in err, "keys new" in err) == (2, True, False), err
+
+
+def test_keys_and_audit_log_are_listed_in_words(hub_toml: Path, run: Run) -> None:
+    assert run("keys", "rotate", "-c", hub_toml)[0] == 0
+    assert run("keys", "rotate-data", "-c", hub_toml)[0] == 0
+    assert re.match(r"slot 2: key of \d{4}-\d\d-\d\d, held", run("keys", "list", "-c", hub_toml)[1])
+    _, out, _ = run("audit", "-c", hub_toml)
+    assert re.search(r"\d\d:\d\d:\d\d UTC owner +key.retired +slots gone 1$", out, re.MULTILINE)
+    assert re.search(r"datakey.begun +key 2$", out, re.MULTILINE)
+    assert "no hub answers (No such file" in run("status", "-c", hub_toml)[2]
 
 
 def test_names_too_long_for_the_disk_are_told(hub_toml: Path, run: Run) -> None:

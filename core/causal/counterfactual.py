@@ -54,7 +54,7 @@ MAX_DRAWS: Final = 20_000
 SPLIT_DRAWS: Final = 80  # for each source of uncertainty
 # How far, as a factor (ln SD), effects of this model's structure are from those of bodies of another structure once
 # the parameters fit: found on virtual people of the UVA/Padova structure who are in no score (bench/whatif).
-STRUCTURE_LN_SD: Final = 0.30
+STRUCTURE_LN_SD: Final = 0.27
 LOWEST_MGDL: Final = 10.0
 HIGHEST_MGDL: Final = 1000.0
 INSULIN: Final = ("bolus_u", "long_acting_u")

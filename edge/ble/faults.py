@@ -140,6 +140,10 @@ def _dbus_error(name: str, where: str) -> HometwinError:
     return LinkError(f"the link failed ({name.rpartition('.')[2]})", where=where)
 
 
+def _in_words(error: BaseException) -> str:
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
+
+
 def no_radio(error: BaseException, choice: str) -> HometwinError:
     """Our error when the radio itself cannot be opened."""
     told = link_error(error, where="radio")
@@ -147,10 +151,10 @@ def no_radio(error: BaseException, choice: str) -> HometwinError:
         return told
     if choice == "bluez":
         return EnvironmentMissing(
-            f"no Bluetooth on this machine ({type(error).__name__})", where="radio", mend=_NO_BLUETOOTH_MEND
+            f"no Bluetooth on this machine ({_in_words(error)})", where="radio", mend=_NO_BLUETOOTH_MEND
         )
     return EnvironmentMissing(
-        f"no controller behind {choice!r} ({type(error).__name__})",
+        f"no controller behind {choice!r} ({_in_words(error)})",
         where="radio",
         mend="start the virtual air, or correct the radio setting",
     )

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from core.messages import Sample, encode
 from edge.store.chain import folded
 from edge.store.head import HEAD_ROW, Head
@@ -13,6 +15,8 @@ from edge.store.sealing import NONCE_BYTES, Table, marks, row_ident
 
 if TYPE_CHECKING:
     from edge.store.store import Store
+
+log = structlog.get_logger()
 
 # Three of 512 fill a page, as five of 256 do; longer ones leave half a page empty.
 FOLDS_AT_ONCE: Final = 2
@@ -34,6 +38,9 @@ def append_alone(store: Store, sample: Sample) -> None:
         head.last_row += 1
         sealed = head.seal(sealer, nonces[NONCE_BYTES:])
         store._cursor.execute(_INSERT_ALONE, (row, record, HEAD_ROW, sealed))
+        if store._cursor.lastrowid == HEAD_ROW:  # put in, not updated
+            # We know what it held, so nothing is lost; what else may be gone, its sums tell at the next opening.
+            log.error("store.head_was_missing")
         return sealed
 
     store._put(put, lambda: index.add_tail(sample))

@@ -51,6 +51,8 @@ _DAMAGE: Final = (
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
 )
+# What SQLite's calls raise. The second where its word for damage quotes a name that is no text any more.
+SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 # A sector that the disk cannot read any more: SQLite says CORRUPT itself, but not of the first page.
 _UNREADABLE: Final = "SQLITE_IOERR_CORRUPTFS"
 
@@ -113,11 +115,11 @@ class reported:  # named like the function it is used as; a generator would cost
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, SQLITE_ERRORS):
             raise _told(error, self._path) from None
 
 
-def _told(err: sqlite3.Error, path: Path) -> StoreError | InputError:
+def _told(err: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreError | InputError:
     code = getattr(err, "sqlite_errorcode", 0) & 0xFF
     name = getattr(err, "sqlite_errorname", type(err).__name__)
     where = str(path)
@@ -125,11 +127,15 @@ def _told(err: sqlite3.Error, path: Path) -> StoreError | InputError:
         return StoreBusyError("another process uses the file", where=where, mend="stop that one first")
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path)):
         return no_space(path)
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+    # A file that may only be read gives IOERR_LOCK. Effective rights: those that a service gave up do not count.
+    closed = (
+        code == sqlite3.SQLITE_IOERR and path.exists() and not os.access(path, os.W_OK, effective_ids=True)
+    )
+    if closed or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return InputError(
             f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
         )
-    if code in _DAMAGE or name == _UNREADABLE:
+    if code in _DAMAGE or name == _UNREADABLE or isinstance(err, UnicodeDecodeError):
         return TamperedError(
             f"file is damaged ({name})", where=where, mend="keep it aside and restore a copy"
         )

@@ -190,7 +190,7 @@ class Examination:
         self.blob_marks[name_hash] = marks(sealed)
 
     def _opened(self, table: Table, number: int, sealed: bytes) -> bytes:
-        if not 0 < number < HEAD_ROW:
+        if not isinstance(number, int) or not 0 < number < HEAD_ROW:  # the table itself may be damaged
             raise TamperedError("number is not one of ours", where=f"{table.name.lower()} {number}")
         plain = self._sealer.open(table, row_ident(number), sealed)
         self._found.add(table, row_ident(number), marks(sealed))

@@ -11,12 +11,13 @@ import contextlib
 import glob
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import InputError, StoreError, TamperedError
 from edge.store.database import reported
+from edge.store.files import open_regular
 from edge.store.head import HEAD_ROW, Head
 from edge.store.keys import KEY_BYTES, Secret, shred, sync_folder
 from edge.store.sealing import LAST_KEY, Sealer, Table, marks, row_ident
@@ -49,12 +50,12 @@ def erasing(path: Path) -> Path:
     return path.with_name(path.name + ERASING_SUFFIX)
 
 
-def destroy_files(path: Path) -> list[str]:
+def destroy_files(path: Path, keep: Iterable[str] = ()) -> list[str]:
     """Overwrite and remove a store's files, the copy of its keys first; needs no key. Names of what is gone.
 
     Before anything else it leaves the mark ``erasing``, which whoever asked for this removes when the key is gone too.
     """
-    begin_erasing(path)
+    begin_erasing(path, keep)
     ends = [COPY_SUFFIX, COPY_SUFFIX + ".new", ".spare"]
     ends += [
         of + end
@@ -76,11 +77,27 @@ def destroy_files(path: Path) -> list[str]:
     return gone
 
 
-def begin_erasing(path: Path) -> None:
-    """Leave the mark, durably; a disk that refuses it does not save the record."""
+def begin_erasing(path: Path, keep: Iterable[str] = ()) -> None:
+    """Leave the mark, durably; a disk that refuses it does not save the record.
+
+    ``keep``: names of key files that are not this record's, for the ``erase`` that has to finish this one.
+    """
     with contextlib.suppress(OSError):
-        os.close(os.open(erasing(path), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(erasing(path), flags, 0o600), "wb") as mark:
+            mark.write("\n".join(keep).encode("utf-8", "surrogateescape"))
+            mark.flush()
+            os.fsync(mark.fileno())
         sync_folder(path.parent)
+
+
+def kept_by_erasing(path: Path) -> list[str]:
+    """What an erase that was cut has left in its mark."""
+    try:
+        with os.fdopen(open_regular(erasing(path), os.O_RDONLY), "rb") as mark:
+            return mark.read(1 << 14).decode("utf-8", "surrogateescape").split("\n")
+    except (OSError, InputError):
+        return []
 
 
 def _listed(slots: list[int]) -> str:
@@ -124,6 +141,11 @@ class StoreKeys:
             self._write(draft, who, "key.added", slot=slot.number, kind=SlotKind(slot.kind).name.lower())
             return slot.number
 
+    def find(self, secret: Secret) -> int | None:
+        """The slot that ``secret`` opens; None when it does not open this store."""
+        with self._store._mutex:
+            return self._store._ring.find(secret)
+
     def retire(self, keep: Secret, who: str = "owner") -> list[int]:
         """No key but ``keep`` opens the store any more; passphrases stay. Returns the slots that are gone.
 
@@ -145,6 +167,11 @@ class StoreKeys:
             if gone:
                 self._write(draft, who, "key.retired", slots=len(gone), gone=_listed(gone))
             return gone
+
+    @property
+    def ways_in(self) -> int:
+        """How many keys and passphrases open the store."""
+        return len(self._store._ring.slots)
 
     # --- a new data key
 
@@ -269,7 +296,7 @@ class StoreKeys:
 
     # --- the end
 
-    def erase(self) -> list[str]:
+    def erase(self, keep: Iterable[str] = ()) -> list[str]:
         """Destroy every wrapped key, then the files: nothing of the record can be read any more, by anybody.
 
         The store is closed then. Returns the names of the files that are gone. The keys that persons hold (key
@@ -278,7 +305,7 @@ class StoreKeys:
         store = self._store
         with store._mutex:
             store._check_usable()
-            begin_erasing(store._path)
+            begin_erasing(store._path, keep)
             # A full disk takes no such write; overwriting the files needs no room.
             with contextlib.suppress(StoreError, InputError), reported(store._path):
                 db = store._db

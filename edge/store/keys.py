@@ -90,19 +90,28 @@ def _not_utf8() -> InputError:
 Secret = bytes | Passphrase
 
 
-def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> bytes:
+def load_key(path: Path, environ: Mapping[str, str] = os.environ, *, private: bool = True) -> bytes:
     """The key named by ``path``: ``$CREDENTIALS_DIRECTORY/<file name>`` when it is there, else the file.
 
     The file holds 32 raw bytes, or 64 hexadecimal digits as on a paper backup. InputError says what is wrong
-    with it and how to mend it.
+    with it and how to mend it. Not ``private``: for comparing only, whoever else may read it.
     """
-    data, place = _load(path, environ, _LONGEST_FILE_BYTES)
+    try:
+        data, place = _load(path, environ, _LONGEST_FILE_BYTES, private)
+    except FileNotFoundError:
+        raise _no_key(path) from None
     return _parse(data, place)
 
 
-def load_passphrase(path: Path, environ: Mapping[str, str] = os.environ) -> Passphrase:
+def load_passphrase(
+    path: Path, environ: Mapping[str, str] = os.environ, *, private: bool = True
+) -> Passphrase:
     """The passphrase named by ``path``, found as a key is; white space around it does not count."""
-    data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES)
+    try:
+        data, place = _load(path, environ, _LONGEST_PASSPHRASE_BYTES, private)
+    except FileNotFoundError:
+        mend = "write the passphrase there again (mode 0600); a new store opens with the one that it finds"
+        raise InputError("no passphrase file", where=str(path), mend=mend) from None
     try:
         return Passphrase.from_bytes(data)
     except InputError as err:
@@ -113,7 +122,9 @@ def create_key(path: Path) -> bytes:
     """A new random key, durably in ``path`` with mode 0600. InputError when the file exists: keys are kept."""
     key = secrets.token_bytes(KEY_BYTES)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.parent.is_dir():  # perhaps a slip of the pen, which would hide the key
+            mend = f"check the name, or mkdir -p {path.parent}"
+            raise InputError("no such folder", where=str(path.parent), mend=mend)
         try:
             _write_whole(path, key)
         except FileExistsError:
@@ -153,22 +164,27 @@ def shred(path: Path) -> bool:
     On flash the old bytes may live on in cells that nothing addresses any more: that is why a store's keys are
     only ever on the card wrapped, and why the key file should be a credential of the TPM where there is one.
     """
+    overwritten = False
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             path.unlink()
             return True
         with os.fdopen(open_regular(path, os.O_RDWR), "r+b", buffering=0) as file:
             _overwrite(file.fileno())
+        overwritten = True
         path.unlink()
         sync_folder(path.parent)
     except FileNotFoundError:
         return False
     except OSError as err:
-        raise InputError(
-            f"cannot be destroyed: {err.strerror}",
-            where=str(path),
-            mend="remove it yourself, then erase again",
-        ) from None
+        what = (
+            "is overwritten, so what it held is gone, but cannot be removed"
+            if overwritten
+            else "cannot be destroyed"
+        )
+        rights = "see to the rights of its folder" if overwritten else "remove it yourself"
+        mend = f"{rights}, then erase again, which finishes"
+        raise InputError(f"{what}: {err.strerror}", where=str(path), mend=mend) from None
     return True
 
 
@@ -227,12 +243,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _load(path: Path, environ: Mapping[str, str], longest: int) -> tuple[bytes, Path]:
+def _load(path: Path, environ: Mapping[str, str], longest: int, private: bool) -> tuple[bytes, Path]:
     credential = _credential(path.name, environ)
     if credential is not None:
         # systemd owns these files: its modes differ between versions (0400, or 0440 with an ACL).
         return _read(credential, longest, private=False), credential
-    return _read(path, longest, private=True), path
+    return _read(path, longest, private=private), path
 
 
 def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
@@ -254,7 +270,7 @@ def _read(path: Path, longest: int, *, private: bool) -> bytes:
                 _check_private(path, facts)
             return file.read(longest + 1)
     except FileNotFoundError:
-        raise _no_key(path) from None
+        raise
     except OSError as err:
         raise InputError(
             f"key cannot be read: {err.strerror}", where=str(path), mend="check its owner and mode"
@@ -298,5 +314,7 @@ def _parse(data: bytes, path: Path) -> bytes:
         return bytes.fromhex(data.decode("ascii"))
     size = f"more than {_LONGEST_FILE_BYTES}" if len(data) > _LONGEST_FILE_BYTES else str(len(data))
     raise InputError(
-        f"key file holds {size} bytes, not {KEY_BYTES}", where=str(path), mend="restore it from its backup"
+        f"key file holds {size} bytes, not {KEY_BYTES}",
+        where=str(path),
+        mend="it is 32 raw bytes, or 64 hexadecimal digits and nothing else: restore it from its backup",
     )

@@ -23,6 +23,7 @@ from core.messages import Quality, Resend, Returned, Sample, decode, encode
 from core.units import KINDS, US_PER_DAY, US_PER_H
 from edge.store.admission import normal
 from edge.store.appending import append_new
+from edge.store.journal import read_line
 from edge.store.refill import PATIENCE_US, STEP_LEAST_US, STEP_MOST_US
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def look(store: Store, lost: Lost, request: int, now_us: int, report: RepairRepo
         # Of a log that was cut short only what came last is lost.
         first = 0 if {"head", "file"} & report.damaged.keys() else report.first_lost_row
         newest_only = report.rows_lost is None and first > 0
-        begin_us = _span(store, first, first - 1, now_us)[0] if newest_only else 0
+        begin_us = _span(store, first, first - 1, now_us)[0] if newest_only else _begun_us(store)
         spans.append((begin_us, _span(store, row + 1, row, now_us)[1]))
         thinned = sum(min(b, row) - a + 1 for a, b in store.missing_rows() if a <= row)
         room = MOST_UNKNOWN if report.rows_lost is None else room + thinned
@@ -145,11 +146,20 @@ def _uncounted_row(store: Store, report: RepairReport) -> int:
     return max(0, store._head.chain_from - 1) if hit else 0
 
 
+def _begun_us(store: Store) -> int:
+    """Since when this store hears; 0: that is lost. What the cloud has of before may be of whom the hub lived with then."""
+    first = [read_line(line) for line in store.journal(0, 1)]
+    if not first or first[0].what == "store.repaired":
+        return 0
+    heard_us = [s.received_us for _, s in store.read(0, 1)]
+    return max(0, min([first[0].time_us, *heard_us]) - CLOCK_DOUBT_US)
+
+
 def _span(store: Store, first: int, last: int, now_us: int) -> Span:
     """When the missing rows first..last had arrived, by the records around them."""
     before = next((s for row, s in store.read(first - 2, 1) if row == first - 1), None)
     after = next((s for _, s in store.read(last, 1)), None)
-    start_us = before.received_us if before else 0
+    start_us = before.received_us if before else _begun_us(store)
     end_us = after.received_us if after else max(now_us, start_us)
     if end_us < start_us:
         return max(0, end_us - CLOCK_DOUBT_US), start_us + CLOCK_DOUBT_US
@@ -273,7 +283,7 @@ def _marked(told: Sample, received_us: int, steady_us: int) -> Sample | None:
 def _is_passed(store: Store, sample: Sample, now_us: int) -> bool:
     """Whether its source has told, or given, greater numbers already, so that this one hides none that is to come."""
     if sample.source == HAND:
-        return sample.seq <= max(store._head.counters.get(HAND, 0), now_us // US_PER_MS)
+        return sample.seq < max(store._head.counters.get(HAND, 0) + 1, now_us // US_PER_MS)
     greatest = max(store._index.cursors(sample.source).values(), default=-1)
     return sample.source in PEOPLE or sample.seq <= greatest
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import structlog
 
 from core.errors import InputError, StoreError, TamperedError, WrongKeyError
-from edge.store.database import WriterLock, open_alone, open_database
+from edge.store.database import SQLITE_ERRORS, WriterLock, open_alone, open_database
 from edge.store.examine import CheckReport, Examination
 from edge.store.files import identity, real_path, refuse_odd
 from edge.store.head import HEAD_ROW, Head
@@ -121,7 +121,7 @@ def _refuse_foreign_log(
 
 def _opens_alone(path: Path, key: Secret, hub_id: str, whole: bool, other_than: object) -> bool:
     with (
-        contextlib.suppress(StoreError, InputError, sqlite3.Error),
+        contextlib.suppress(StoreError, InputError, *SQLITE_ERRORS),
         contextlib.closing(open_alone(path)) as db,
     ):
         records = read_records(db, path)

@@ -168,13 +168,14 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
             try:
                 return _carry_over(path, key, hub_id, clock, reason)
             except _FAILURES as err:
-                if not _refused(err, path) or not _make_room(path):
+                if not _refused(err):
                     raise
+                _make_room(path)  # once more: there may be room now, and a disk may fail once
                 return _carry_over(path, key, hub_id, clock, reason)
         except WrongKeyError:
             raise  # whoever holds the right key can still repair it: nothing is begun anew under this one
         except _FAILURES as err:
-            if _refused(err, path):
+            if _refused(err):
                 _make_room(path)
                 if not _can_begin(path):
                     why = err.what if isinstance(err, HometwinError) else type(err).__name__
@@ -201,28 +202,27 @@ _FAILURES: Final = (
 )
 
 
-def _refused(err: BaseException, path: Path) -> bool:
+def _refused(err: BaseException) -> bool:
     """Whether the disk or its rights, not the damage, kept a repair from being done: it will do another time."""
     if isinstance(err, OSError):
-        return err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+        return err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
     if isinstance(err, sqlite3.Error):
         code = getattr(err, "sqlite_errorcode", 0) & 0xFF
         no_right = code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN)
-        return code == sqlite3.SQLITE_FULL or no_right or (code == sqlite3.SQLITE_IOERR and is_full(path))
+        return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or no_right
     return isinstance(err, (InputError, StoreError)) and not isinstance(err, TamperedError)
 
 
-def _make_room(path: Path) -> bool:
-    """Remove what a repair left half done, and the room held for a full disk; False when none was held."""
-    for of in (".repaired", ".mended", COPYING_SUFFIX):
-        for end in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(OSError):
-                path.with_name(path.name + of + end).unlink(missing_ok=True)
-    try:
-        path.with_name(path.name + SPARE_SUFFIX).unlink()
-    except OSError:
-        return False
-    return True
+def _make_room(path: Path) -> None:
+    """Remove what a repair left half done, and the room held for a full disk."""
+    names = [
+        of + end
+        for of in (".repaired", ".mended", COPYING_SUFFIX)
+        for end in ("", "-wal", "-shm", "-journal")
+    ]
+    for name in (*names, SPARE_SUFFIX):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + name).unlink(missing_ok=True)
 
 
 def _can_begin(path: Path) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from edge.store.database import PAGE_BYTES
+from edge.store.database import PAGE_BYTES, SQLITE_ERRORS
 from edge.store.files import copy_readable, open_new
 from edge.store.head import COMMITTED, HEAD_ROW
 from edge.store.sealing import Table
@@ -22,6 +22,7 @@ from edge.store.slots import KeyRecords
 _MOST_PROBES: Final = 2000
 _CHANGE_COUNTER: Final = slice(24, 28)  # of the header, SQLite file format 1.3
 _SIZE_VALID_FOR: Final = slice(92, 96)
+_TABLES: Final = slice(100, None)  # behind the header
 Row = tuple[int, Any, Any]  # rowid, key, sealed
 # As they are now; as the one key of a store of schema 1, whose migration failed, becomes slot 0.
 _SLOTS: Final = (
@@ -37,26 +38,24 @@ def attach(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute("PRAGMA cell_size_check = ON")
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*SQLITE_ERRORS):
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return db
 
 
 def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Connection | None:
-    """A copy of the file with its first page from elsewhere, when its own cannot be read; None when it can.
+    """A copy of the file with its first page from elsewhere, when its own is not as it was; None when it is.
 
-    The page may be older than the file: SQLite is told to count pages itself, and what it knows of free pages does
-    not matter to one who only reads.
+    The tables that it tells of never change. It may be older than the file: SQLite is told to count pages itself, and
+    what it knows of free pages does not matter to one who only reads.
     """
-    with contextlib.suppress(sqlite3.Error):
-        db = attach(path)
-        try:
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master").fetchall()}
-            if {table.name.lower() for table in COMMITTED} <= names:
-                return None
-        finally:
-            db.close()
-    if len(first_page) != PAGE_BYTES:
+    own_page = b""
+    with contextlib.suppress(*SQLITE_ERRORS, OSError):
+        with contextlib.closing(attach(path)) as db:
+            whole = _tells_of_all(db)
+        with path.open("rb") as file:
+            own_page = file.read(PAGE_BYTES) if whole else b""
+    if len(first_page) != PAGE_BYTES or first_page[_TABLES] == own_page[_TABLES]:
         return None
     for end in ("-wal", "-shm", "-journal"):
         mended.with_name(mended.name + end).unlink(missing_ok=True)
@@ -67,12 +66,27 @@ def with_first_page(path: Path, first_page: bytes, mended: Path) -> sqlite3.Conn
     page[_SIZE_VALID_FOR] = b"\0\0\0\0"
     with mended.open("r+b") as file:
         file.write(page)
-    return attach(mended)
+    db = attach(mended)
+    if own_page and not _tells_of_all(db):  # it is the copy that is damaged
+        db.close()
+        return None
+    return db
+
+
+def _tells_of_all(db: sqlite3.Connection) -> bool:
+    """Whether the file knows of all tables, and by what they are ordered."""
+    with contextlib.suppress(*SQLITE_ERRORS):
+        found = db.execute(
+            "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE c.pk = 1"
+            " AND (c.name = 'name_hash' OR c.name = 'number' AND c.type = 'INTEGER')"
+        ).fetchall()
+        return {table.name.lower() for table in COMMITTED} <= {name for (name,) in found}
+    return False
 
 
 def read_rows(db: sqlite3.Connection, table: Table) -> tuple[list[Row], bool]:
     """All readable rows of a table in order, the head's excluded; False when some could not be read."""
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*SQLITE_ERRORS):
         query = "SELECT count(*) FROM sqlite_master WHERE name = ?"
         if db.execute(query, (table.name.lower(),)).fetchone() == (0,):
             return (
@@ -86,7 +100,7 @@ def read_rows(db: sqlite3.Connection, table: Table) -> tuple[list[Row], bool]:
 
 def read_head_record(db: sqlite3.Connection) -> Any:
     """The head's record, or None."""
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*SQLITE_ERRORS):
         row = db.execute("SELECT sealed FROM tail WHERE number = ?", (HEAD_ROW,)).fetchone()
         return row[0] if row else None
     return None
@@ -95,7 +109,7 @@ def read_head_record(db: sqlite3.Connection) -> Any:
 def read_key_records(db: sqlite3.Connection) -> KeyRecords | None:
     """Identity, slots and keyring, when all of them can be read."""
     for query in _SLOTS:
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*SQLITE_ERRORS):
             ids = db.execute("SELECT store_id FROM identity").fetchall()
             slots = db.execute(query).fetchall()
             ring = db.execute("SELECT number, sealed FROM keyring ORDER BY number").fetchall()
@@ -143,7 +157,7 @@ class _Walker:
             for row in self._steps(query, low, high):
                 self.rows[row[0]] = row
                 at = row[0]
-        except (sqlite3.Error, OverflowError):
+        except (*SQLITE_ERRORS, OverflowError):
             return at, False
         return at, True
 

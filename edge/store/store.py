@@ -28,7 +28,7 @@ from edge.store.archive import Archive
 from edge.store.arrivals import Arrivals
 from edge.store.chain import unchained
 from edge.store.columns import Habits
-from edge.store.database import NO_SPACE, WriterLock, reported
+from edge.store.database import NO_SPACE, SQLITE_ERRORS, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.files import real_path
 from edge.store.head import HEAD_ROW, Head
@@ -309,13 +309,14 @@ class Store:
         """How many samples become one segment."""
         return FOLD_SAMPLES
 
-    def pending(self, limit: int) -> list[tuple[int, bytes]]:
-        """The oldest messages that are not done, with their numbers."""
+    def pending(self, limit: int, after: int = 0) -> list[tuple[int, bytes]]:
+        """The oldest messages that are not done, with their numbers, which are above ``after``."""
         with self._mutex:
             self._check_usable()
             with reported(self._path):
                 rows = self._db.execute(
-                    "SELECT number, sealed FROM outbox ORDER BY number LIMIT ?", (max(0, limit),)
+                    "SELECT number, sealed FROM outbox WHERE number > ? ORDER BY number LIMIT ?",
+                    (after, max(0, limit)),
                 ).fetchall()
             return [(n, self._sealer.open(Table.OUTBOX, row_ident(n), sealed)) for n, sealed in rows]
 
@@ -559,7 +560,7 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             row = self._db.execute("SELECT sealed FROM tail WHERE number = ?", (HEAD_ROW,)).fetchone()
-        except sqlite3.Error:
+        except SQLITE_ERRORS:
             return
         self._in_doubt = row != (self._head_sealed,)
 

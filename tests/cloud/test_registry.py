@@ -14,6 +14,7 @@ from core.errors import ConfigError
 def test_a_hub_is_known_from_the_moment_its_key_lies_there_until_it_is_removed(tmp_path: Path) -> None:
     registry, path = Registry(tmp_path), tmp_path / "hub-1.key"
     assert registry.key("hub-1") is None
+    path.touch(0o600)
     path.write_bytes(bytes(32))
     assert registry.key("hub-1") == bytes(32)
     path.write_bytes(bytes([1]) * 32)

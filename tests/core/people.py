@@ -31,6 +31,7 @@ def live(
     *,
     sensitivity: float = 1.6,
     meal_error: float = 0.2,
+    disturbance: float = 0.010,
     dose_factor: float = 1.0,
     from_day: float = 0.0,
     steps: tuple[tuple[float, float], ...] = (),
@@ -38,7 +39,7 @@ def live(
     """A person of 75 kg with steady habits and an unsteady body.
 
     The same seed gives the same meals, disturbance and sensor; ``dose_factor`` changes the boluses from a day on.
-    steps: (day, factor of sensitivity) that nobody tells of.
+    steps: (day, factor of sensitivity) that nobody tells of. disturbance: its stationary SD, mmol/kg/min.
     """
     rng = np.random.default_rng(seed)
     consts = model.make_consts()
@@ -49,7 +50,7 @@ def live(
     points[model.N_LINEAR :, 0] = model.steady_state(consts, basal, ln_s, 0.0, 6.7)
     dynamics = np.tile([0.0, 60.0, 0.0], (model.N_LINEAR, 1))
     dynamics[model.SENSOR_SLOW : model.SENSOR + 1] = (0.0, 11.0, 5.0)
-    dynamics[model.DISTURBANCE] = (0.0, 30.0, 0.010)
+    dynamics[model.DISTURBANCE] = (0.0, 30.0, disturbance)
     drivers, held = np.zeros(4), np.array([basal, 0.0, 70.0, 0.0])
     nodes, work = np.zeros((5, model.N_INPUT)), np.zeros(model.WORK_SIZE)
     phi, noise = np.zeros((8, 8)), np.zeros((8, 8))

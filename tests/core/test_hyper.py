@@ -71,9 +71,43 @@ def test_a_level_is_looked_for_only_where_asked_and_the_search_finds_the_peak() 
     assert likeliest(evidence, Noise()) == wanted
     assert likeliest(evidence, Noise(level=4.0, course=0.001)) == wanted._replace(level=8.0, course=0.002)
     assert not {"level", "course"} & set(SEARCH)
-    assert ln_prior(Noise()) == 0.0 == ln_prior(Noise(level=4.0)) == ln_prior(Noise(level=4.0, course=0.001))
-    assert ln_prior(Noise(level=8.0)) == pytest.approx(-0.5 * (math.log(2.0) / 2.0) ** 2)
+    assert ln_prior(Noise()) == 0.0
+    doubled = ln_prior(Noise(level=8.0)) - ln_prior(Noise(level=4.0))
+    assert doubled == pytest.approx(-0.5 * (math.log(2.0) / 2.0) ** 2)
+    assert ln_prior(Noise(level=4.0)) == ln_prior(Noise(level=4.0, course=0.001))
     assert ln_prior(QUIET_BODY) < 0.0
+
+
+def test_sizes_of_two_kinds_of_people_by_hand() -> None:
+    usual, quiet = (
+        Noise(fast=f, meals=m, level=4.0, course=0.001) for f, m in ((0.008, 1.0), (0.00025, 0.06))
+    )
+    assert ln_prior(usual) == pytest.approx(math.log(0.95), abs=1e-6)
+    assert ln_prior(quiet) == pytest.approx(math.log(0.05), abs=1e-6)
+    careful = usual._replace(meals=0.35)  # who logs with care is of the first kind still
+    apart = -0.5 * (math.log(0.35) / 0.5) ** 2
+    assert ln_prior(careful) == pytest.approx(math.log(0.95) + apart, abs=1e-3)
+    # Half-way between, as one wide prior would have it, is less likely than either.
+    assert ln_prior(usual._replace(fast=0.0014, meals=0.25)) < min(ln_prior(usual), ln_prior(quiet)) - 3.0
+    # Where the model is not said to err, all is left to the disturbance: one wide prior.
+    assert ln_prior(Noise(fast=0.0014)) == pytest.approx(-0.5 * (math.log(0.0014 / 0.012) / 2.0) ** 2)
+
+
+def sizes(disturbance: float, meal_error: float, every: int = 1) -> Noise:
+    """What is found of a day of a simulated person; ``every``: of how many readings one is kept."""
+    life = live(1.5, seed=8, disturbance=disturbance, meal_error=meal_error)
+    acts = acts_of(life)
+    readings = [Reading(s.time_us, s.value) for s in life.samples if s.kind == "cgm_mgdl"][::every]
+    meals = sum(a.kind == "carbs_g" for a in acts)
+    end_us = START_US + 36 * US_PER_H
+    return refine(track_at_start(), acts, readings, Therapy(), end_us, meals, model_errs=True).fit.noise
+
+
+def test_readings_tell_who_lives_without_the_unrecorded_and_few_of_them_do_not() -> None:
+    quiet, usual, few = sizes(0.0, 0.0), sizes(0.010, 0.2), sizes(0.0, 0.0, every=54)
+    assert max(quiet.fast / 0.0005, quiet.meals / 0.1) <= 1.0
+    assert min(usual.fast / 0.004, usual.meals / 0.35) >= 1.0
+    assert min(few.fast / 0.004, few.meals / 0.6) >= 1.0
 
 
 @pytest.fixture(scope="module")

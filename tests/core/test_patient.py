@@ -37,7 +37,7 @@ def test_profile_holds_until_the_next_entry_and_over_midnight() -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("weight_kg = 'heavy'", "weight_kg"),
+        ("weight_kg = 'heavy'", "must be a number, got `str` - at `weight_kg`"),
         ("[therapy]\nbasal_profile = [['25:00', 1.0]]", "basal_profile"),
         ("[therapy]\nbasal_profile = [['06:00', 1.0], ['05:00', 1.0]]", "basal_profile"),
         ("[therapy]\nbasal_profile = [['06:00', 99.0]]", "basal_profile"),

@@ -167,6 +167,22 @@ async def test_a_full_disk_ends_nothing(asking: Asking, monkeypatch: pytest.Monk
         assert asking.part.facts() == {"asks": False, "came": 1}
 
 
+async def test_a_page_that_is_repeated_for_ever_is_written_once(asking: Asking) -> None:
+    early = reading(FIRST, received_us=NOW_US, seq=10**6)  # its device has not spoken since: it waits
+    async with asking.running():
+        await wait_until(asking.questions, "asked")
+    ask = Lost.load(asking.store).ask
+    assert ask is not None
+    page = Returned(ask.request, 0, (early,), 1, False)
+    await asking.part.take(page)
+    generation = asking.store.generation
+    for _ in range(5):
+        await asking.part.take(page)
+    assert (asking.store.generation, asking.counters["lost.unasked"]) == (generation, 5)
+    async with asking.running():  # and it is asked for again, later
+        await wait_until(lambda: len(asking.deliver()) == 1, "asked again")
+
+
 async def test_pages_are_asked_for_one_after_another_at_once(asking: Asking) -> None:
     samples = [reading(n, received_us=NOW_US) for n in range(FIRST - 1, FIRST - 1 + FOLD_SAMPLES)]
     pages = 0
@@ -208,7 +224,8 @@ async def test_what_comes_back_is_no_reading_of_now_whatever_it_says(damaged: Pa
     clock.us += US_PER_MIN
     before = (dict(hub.alarms.active), hub.alarms.newest, dict(hub.view.newest), list(hub.view.trace))
     assert "low" in before[0]
-    await hub.thread(hub.refill._look)
+    for step in (hub.refill._look, hub.refill._step):
+        await hub.thread(step)
     question = hub.refill._lost.ask
     assert question is not None
     [(_, end_us)] = question.spans

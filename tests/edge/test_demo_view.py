@@ -38,6 +38,8 @@ def status(**more: Any) -> dict[str, Any]:
         "sync": {"configured": True, "connected": False, "pending": 3, "sent_through_row": 0, "problem": ""},
         "store": {
             "rows": 0,
+            "mib": 1.25,
+            "ways_in": 1,
             "repair": None,
             "tampered": False,
             "refilling": [],
@@ -242,6 +244,13 @@ def test_what_a_repair_lost_is_said_and_where_nobody_knows_that_too(
     state["store"] = {**state["store"], "repair": repair}
     [line] = [line for line in status_lines(state) if line.startswith("store")]
     assert told in line
+
+
+def test_a_store_that_is_well_is_said_in_a_line() -> None:
+    assert (
+        "store     well: 0 records, 1.2 MiB, no second way in (hometwin keys passphrase adds one)"
+        in status_lines(status())
+    )
 
 
 def test_a_copy_of_the_keys_that_could_not_be_written_is_said() -> None:

@@ -15,18 +15,22 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from core.errors import InputError, TamperedError
+from core.errors import HometwinError, InputError, TamperedError
 from core.events import parse_events
 from core.messages import Alarm, Sample, StandingPolicy, encode
 from core.units import US_PER_MIN
 from edge.audit_command import audit_lines
 from edge.config import DeviceConfig, HubConfig, RadioConfig
+from edge.control import ask_hub
+from edge.desk import StoreDesk
 from edge.export import export
 from edge.hub_state import AdviceNote, DownState, save_state
+from edge.status_text import status_lines
 from edge.store.journal import check_chain
 from edge.store.keys import create_key
 from edge.store.store import Store
 from tests.edge.store.conftest import START_US, FixedClock
+from tests.edge.store.test_tamper import flip
 from tests.edge.test_keys_command import with_hub
 
 PASSKEY = 918273
@@ -131,6 +135,45 @@ def test_the_exported_audit_log_can_be_checked_with_a_common_tool(config: HubCon
     assert json.loads(lines[1])["previous"] == done.stdout.split()[0]
 
 
+@pytest.mark.parametrize("running", [True, False])
+async def test_damage_that_is_met_while_exporting_names_the_file_and_the_cure(
+    config: HubConfig, tmp_path: Path, running: bool
+) -> None:
+    """A bit flips under an open store; what it tells is told by status too, and nothing is left of the export."""
+    ask = StoreDesk._export
+
+    def rots(desk: StoreDesk, request: dict[str, Any]) -> dict[str, Any]:
+        begin = ask(desk, request)
+        db = desk._store._db
+        [(sealed,)] = db.execute("SELECT sealed FROM segments WHERE number = 1").fetchall()
+        db.execute("UPDATE segments SET sealed = ? WHERE number = 1", (flip(sealed, len(sealed) // 2),))
+        desk._store._unpacked.clear()
+        return begin
+
+    said: list[str] = []
+
+    def call() -> None:
+        with pytest.raises(HometwinError) as caught:
+            export(config, tmp_path / "out")
+        said.append(str(caught.value))
+        if running:
+            said.extend(status_lines(ask_hub(config.control_socket, {"do": "status"})))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StoreDesk, "_export", rots)
+        await with_hub(config, call) if running else call()
+    assert said[0].startswith(
+        f"{config.store_path}: the store is damaged (segments 1: record fails authentication)"
+    )
+    assert not (tmp_path / "out").exists()
+    if running:
+        assert "repairs it by itself within 10 min, or at once when it is restarted" in said[0]
+        assert any("store     damaged: being repaired within 10 min" in line for line in said[1:])
+    else:
+        assert "say the same again" in said[0]
+        export(config, tmp_path / "out")  # opening repaired it
+
+
 def test_an_archive_holds_the_same_and_nothing_is_overwritten(config: HubConfig, tmp_path: Path) -> None:
     target = tmp_path / "record.zip"
     export(config, target)
@@ -191,6 +234,6 @@ def test_the_audit_log_is_shown_only_when_its_chain_is_whole(
         with pytest.raises(TamperedError, match="journal"):
             check_chain(change(whole), newest)
     assert check_chain(whole, newest) == 5
-    monkeypatch.setattr("edge.audit_command._all_lines", lambda _: (whole[:-1], newest))
+    monkeypatch.setattr("edge.audit_command.all_lines", lambda _: (whole[:-1], newest))
     with pytest.raises(TamperedError, match="newer entries are missing"):
         audit_lines(config, as_json=False)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,11 @@ def find(source: str, kind: str, seq: int) -> Sample | None:
 
 def made(request: dict[str, Any], number: int = 13) -> Sample:
     return hand_sample(request, number, NOW_US, LONDON, find)
+
+
+def test_a_reading_is_told_in_both_units() -> None:
+    typed = msgspec.structs.replace(LUNCH, kind="smbg_mgdl", value=109.895)
+    assert "fingerstick 109.9 mg/dL (6.1 mmol/L), stored" in entry_words(typed, LONDON)
 
 
 def test_a_meal_in_words_becomes_a_record() -> None:

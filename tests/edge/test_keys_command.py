@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -94,6 +96,14 @@ async def test_with_a_key_elsewhere_both_open_until_the_old_one_is_retired(
     await with_hub(config, lambda: rotate(config, place))
     new = load_key(place, {})
     assert rows(config, old) == rows(config, new) == 600
+    config.path("store.key").write_bytes(b"cut")
+    with pytest.raises(InputError, match="could not start again"):
+        retire(config, new)
+    config.path("store.key").write_bytes(old)
+    with pytest.raises(InputError, match=r"could not start again .*put the one that stays in this place"):
+        await with_hub(config, lambda: retire(config, new))
+    assert rows(config, old) == 600
+    config.path("store.key").write_bytes(new)
     await with_hub(config, lambda: retire(config, new))
     with pytest.raises(WrongKeyError):
         rows(config, old)
@@ -130,7 +140,7 @@ async def test_no_key_is_made_while_a_hub_runs_that_nobody_asked_the_passphrase_
     def recover_with_the_key_away(words: Passphrase) -> None:
         place.rename(place.with_name("away"))
         try:
-            with pytest.raises(InputError, match="stop the hub first"):
+            with pytest.raises(InputError, match="do not stop the hub"):
                 recover(config, words)
             assert not place.exists()
         finally:
@@ -141,8 +151,7 @@ async def test_no_key_is_made_while_a_hub_runs_that_nobody_asked_the_passphrase_
     assert rows(config, key) == 600
 
 
-def test_a_new_key_made_in_the_lost_ones_place_is_taken_up(config: HubConfig) -> None:
-    """As "hometwin keys new" makes it, or a recovery that was cut."""
+def test_a_key_of_something_else_in_the_lost_ones_place_is_kept(config: HubConfig) -> None:
     add_passphrase(config, WORDS)
     place = config.path("store.key")
     lost = load_key(place, {})
@@ -150,14 +159,151 @@ def test_a_new_key_made_in_the_lost_ones_place_is_taken_up(config: HubConfig) ->
     made = create_key(place)
     with pytest.raises(WrongKeyError):
         recover(config, Passphrase("five words that are not these"))
-    assert rows(config, lost) == 600
-    recover(config, WORDS)
+    with pytest.raises(InputError, match=r"kept: it may open something else .*move it away"):
+        recover(config, WORDS)
     assert load_key(place, {}) == made
-    assert rows(config, made) == 600
+    assert rows(config, lost) == 600
+    place.rename(place.with_name("else.key"))
+    place.write_bytes(b"cut")
+    with pytest.raises(InputError, match="move it away"):
+        recover(config, WORDS)
+    place.unlink()
+    recover(config, WORDS)
+    assert rows(config, load_key(place, {})) == 600
     with pytest.raises(WrongKeyError):
         rows(config, lost)
     with pytest.raises(InputError, match="nothing is to be recovered"):
         recover(config, WORDS)
+
+
+@pytest.mark.parametrize("step", ["replace_overwriting", "_old"])
+def test_a_recovery_that_is_cut_is_finished_by_a_second_one(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    add_passphrase(config, WORDS)
+    place = config.path("store.key")
+    place.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(f"edge.keys_command.{step}", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            recover(config, WORDS)
+    if step == "replace_overwriting":
+        assert not place.exists()
+        recover(config, WORDS)
+    assert rows(config, load_key(place, {})) == 600
+    assert not place.with_name("store.key.next").exists()
+
+
+def test_a_key_that_opens_the_store_already_is_no_new_one(config: HubConfig, tmp_path: Path) -> None:
+    """Else who was robbed of the key believes that it was changed."""
+    place = config.path("store.key")
+    for known in (place, tmp_path / "hex.key"):
+        if known != place:
+            known.write_text(load_key(place, {}).hex())
+            known.chmod(0o600)
+        with pytest.raises(InputError, match="opens the store already: no new one was made"):
+            rotate(config, known)
+    create_key(tmp_path / "other.key")
+    lines = rotate(config, tmp_path / "other.key")
+    assert lines[0].startswith("took the key that lies in ")
+    assert rows(config, load_key(tmp_path / "other.key", {})) == 600
+
+
+async def test_the_way_out_for_a_lost_key_file_while_the_hub_runs_is_told_and_goes(
+    config: HubConfig,
+) -> None:
+    place = config.path("store.key")
+    lost = load_key(place, {})
+
+    def lose_and_mend() -> list[str]:
+        assert "attention" not in "".join(overview_lines(config))
+        place.unlink()
+        way_out = f"do not stop the hub, .*rotate --to {place} .*retire {place}"
+        for ask in (lambda: rotate(config, None), lambda: recover(config, WORDS)):
+            with pytest.raises(InputError, match=way_out):
+                ask()
+        assert [line for line in overview_lines(config) if re.search(f"attention: .*gone.* {way_out}", line)]
+        place.write_bytes(b"cut")
+        assert [line for line in overview_lines(config) if "does not open the store, so the hub can" in line]
+        place.unlink()
+        create_key(place)  # of something else
+        assert [line for line in overview_lines(config) if "does not open the store, so the hub can" in line]
+        with pytest.raises(InputError, match="so it is kept"):
+            rotate(config, None)
+        place.unlink()
+        lines = rotate(config, place)
+        assert "restart" not in "".join(lines)
+        assert "attention" not in "".join(overview_lines(config))
+        return lines + retire(config, load_key(place, {}))
+
+    assert (await with_hub(config, lose_and_mend))[-1] == "1 older key opens nothing any more"
+    assert rows(config, load_key(place, {})) == 600
+    with pytest.raises(WrongKeyError):
+        rows(config, lost)
+
+
+async def test_a_sealed_key_is_taken_to_be_the_one_that_opened_the_running_hubs_store(
+    config: HubConfig, tmp_path: Path
+) -> None:
+    place, new_file = config.path("store.key"), tmp_path / "run.key"
+    old, clear = load_key(place, {}), place.with_name("clear")
+    rotate(config, new_file)
+    new = load_key(new_file, {})
+    place.with_name("store.key.cred").write_bytes(b"sealed")
+
+    def without_clear_file(key: bytes) -> list[str]:
+        place.rename(clear)
+        assert "attention" not in "".join(overview_lines(config))
+        try:
+            return retire(config, key)
+        finally:
+            clear.rename(place)
+
+    # The hub was not restarted: added since its start.
+    async def not_restarted() -> None:
+        await with_hub(
+            config,
+            lambda: (
+                ask_hub(config.control_socket, {"do": "keys.add", "key": new.hex()}),
+                without_clear_file(new),
+            ),
+        )
+
+    with pytest.raises(InputError, match="restart the hub, then retire"):
+        await not_restarted()
+    assert rows(config, old) == 600
+    place.write_bytes(new)  # what systemd opens for the hub at its next start
+    assert await with_hub(config, lambda: without_clear_file(new)) == ["1 older key opens nothing any more"]
+    place.unlink()
+    assert "cannot be read here" in retire(config, new)[1]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("running", [True, False])
+async def test_erasing_keeps_a_key_of_something_else_and_takes_the_sealed_one(
+    config: HubConfig, monkeypatch: pytest.MonkeyPatch, running: bool, cut: bool
+) -> None:
+    place = config.path("store.key")
+    sealed = place.with_name("store.key.cred")
+    sealed.write_bytes(b"sealed")
+    ours = load_key(place, {})
+
+    def swap_and_erase() -> list[str]:
+        place.unlink()
+        create_key(place)
+        if cut:
+            with monkeypatch.context() as patch:
+                patch.setattr("edge.erase_command.shred", Mock(side_effect=KeyboardInterrupt))
+                with pytest.raises(KeyboardInterrupt):
+                    erase(config, "home")
+        return [] if running and cut else erase(config, "home")
+
+    lines = await with_hub(config, swap_and_erase) if running else swap_and_erase()
+    lines = lines or erase(config, "home")
+    assert f"kept {place}: it does not open this record, perhaps it opens something else" in lines
+    assert f"destroyed {sealed}" in lines
+    assert load_key(place, {}) != ours
+    assert [p.name for p in config.state.iterdir()] == ["replay.sqlite.lock"]
 
 
 @pytest.mark.parametrize("running", [True, False])

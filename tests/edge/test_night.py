@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import json
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +37,7 @@ from edge.engine_messages import (
     Observe,
     Snapshot,
 )
+from edge.export import export
 from edge.night_job import NightAnswer, NightQuestion, work
 from edge.store.keys import create_key
 from edge.store.store import Store
@@ -278,6 +282,20 @@ async def test_hub_and_engine_keep_the_night_in_the_store_and_the_command_shows_
         "published",
     ):
         assert words in shown.stdout
+    lines = export(config, tmp_path / "out")
+    assert "missing: nothing that is known of" in lines
+    truth = {(s.time_us // 1_000_000, s.kind): s.value for s in samples()}
+    with (tmp_path / "out" / "replay_events.csv").open(encoding="utf-8", newline="") as file:
+        played = list(csv.DictReader(file))
+    assert len(played) > 100
+    for row in played:
+        at_s = datetime.fromisoformat(row["time"]).timestamp()  # single precision: to some milliseconds
+        values = [
+            truth[near, row["kind"]] for near in (int(at_s), round(at_s)) if (near, row["kind"]) in truth
+        ]
+        assert pytest.approx(float(row["value"]), rel=1e-6) in values
+    learned = json.loads((tmp_path / "out" / "memory.json").read_text(encoding="utf-8"))
+    assert (learned["nights"], learned["anchors"][0]["context"]) == (1, 0)
 
 
 def test_a_hub_without_a_record_says_that_nothing_is_learned(tmp_path: Path) -> None:

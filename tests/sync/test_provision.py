@@ -68,6 +68,17 @@ def test_a_new_hub_is_added_and_the_old_one_stays(root: Path) -> None:
     assert "user hub-2" in acl
 
 
+def test_a_key_that_everybody_may_read_is_refused(root: Path) -> None:
+    provision(root, ["hub-1"], "127.0.0.1", 8883, NOW)
+    hub = root / "hubs" / "hub-1"
+    for name in ("envelope.key", "client.key"):
+        (hub / name).chmod(0o644)
+    with pytest.raises(ConfigError, match=r"open to others .*chmod 600"):
+        read_envelope_key(hub / "envelope.key")
+    with pytest.raises(ConfigError, match=r"client.key: is open to others"):
+        BrokerAddress("h", 1, hub / "ca.crt", hub / "client.crt", hub / "client.key").tls_context()
+
+
 @pytest.mark.parametrize("lost", sorted(f"{d}/{n}" for d, names in FILES.items() for n in names))
 def test_any_lost_file_is_made_again_and_fits_the_rest(root: Path, lost: str) -> None:
     provision(root, ["hub-1"], "127.0.0.1", 8883, NOW)

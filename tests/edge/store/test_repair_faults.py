@@ -6,6 +6,7 @@ import base64
 import errno
 import json
 import os
+import re
 import sqlite3
 import sys
 import zlib
@@ -21,7 +22,7 @@ from edge.store.slots import copy_path
 from edge.store.store import FOLD_SAMPLES
 from tests.edge.store.conftest import HUB, KEY, FixedClock, open_store, reading
 from tests.edge.store.test_tamper import sql
-from tests.system.faults.disk import Action, Disk, Op
+from tests.system.faults.disk import Action, Disk, FailFrom, Op
 from tests.system.faults.power_cut import get_files, put_files
 
 VECTOR = json.loads((Path(__file__).parents[2] / "vectors" / "store_v1.json").read_text())
@@ -142,6 +143,37 @@ def test_a_damaged_log_is_kept_where_files_have_one_name_only(
     open_store(path).close()
 
 
+def test_a_flipped_bit_in_the_table_of_tables_costs_nothing(path: Path) -> None:
+    """SQLite's word for it quotes a name that is no text any more, and Python had another error for that."""
+    with open_store(path) as store:
+        store.append(reading(n) for n in range(FOLD_SAMPLES + 5))
+    whole, copy = path.read_bytes(), copy_path(path).read_bytes()
+    words = re.finditer(
+        rb"\[?(tail|segments|blobs)|CREATE TABLE|INTEGER PRIMARY KEY|BLOB|sealed", whole[:PAGE]
+    )
+    places = [word.start() for word in words]
+    assert len(places) > 40
+    for at in places:
+        for file in path.parent.iterdir():
+            file.unlink()
+        path.write_bytes(whole[:at] + bytes((whole[at] ^ 0x80,)) + whole[at + 1 :])
+        copy_path(path).write_bytes(copy)
+        with open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())[0] as store:
+            assert len(store.read(0, 1000)) == FOLD_SAMPLES + 5
+            assert store.check().ok
+
+
+def test_a_copy_of_the_first_page_that_rotted_is_not_used(path: Path) -> None:
+    with open_store(path) as store:
+        store.append(reading(n) for n in range(FOLD_SAMPLES + 5))
+    copy = copy_path(path).read_bytes()
+    at = copy.index(b"CREATE TABLE")
+    copy_path(path).write_bytes(copy[:at] + b"\xc3" + copy[at + 1 :])
+    sql(path, "UPDATE tail SET sealed = zeroblob(99) WHERE number = ?", values=(FOLD_SAMPLES + 2,))
+    with open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())[0] as store:
+        assert len(store.read(0, 1000)) == FOLD_SAMPLES + 4
+
+
 @pytest.fixture
 def bad_sector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int], None]]:
     """``bad_sector(file, n)``: from now on neither SQLite nor we can read the n-th 4 KiB of this very file."""
@@ -207,3 +239,19 @@ def test_a_first_page_that_cannot_be_read_is_repaired_from_its_copy(
         assert report is not None
         assert report.rows_lost == 0
         assert len(store.read(0, 1000)) == FOLD_SAMPLES + 5
+
+
+@pytest.mark.parametrize("kind", ["write", "sync"])
+def test_a_disk_that_fails_once_amid_a_repair_does_not_cost_the_record(path: Path, kind: str) -> None:
+    """It was taken for a file of which nothing can be carried over."""
+    with open_store(path) as store:
+        store.append(reading(n) for n in range(FOLD_SAMPLES + 5))
+    sql(path, "UPDATE segments SET sealed = zeroblob(99) WHERE number = 1")
+    fails = FailFrom(lambda op: op.kind == kind and ".repaired" in op.name, 3, sqlite3.SQLITE_IOERR_WRITE)
+    with Disk(fails):
+        store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+        with store:
+            assert fails.seen > 4
+            assert report is not None
+            assert report.rows_lost == FOLD_SAMPLES
+            assert len(store.read(0, 1000)) == 5

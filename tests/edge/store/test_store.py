@@ -10,13 +10,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import structlog
 
 from core.errors import InputError, StoreError
 from core.messages import Quality, Sample
 from edge.store import store as store_module
 from edge.store.arrivals import RECEIVED_STEP_US
+from edge.store.head import HEAD_ROW
 from edge.store.store import FOLD_SAMPLES, Store
-from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, reading
+from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store, reading
 
 Opened = Callable[..., Store]
 
@@ -381,3 +383,16 @@ def test_a_write_of_unknown_outcome_stops_the_store(
         store.append([reading(3)])
     store.close()
     assert [s.seq for _, s in opened(path).read(0, 9)] == [1, 2]
+
+
+def test_a_head_that_is_gone_while_the_store_is_used_is_put_back_and_told(path: Path) -> None:
+    """A sample that comes alone puts it back, which said nothing."""
+    with open_store(path) as store, structlog.testing.capture_logs() as logs:
+        store.append([reading(0)])
+        assert logs == []
+        store._db.execute("DELETE FROM tail WHERE number = ?", (HEAD_ROW,))
+        store.append([reading(1)])
+        assert [entry["event"] for entry in logs] == ["store.head_was_missing"]
+        assert store.check().ok
+    with open_store(path) as store:
+        assert store.last_row == 2
