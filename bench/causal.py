@@ -21,12 +21,11 @@ from bench import indication
 from bench.report import Figure, Section, Table
 from core.causal import criteria
 from core.causal import estimate as est
-from core.causal.counterfactual import STRUCTURE_LN_SD
 from core.causal.effect import AGREE_Z, estimate_effect
 from core.causal.estimand import Expression, evaluate
 from core.causal.graph import Graph
 from core.causal.identify import BACKDOOR, FRONTDOOR, NO_EFFECT, Identification, identify
-from core.causal.on_twin import DRAWS
+from core.causal.on_twin import DRAWS, STRUCTURE_LN_SD
 from core.causal.scm import LinearScm
 from core.errors import EnvironmentMissing, RefusedError
 
@@ -415,7 +414,7 @@ def indicated(measuring: indication.Measuring, quick: bool) -> tuple[Table, list
         f"the twin: one per person (weight told, no therapy), has seen all up to the correction; {DRAWS} draws of state and "
         "parameters each; who waits gives the same dose at a later reading above their threshold with chance "
         f"{got.chance:.3f}, as the records have it; other reactions (sugar, smaller meal boluses) are in the truth and not "
-        f"in the twin; its interval holds the error of its structure (ln SD {STRUCTURE_LN_SD:g}, as in whatif); the comparison "
+        f"in the twin; its interval holds the error of its structure (ln SD {STRUCTURE_LN_SD:g}); the comparison "
         "with the records is of the posterior alone, or no wrong model could be seen",
         f"twin less truth, over the same corrections, interval by person: {_interval(got.twin_error)}; of the dose alone "
         f"{_interval(got.alone_error)}, where its 90 % intervals, structure included, hold {100 * got.alone_covered:.0f} % of single effects",

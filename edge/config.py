@@ -83,7 +83,7 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # 0: raw readings stay for ever. A year of a CGM and a strap is 1 MB, and aggregates can never be undone.
     raw_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
     fine_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0  # 0: 5-min aggregates never become hourly
-    # Below this the oldest readings are thinned, so that the newest still find room.
+    # Below this people are told. Only much later the oldest readings are thinned, so that the newest find room (store_care.py).
     free_floor_mib: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 64
 
 

@@ -32,7 +32,7 @@ from edge.desk import Ask, at_the_desk
 from edge.engine_link import REPLAY_AREA, SavedTwin
 from edge.export_readme import about, readme
 from edge.store.files import is_there
-from edge.store.journal import check_chain
+from edge.store.journal import check_chain, read_line
 
 NOT_INCLUDED: Final = (
     "pairing keys of the devices, keys of the store, certificates, passkeys of the settings: secrets, not record",
@@ -101,7 +101,8 @@ class _Writer:
             raise InputError("the hub that runs is of an older version", where="export", mend="restart it")
         self._samples(begin)
         self._aggregates()
-        self._lines("audit.jsonl", self._audit(begin["audit_newest"]))
+        audit = self._audit(begin["audit_newest"])
+        self._lines("audit.jsonl", audit)
         for area in sorted({*AREAS, *begin["areas"]}):
             if area == REPLAY_AREA:
                 self._replay()
@@ -122,7 +123,7 @@ class _Writer:
                 f"damaged files that a repair set aside beside the store, sealed ({names}): what could be read of"
                 " them is here already"
             )
-        facts = self._facts(begin)
+        facts = self._facts(begin, _thinned(audit))
         with self._open("README.txt") as file:
             made_at = shapes.iso(begin["now_us"])
             names_of_files = [path.name for path in self._folder.iterdir()]
@@ -283,7 +284,7 @@ class _Writer:
                 patient = self._config.path(self._config.patient).read_text(encoding="utf-8")
         return {"hub": settings, "patient_toml": patient}
 
-    def _facts(self, begin: dict[str, Any]) -> dict[str, Any]:
+    def _facts(self, begin: dict[str, Any], spans: list[tuple[int, int, int]]) -> dict[str, Any]:
         """What is not here, in numbers, and in sentences in ``missing``."""
         count = sum(last - first + 1 for first, last in begin["missing"])
         thinned = min(count, self._thinned)
@@ -305,9 +306,11 @@ class _Writer:
             self.missing.append(f"{items} of another version, unreadable here, in {name}: as stored")
         return {
             "rows": begin["rows"],
-            "rows_missing": begin["missing"],
-            "rows_missing_count": count,
-            "rows_thinned": thinned,
+            "rows_missing": _outside(begin["missing"], spans),  # lost to damage: see audit.jsonl
+            # First and last row, and how many readings of these became averages in aggregates.csv. Whatever stayed
+            # bears the first numbers of its span.
+            "rows_thinned": spans,
+            "readings_thinned": thinned,
             "rows_lost": lost,
             "rows_returned": self._returned,
             "rows_lost_before_repair": uncounted,
@@ -373,6 +376,26 @@ class _Writer:
             file.write("\n")
         if isinstance(content, list):
             self.counts[name] = len(content)
+
+
+def _thinned(audit: list[str]) -> list[tuple[int, int, int]]:
+    """Spans of rows in which readings became averages: first, last, how many. Older hubs did not note the rows."""
+    marks = [entry.detail for entry in map(read_line, audit) if entry.what == "store.thinned"]
+    return sorted((m["first_row"], m["last_row"], m["readings"]) for m in marks if "first_row" in m)
+
+
+def _outside(gaps: list[tuple[int, int]], spans: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """What of the gaps, first and last row each, lies in none of the spans; both are in order."""
+    left: list[tuple[int, int]] = []
+    for first, last in gaps:
+        begin = first
+        for low, high, _ in spans:
+            if begin <= min(low - 1, last):
+                left.append((begin, min(low - 1, last)))
+            begin = max(begin, high + 1)
+        if begin <= last:
+            left.append((begin, last))
+    return left
 
 
 def _zipped(folder: Path) -> Path:

@@ -37,9 +37,10 @@ FILES: Final[dict[str, About]] = {
     "manifest.json": About(
         "Each file with a sentence on it, its size and SHA-256; what is missing and what is left out.",
         {
-            "rows, rows_missing": "rows were numbered up to here; [first, last] of those that are not in samples.csv (any more)",
-            "rows_missing_count": "how many those are: rows_thinned, which went into the averages of aggregates.csv, and"
-            " rows_lost, which damage took",
+            "rows, rows_missing": "rows were numbered up to here; [first, last] of those that damage took",
+            "rows_thinned": "[first, last, how many]: spans of rows whose readings went into the averages of aggregates.csv; what"
+            " stayed bears the first numbers of its span. Hubs of before did not note them: theirs are among rows_missing",
+            "readings_thinned, rows_lost": "how many readings are averages now; how many records damage took",
             "rows_returned": "newer rows that the cloud gave back (quality 32); what sensors told again is not counted",
             "rows_lost_before_repair": "true: a repair found that more may be lost than anybody can count",
             "unreadable": "items of another version than this program's, by file: they stand there as they are stored",

@@ -473,6 +473,7 @@ class Hub:
     async def _run_alarms(self) -> None:
         while True:
             now_us, steady_us = self.clock.now_us(), self._steady_us()
+            space_low = self.care.space_low
             changes = self.alarms.on_time(now_us, steady_us)
             changes += self.alarms.on_health(
                 self.engine.up,
@@ -480,9 +481,11 @@ class Hub:
                 now_us,
                 steady_us,
                 repaired=self.care.repaired,
-                space_low=self.care.space_low,
+                space_low=space_low,
             )
             await self._act_on(changes)
+            if space_low:
+                self.care.told_of_space()
             notify_systemd("WATCHDOG=1")
             await asyncio.sleep(max(ALARM_TICK_FLOOR_S, min(5.0, self.clock.wait_s(ALARM_TICK_US))))
 

@@ -84,9 +84,11 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
         if not store["ok"]:
             what = "new readings are not stored. Free some space on its disk"
         elif store["full"] or store["exhausted"]:
-            what = "no old readings are left to become averages. Free some space on its disk"
+            what = "no old readings are left that are smaller as averages. Free some space on its disk"
+        elif store["making_room"]:
+            what = "old readings become averages. Free some space on its disk"
         else:
-            what = "old readings become averages"
+            what = "free some on its disk, or old readings must become averages"
         lines.append(f"store     low on space ({store['free_mib']:.0f} MiB free): {what}")
     elif not store["ok"]:
         lines.append("store     takes nothing: new readings are not stored. The hub's log tells why")

@@ -22,9 +22,9 @@ from edge.config import StoreConfig
 from edge.steady import steady_us
 from edge.store.database import NO_SPACE
 from edge.store.journal import Detail
-from edge.store.repair import REPAIR_BLOB, RepairReport
+from edge.store.repair import REPAIR_BLOB, RepairReport, forget_oldest
 from edge.store.store import Store
-from edge.store.thinning import RESERVE_BYTES, SURE_DAYS, SURE_WITHIN_DAYS
+from edge.store.thinning import FOR_SPACE, OLD, RESERVE_BYTES, SURE_DAYS, SURE_WITHIN_DAYS, YOUNG
 from edge.store_thread import StoreThread
 
 log = structlog.get_logger()
@@ -37,6 +37,14 @@ ALARM_US: Final = US_PER_DAY  # so long a repair is told as an alarm; in the aud
 JUMP_US: Final = 2_000_000
 _EVER: Final = 1 << 62
 MIB: Final = 1 << 20
+# Averages cannot be undone, and whoever has been told can free space: so readings become averages for its sake only when
+# less than this share of the floor is left (and little enough: a floor may be set high to be told early) and the alarm
+# has stood for a day, or when the disk is about to be full.
+TIGHT_SHARE: Final = 8
+TIGHT_MOST_BYTES: Final = 8 * MIB
+BRIM_BYTES: Final = 4 * MIB  # the log alone may take as much (database.py)
+ALARM_FIRST_US: Final = US_PER_DAY
+ASIDE_KEPT_FOR_SPACE: Final = 1  # the newest damaged file: it may still hold what a repair could not read
 
 
 class StoreCare:
@@ -60,7 +68,10 @@ class StoreCare:
         self.free_bytes = math.inf
         self.thinned = 0  # readings that became aggregates, since the start
         self.full = False  # the disk: not even what makes room could be written
-        self.exhausted = False  # too little room, and no reading left that may become an average
+        self.exhausted = False  # too little room, and no reading left whose average would be smaller
+        self.making_room = False  # readings become averages for the sake of space
+        self._low_since_us: int | None = None  # steady time: when the disk was found to be low, and is since
+        self._low_is_told = False
         self.thinning_waits = False  # for days that bear out the clock
         self._begun = False
         self._repair_is_known = repair is None
@@ -76,6 +87,22 @@ class StoreCare:
     def space_low(self) -> bool:
         """Whether the disk has less room than the configuration wants."""
         return self.free_bytes < self._config.free_floor_mib * MIB
+
+    def told_of_space(self) -> None:
+        """The alarm that the disk is low was judged: from now on people can know."""
+        if not self._low_is_told:
+            self._low_is_told = True
+            self.wake()
+
+    def _needs_room(self) -> bool:
+        """Whether readings must become averages now."""
+        if self._low_since_us is None or not self._low_is_told:
+            return False
+        if self.free_bytes < BRIM_BYTES:
+            return True
+        tight_bytes = min(self._config.free_floor_mib * MIB / TIGHT_SHARE, TIGHT_MOST_BYTES)
+        low_us = steady_us(self._clock) - self._low_since_us
+        return self.free_bytes < tight_bytes and low_us >= ALARM_FIRST_US
 
     @property
     def repaired(self) -> bool:
@@ -99,6 +126,7 @@ class StoreCare:
             "space_low": self.space_low,
             "full": self.full,
             "exhausted": self.exhausted,
+            "making_room": self.making_room,
             "thinned": self.thinned,
             "thinning_waits": self.thinning_waits,
             "rotating": self._store.keys.rotating,
@@ -167,38 +195,63 @@ class StoreCare:
             await asyncio.sleep(PAUSE_S)
         log.info("store.sealed_anew")
 
+    async def _look_at_disk(self) -> None:
+        self.free_bytes = float(await self._thread(self._store.thinner.free_bytes))
+        if not self.space_low:
+            self._low_since_us, self._low_is_told = None, False
+        elif self._low_since_us is None:
+            self._low_since_us = steady_us(self._clock)
+
     async def _make_room(self) -> None:
         """On a disk that fills, whoever fills it: give the newest readings the pages of the oldest.
 
-        Nothing is thinned for others' sake: once the file has room inside for months, it is enough.
+        Nothing is thinned for others' sake: once the file has room inside for a while, it is enough.
         """
-        self.free_bytes = float(await self._thread(self._store.thinner.free_bytes))
-        self.exhausted = False
-        if not self.space_low:
-            await self._thread(self._store.thinner.hold_spare)
+        self.exhausted = self.making_room = False
+        await self._look_at_disk()
+        is_short = await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES
+        if is_short and self._needs_room():
+            await self._forget_damaged()
+        if not (is_short and self._needs_room()):
+            if self.free_bytes >= BRIM_BYTES:
+                await self._thread(self._store.thinner.hold_spare)
             return
+        self.making_room = True
         thinned = 0
+        settled_us = await self._thread(self._store.thinner.settled_us)
         for unsent in (False, True):  # what the cloud has not acknowledged goes last
-            while await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES:
-                count = await self._thin_for_room(unsent)
-                if not count:
-                    break
-                thinned += count
-                await asyncio.sleep(PAUSE_S)
+            for before_us, widths_us in ((settled_us, FOR_SPACE), (_EVER, YOUNG)):
+                while await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES:
+                    count = await self._thin_for_room(before_us, widths_us, unsent)
+                    if count is None:
+                        break
+                    thinned += count
+                    await asyncio.sleep(PAUSE_S)
         self.exhausted = await self._thread(self._store.thinner.reserve_bytes) < RESERVE_BYTES
         if thinned:
             self.thinned += thinned
             log.warning("store.thinned_for_space", readings=thinned)
-            await self._note("store.thinned", readings=thinned, why="space")
 
-    async def _thin_for_room(self, unsent: bool) -> int:
-        thinner = self._store.thinner
+    async def _forget_damaged(self) -> None:
+        """Before any reading: damaged files, all of whose good records are in the store."""
+        gone = await self._thread(forget_oldest, self._store.path, ASIDE_KEPT_FOR_SPACE)
+        if gone:
+            log.warning("store.damaged_files_removed", files=gone)
+            await self._note("store.damaged_files_removed", files=", ".join(gone), why="space")
+            await self._look_at_disk()
+
+    async def _thin_for_room(self, before_us: int, widths_us: tuple[int, ...], unsent: bool) -> int | None:
+        def thin() -> int | None:
+            return self._store.thinner.thin(
+                before_us, widths_us, unsent=unsent, cloud=self._cloud, why="space"
+            )
+
         try:
-            return await self._thread(thinner.thin, _EVER, unsent=unsent, cloud=self._cloud)
+            return await self._thread(thin)
         except StoreError:
-            if not await self._thread(thinner.use_spare):
+            if not await self._thread(self._store.thinner.use_spare):
                 raise
-            return await self._thread(thinner.thin, _EVER, unsent=unsent, cloud=self._cloud)
+            return await self._thread(thin)
 
     async def _thin_the_old(self) -> None:
         now_us = self._clock.now_us()
@@ -208,16 +261,12 @@ class StoreCare:
         # Averages cannot be undone, so age counts from what days of readings bear out, not from a clock that may be wrong.
         raw_us = self._config.raw_days * US_PER_DAY
         sure_us = await self._thread(self._store.thinner.sure_us, now_us)
-        before_us, thinned = sure_us - raw_us, 0
-        while count := await self._thread(self._store.thinner.thin, before_us, cloud=self._cloud):
-            thinned += count
-            await asyncio.sleep(PAUSE_S)
-        if thinned:
-            self.thinned += thinned
-            log.info("store.thinned", readings=thinned)
-            await self._note("store.thinned", readings=thinned, why="age")
+        await self._thin_before(sure_us - raw_us, YOUNG)
         if self._config.fine_days:
             fine_us = sure_us - self._config.fine_days * US_PER_DAY
+            await self._thin_before(
+                fine_us, OLD
+            )  # what stayed raw, as 5-min averages would not have been smaller
             while await self._thread(self._store.thinner.coarsen, fine_us):  # noqa: ASYNC110 - the sleep is the pause
                 await asyncio.sleep(PAUSE_S)
         waits = now_us - sure_us > SURE_WITHIN_DAYS * US_PER_DAY and await self._thread(
@@ -226,6 +275,17 @@ class StoreCare:
         if waits and not self.thinning_waits:
             log.warning("store.thinning_waits", days=SURE_DAYS)
         self.thinning_waits = waits
+
+    async def _thin_before(self, before_us: int, widths_us: tuple[int, ...]) -> None:
+        thinned = 0
+        while (
+            count := await self._thread(self._store.thinner.thin, before_us, widths_us, cloud=self._cloud)
+        ) is not None:
+            thinned += count
+            await asyncio.sleep(PAUSE_S)
+        if thinned:
+            self.thinned += thinned
+            log.info("store.thinned", readings=thinned)
 
 
 def _load_repair(store: Store) -> RepairReport | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from core.causal.asked import Asked, by_words, doubts, e_value_words, rows
-from core.causal.counterfactual import STRUCTURE_LN_SD
+from core.causal.on_twin import STRUCTURE_LN_SD
 from core.causal.twin_graph import twin_svg
 from core.drawing.forest import FOREST_CSS, Line, forest
 from core.drawing.style import page

@@ -125,12 +125,18 @@ class Index:
 
     def newest_us(self, place: int) -> int:
         """Time of the newest sample in a segment."""
-        newest = 0
-        for spans in self._spans.values():
+        return max((spans.time_max_us[at] for _, spans, at in self._of(place)), default=0)
+
+    def has_kinds(self, place: int, kinds: Collection[str]) -> bool:
+        """Whether a segment holds samples of any of these kinds."""
+        return any(kind in kinds for kind, _, _ in self._of(place))
+
+    def _of(self, place: int) -> Iterator[tuple[str, _Spans, int]]:
+        """Kind and span of each series in a segment."""
+        for (_, kind), spans in self._spans.items():
             at = bisect_left(spans.segment, place)
             if at < len(spans.segment) and spans.segment[at] == place:
-                newest = max(newest, spans.time_max_us[at])
-        return newest
+                yield kind, spans, at
 
     def days(self, kinds: Collection[str]) -> set[int]:
         """Days since 1970 that surely have readings of these kinds; of a segment only its first and last."""

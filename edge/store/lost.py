@@ -149,8 +149,8 @@ def _uncounted_row(store: Store, report: RepairReport) -> int:
 def _begun_us(store: Store) -> int:
     """Since when this store hears; 0: that is lost. What the cloud has of before may be of whom the hub lived with then."""
     first = [read_line(line) for line in store.journal(0, 1)]
-    if not first or first[0].what == "store.repaired":
-        return 0
+    if not first or first[0].what in ("store.repaired", "store.thinned"):
+        return 0  # what was there before it is not known
     heard_us = [s.received_us for _, s in store.read(0, 1)]
     return max(0, min([first[0].time_us, *heard_us]) - CLOCK_DOUBT_US)
 

@@ -311,7 +311,7 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     _keep_as(path, aside)
     fresh.rename(path)
     sync_folder(path.parent)
-    _forget_oldest(path)
+    forget_oldest(path)
     return report
 
 
@@ -583,9 +583,12 @@ def _asides(path: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), p) for match, p in found if match)
 
 
-def _forget_oldest(path: Path) -> None:
-    """Damaged files beyond the newest few go; the oldest first."""
+def forget_oldest(path: Path, keep: int = KEPT_ASIDE) -> list[str]:
+    """Damaged files beyond the newest few go; the oldest first. The names of those that went."""
+    gone: list[str] = []
     with contextlib.suppress(OSError):
-        for _, old in _asides(path)[:-KEPT_ASIDE]:
+        for _, old in _asides(path)[:-keep]:
             old.unlink()
+            gone.append(old.name)
             old.with_name(old.name + "-wal").unlink(missing_ok=True)
+    return gone

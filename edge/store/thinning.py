@@ -2,20 +2,27 @@
 
 Doses, meals, entries by hand and whatever was amended stay as records for ever (aggregates.may_thin). What is thinned
 stays known by its time (known.py), so that a sensor which tells its history again adds nothing twice.
+
+An average can never be undone, so one is made only where it is clearly smaller than the readings it stands for: 5-min
+averages of a 5-min sensor need half as much again as its readings, hourly ones a sixth.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.errors import DecodeError, TamperedError
+from core.messages import Sample
 from core.units import US_PER_DAY
 from edge.store.aggregates import (
     COARSE_US,
     DENSE_KINDS,
+    FINE_US,
     Series,
     aggregate,
     coarser,
@@ -26,6 +33,7 @@ from edge.store.aggregates import (
 from edge.store.chain import chained, unchained
 from edge.store.database import PAGE_BYTES, reported
 from edge.store.head import Head
+from edge.store.journal import Detail
 from edge.store.sealing import Table, marks, row_ident
 from edge.store.segment import encode_segment, read_summary
 
@@ -34,8 +42,15 @@ if TYPE_CHECKING:
 
 # Samples of one step: some 3 MiB while they are unpacked and a tenth of a second on a Pi.
 BATCH_ROWS: Final = 8192
-# Room inside the file that is enough to go on with: 1 MiB is a year of a CGM.
-RESERVE_BYTES: Final = 1 << 20
+# Room inside the file that is enough to go on with: two weeks of a CGM, six hours of a strap at one reading a second.
+RESERVE_BYTES: Final = 64 << 10
+# Of the averages' widths those that save enough are taken, the finest first.
+YOUNG: Final = (FINE_US,)
+OLD: Final = (COARSE_US,)
+FOR_SPACE: Final = (FINE_US, COARSE_US)
+# A series is judged by its first so many readings in a batch: packing them a second time takes longer than anything else.
+_JUDGED_ROWS: Final = 2048
+_NOTE_BYTES: Final = 320  # at most: the sealed line of the audit log
 # Thinning itself writes to the log, some 200 kB a step. On a disk that somebody filled to the last byte it could not,
 # so this much is held and given up then.
 SPARE_SUFFIX: Final = ".spare"
@@ -54,22 +69,41 @@ class Thinner:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._coarse_after = 0  # records up to here are coarse, or too young when last looked at
+        # By widths: the first row to look at, and the last one of the batch that was not yet full and saved nothing.
+        self._looked: dict[tuple[int, ...], tuple[int, int]] = {}
 
-    def thin(self, before_us: int, *, unsent: bool = False, cloud: bool = True) -> int:
-        """Thin the oldest readings, if they are older than ``before_us``; how many became aggregates, 0 when none may.
+    def thin(
+        self,
+        before_us: int,
+        widths_us: tuple[int, ...] = YOUNG,
+        *,
+        unsent: bool = False,
+        cloud: bool = True,
+        why: str = "age",
+    ) -> int | None:
+        """Thin the next batch of readings older than ``before_us``; how many became averages. None: no batch is left.
 
+        0: they stay as they are, since averages would save too little; what was looked at once is not looked at again.
         Only what the cloud has acknowledged, unless ``unsent``; without a ``cloud`` nothing waits to be sent.
         """
         store = self._store
         with store._mutex:
             store._check_usable()
-            places = self._candidates(before_us, unsent, cloud)
-            return self._thin(places) if places else 0
+            begin, seen = self._looked.get(widths_us, (0, 0))
+            places, is_full = self._candidates(begin, before_us, unsent, cloud)
+            if not places:
+                return None
+            last = store._index.first_rows[places[-1]] + store._index.sizes[places[-1]] - 1
+            count = self._thin(places, widths_us, why) if last != seen else 0
+            done = is_full or count > 0
+            self._looked[widths_us] = (last + 1, 0) if done else (begin, last)
+            return count if done else None
 
     def may(self, before_us: int, *, cloud: bool = True) -> bool:
         """Whether ``thin`` would find something older than ``before_us``."""
         with self._store._mutex:
-            return bool(self._candidates(before_us, unsent=False, cloud=cloud))
+            begin, _ = self._looked.get(YOUNG, (0, 0))
+            return bool(self._candidates(begin, before_us, unsent=False, cloud=cloud)[0])
 
     def sure_us(self, now_us: int) -> int:
         """The latest time, by ``now_us``, that surely has come: few days of a wrong clock do not move it."""
@@ -81,64 +115,94 @@ class Thinner:
                 return oldest * US_PER_DAY
         return NEVER_US
 
-    def _candidates(self, before_us: int, unsent: bool, cloud: bool) -> list[int]:
+    def settled_us(self) -> int:
+        """Before the newest two days with readings: sensors rarely tell late what is older.
+
+        An hour that became one average counts as known as a whole, also where a gap in it is filled only later.
+        """
+        with self._store._mutex:
+            days = self._store._index.days(DENSE_KINDS)
+        return (max(days) - 1) * US_PER_DAY if days else NEVER_US
+
+    def _candidates(self, begin: int, before_us: int, unsent: bool, cloud: bool) -> tuple[list[int], bool]:
+        """Neighbouring segments with dense readings, from row ``begin`` on, and whether no more can ever join them."""
         store, index = self._store, self._store._index
         pointer = store.sample_pointer
         sent = store.acknowledged_row if cloud else store.last_row
         limit = store.last_row if unsent else sent
         found: list[int] = []
         rows = 0
-        for place, first in enumerate(index.first_rows):
+        for place in range(bisect_left(index.first_rows, begin), len(index.first_rows)):
+            first = index.first_rows[place]
             last = first + index.sizes[place] - 1
-            if first < store._head.chain_from:
+            if not index.has_kinds(place, DENSE_KINDS):
+                if found:
+                    return found, True
                 continue
-            if (
-                last > limit
-                or index.newest_us(place) >= before_us
-                or (rows := rows + index.sizes[place]) > BATCH_ROWS
-            ):
+            if last > limit or index.newest_us(place) >= before_us:
                 break
+            if (rows := rows + index.sizes[place]) > BATCH_ROWS:
+                return found, True
             if cloud and first <= pointer < last:
                 break  # the next message is made of a part of it
             if cloud and found and (index.first_rows[found[0]] <= pointer) != (first <= pointer):
-                break
+                return found, True
             found.append(place)
-        return found
+        return found, False
 
-    def _thin(self, places: list[int]) -> int:
+    def _thin(self, places: list[int], widths_us: tuple[int, ...], why: str) -> int:
         store, index = self._store, self._store._index
         samples = [sample for place in places for sample in store._segment(place)]
-        dense = [s for s in samples if may_thin(s) and not index.is_amended(s.key)]
-        thinned = {s.key for s in dense}
+        dense: dict[tuple[str, str], list[Sample]] = {}
+        for sample in samples:
+            if may_thin(sample) and not index.is_amended(sample.key):
+                dense.setdefault((sample.source, sample.kind), []).append(sample)
+        series: list[Series] = []
+        thinned: set[tuple[str, str, int]] = set()
+        for _, readings in sorted(dense.items()):
+            if (width_us := self._width_us(readings, widths_us)) is not None:
+                series.extend(aggregate(readings, width_us))
+                thinned.update(s.key for s in readings)
+        if not series:
+            return 0
         events = [s for s in samples if s.key not in thinned]
-        series = aggregate(dense)
         first = index.first_rows[places[0]]
         end = index.first_rows[places[-1]] + index.sizes[places[-1]]
-        size = store.fold_samples
+        size, seal = store.fold_samples, store._sealer.seal
         segments = [
             (first + at, chained(encode_segment(events[at : at + size]), b""))
             for at in range(0, len(events), size)
         ]
+        anew = [(row, seal(Table.SEGMENTS, row_ident(row), data)) for row, data in segments]
         rows = [index.first_rows[place] for place in places]
+        old = [
+            (row, store._sealed("SELECT sealed FROM segments WHERE number = ?", row, f"segments {row}"))
+            for row in rows
+        ]
+        with reported(store._path):
+            [(newest,)] = store._db.execute("SELECT max(number) FROM aggregates").fetchall()
+        # Their first row, unless that is taken: by what was thinned before, or as a repair without a head does not know
+        # how far thinning had come.
+        number = max(first, (newest or 0) + 1)
+        averages = seal(Table.AGGREGATES, row_ident(number), encode_aggregates(series))
+        after = sum(len(sealed) for _, sealed in anew) + len(averages) + _NOTE_BYTES
+        if after >= sum(len(sealed) for _, sealed in old):
+            return 0
+        told: dict[str, Detail] = {
+            "readings": len(thinned),
+            "first_row": first,
+            "last_row": end - 1,
+            "why": why,
+        }
 
         def write(head: Head) -> None:
-            for row in rows:
-                sealed = store._sealed("SELECT sealed FROM segments WHERE number = ?", row, f"segments {row}")
+            for row, sealed in old:
                 head.remove(Table.SEGMENTS, row_ident(row), marks(sealed))
                 store._db.execute("DELETE FROM segments WHERE number = ?", (row,))
-            store._insert(
-                head,
-                Table.SEGMENTS,
-                [(row, store._sealer.seal(Table.SEGMENTS, row_ident(row), data)) for row, data in segments],
-            )
-            if series:
-                # Their first row, unless it is taken: a repair without a head does not know how far thinning had come.
-                [(last,)] = store._db.execute("SELECT max(number) FROM aggregates").fetchall()
-                number = max(first, (last or 0) + 1)
-                plain = encode_aggregates(series)
-                sealed = store._sealer.seal(Table.AGGREGATES, row_ident(number), plain)
-                store._insert(head, Table.AGGREGATES, [(number, sealed)])
-            head.chain_from = end
+            store._insert(head, Table.SEGMENTS, anew)
+            store._insert(head, Table.AGGREGATES, [(number, averages)])
+            head.chain_from = max(head.chain_from, end)
+            store._note(head, "hub", "store.thinned", told)
 
         def remember() -> None:
             store._unpacked.clear()
@@ -148,7 +212,16 @@ class Thinner:
                 index.add_aggregate(one)
 
         store._change(write, remember)
-        return len(dense)
+        return len(thinned)
+
+    def _width_us(self, readings: Sequence[Sample], widths_us: tuple[int, ...]) -> int | None:
+        """The first width whose averages take at most three quarters of the room of these readings of one series."""
+        part, size = readings[:_JUDGED_ROWS], self._store.fold_samples
+        raw = sum(len(encode_segment(part[at : at + size])) for at in range(0, len(part), size))
+        for width_us in widths_us:
+            if 4 * len(encode_aggregates(aggregate(part, width_us))) <= 3 * raw:
+                return width_us
+        return None
 
     def coarsen(self, before_us: int) -> bool:
         """Make the next record of fine aggregates hourly, if it ends before ``before_us``; False when none is left."""

@@ -47,6 +47,7 @@ def status(**more: Any) -> dict[str, Any]:
             "space_low": False,
             "full": False,
             "exhausted": False,
+            "making_room": False,
             "thinning_waits": False,
             "ok": True,
             "rotating": False,

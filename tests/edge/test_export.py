@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import random
+import statistics
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -23,10 +25,10 @@ from edge.audit_command import audit_lines
 from edge.config import DeviceConfig, HubConfig, RadioConfig
 from edge.control import ask_hub
 from edge.desk import StoreDesk
-from edge.export import export
+from edge.export import _outside, export
 from edge.hub_state import AdviceNote, DownState, save_state
 from edge.status_text import status_lines
-from edge.store.journal import check_chain
+from edge.store.journal import check_chain, read_line
 from edge.store.keys import create_key
 from edge.store.store import Store
 from tests.edge.store.conftest import START_US, FixedClock
@@ -201,17 +203,48 @@ def test_what_lies_beside_an_export_is_not_touched(config: HubConfig, tmp_path: 
     assert {p.name for p in place.iterdir()} == {name, f"{name}.partial", f"{name}.new"}
 
 
-def test_thinned_readings_come_out_as_averages(config: HubConfig, tmp_path: Path) -> None:
-    key = (tmp_path / "store.key").read_bytes()
+def test_thinned_readings_come_out_as_averages_and_the_manifest_tells_of_which_rows(
+    config: HubConfig, tmp_path: Path
+) -> None:
+    """It named rows that were there, and none of those that went: whatever stays gets the first numbers."""
+    key, rng = (tmp_path / "store.key").read_bytes(), random.Random(2)
     with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:
+        before = store.last_row
+        beats = [float(rng.randrange(50, 150)) for _ in range(1024)]
+        store.append(
+            Sample(START_US + n * 1_000_000, "heart_rate_bpm", v, "strap", n) for n, v in enumerate(beats)
+        )
         thinned = store.thinner.thin(1 << 62, cloud=False)
+        [span] = [read_line(line).detail for line in store.journal(0, 99) if "store.thinned" in line]
     export(config, tmp_path / "out")
     averages = rows(tmp_path / "out" / "aggregates.csv")
-    assert sum(int(r["count"]) for r in averages) == thinned > 1000
-    assert averages[0]["mean"] == "100.0"
+    assert thinned is not None
+    assert sum(int(r["count"]) for r in averages) == thinned > 700
+    assert float(averages[0]["mean"]) == pytest.approx(statistics.fmean(beats[:300]), abs=1e-3)
     assert averages[0]["width_s"] == "300"
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert sum(last - first + 1 for first, last in manifest["rows_missing"]) == thinned
+    assert manifest["rows_thinned"] == [[1, span["last_row"], thinned]]
+    assert manifest["rows_missing"] == []
+    kept = [int(r["row"]) for r in rows(tmp_path / "out" / "samples.csv")]
+    assert kept[: span["last_row"] - thinned] == list(range(1, span["last_row"] - thinned + 1))
+    assert len(kept) == before + len(beats) - thinned
+
+
+@pytest.mark.parametrize(
+    ("gaps", "spans", "left"),
+    [
+        ([(5, 9)], [], [(5, 9)]),
+        ([(5, 9)], [(1, 9, 5)], []),
+        ([(5, 20)], [(1, 9, 5)], [(10, 20)]),
+        ([(5, 20)], [(8, 9, 2), (9, 12, 1)], [(5, 7), (13, 20)]),
+        ([(2, 3), (30, 40)], [(5, 20, 1)], [(2, 3), (30, 40)]),
+        ([(2, 30)], [(1, 25, 1), (3, 4, 1)], [(26, 30)]),
+    ],
+)
+def test_only_gaps_outside_what_was_thinned_are_losses(
+    gaps: list[tuple[int, int]], spans: list[tuple[int, int, int]], left: list[tuple[int, int]]
+) -> None:
+    assert _outside(gaps, spans) == left
 
 
 def test_the_audit_log_is_shown_only_when_its_chain_is_whole(

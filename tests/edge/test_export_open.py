@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import random
 import re
 import zlib
 from pathlib import Path
@@ -248,9 +249,14 @@ def test_records_that_damage_took_and_those_that_were_thinned_are_told_apart(
 ) -> None:
     key = create_key(config.path(config.store.key_file))
     with Store.open(config.store_path, key, hub_id="home", clock=FixedClock()) as store:
-        store.append(Sample(START_US + n, "cgm_mgdl", 100.0, "cgm", n) for n in range(512))
+        rng = random.Random(3)
+        beats = [
+            Sample(START_US + n * 1_000_000, "heart_rate_bpm", float(rng.randrange(50, 150)), "strap", n)
+            for n in range(1100)
+        ]
+        store.append(beats[:512])
         thinned = store.thinner.thin(1 << 62, cloud=False)
-        store.append(Sample(START_US + n, "cgm_mgdl", 100.0, "cgm", n) for n in range(512, 1100))
+        store.append(beats[512:])
         store.append([Sample(START_US, "smbg_mgdl", 90.0, "hand", 1, 8 + 32)])  # the cloud gave it back
     assert thinned == 512
     assert export(config, tmp_path / "whole")[-2:-1] == [
@@ -259,11 +265,8 @@ def test_records_that_damage_took_and_those_that_were_thinned_are_told_apart(
     sql(config.store_path, "UPDATE segments SET sealed = zeroblob(length(sealed)) WHERE number = 513")
     lines = export(config, tmp_path / "hurt")
     manifest = read(tmp_path / "hurt", "manifest.json")
-    assert (manifest["rows_missing_count"], manifest["rows_thinned"], manifest["rows_lost"]) == (
-        1024,
-        512,
-        512,
-    )
+    assert (manifest["rows_thinned"], manifest["readings_thinned"]) == ([[1, 512, 512]], 512)
+    assert (manifest["rows_missing"], manifest["rows_lost"]) == ([[513, 1024]], 512)
     assert manifest["rows_returned"] == 1
     assert any(line.startswith("missing: 512 records that damage took") for line in lines)
     assert "512 records that damage took" in (tmp_path / "hurt" / "README.txt").read_text()

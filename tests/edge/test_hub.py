@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
 from collections.abc import Callable
@@ -271,10 +272,14 @@ async def test_a_repair_is_told_for_a_day_whatever_the_clock_does(
 
 
 def live(store: Store, from_us: int, days: int) -> None:
-    """With a strap that is read each 10 minutes."""
+    """With a strap that is read about each 10 minutes."""
+    rng = random.Random(from_us)
     for day_us in range(from_us, from_us + days * US_PER_DAY, US_PER_DAY):
         times_us = range(day_us, day_us + US_PER_DAY, 10 * US_PER_MIN)
-        store.append(Sample(t, "heart_rate_bpm", 60.0, "strap", t) for t in times_us)
+        store.append(
+            Sample(t + rng.randrange(US_PER_MIN), "heart_rate_bpm", float(rng.randrange(50, 150)), "strap", t)
+            for t in times_us
+        )
 
 
 async def test_readings_are_averaged_by_age_only_when_a_week_of_readings_bears_out_the_clock(
@@ -282,7 +287,9 @@ async def test_readings_are_averaged_by_age_only_when_a_week_of_readings_bears_o
 ) -> None:
     clock = HandClock()
     hub, _ = make_hub(tmp_path, clock)
-    config = msgspec.structs.replace(hub.config.store, raw_days=90)
+    config = msgspec.structs.replace(
+        hub.config.store, raw_days=90, fine_days=90
+    )  # hourly: it is read each 10 min
 
     async def thinned() -> int:
         hub.care = StoreCare(config, hub.store, hub.thread, clock, cloud=False)
@@ -308,7 +315,7 @@ async def test_readings_are_averaged_by_age_only_when_a_week_of_readings_bears_o
     assert not hub.care.thinning_waits
     assert len(hub.store.between(clock.us - 90 * US_PER_DAY, 1 << 62)) == 9 * 144 + 1
     # What is averaged counts as well: with little kept raw, averaging goes on.
-    config = msgspec.structs.replace(config, raw_days=1)
+    config = msgspec.structs.replace(config, raw_days=1, fine_days=1)
     for n in range(3, 6):
         live(hub.store, clock.us + n, 9)
         clock.us += 9 * US_PER_DAY
@@ -340,6 +347,7 @@ async def test_a_full_disk_without_old_readings_is_told_once_and_truly(
     monkeypatch.setattr(hub.store.thinner, "thin", no_room)
     put_blob = hub.store.put_blob
     monkeypatch.setattr(hub.store, "put_blob", lambda *args: refuse() or put_blob(*args))
+    hub.care.told_of_space()
     hub._store_ok = False  # as after a reading that was refused
     with structlog.testing.capture_logs() as logs:
         part = asyncio.create_task(hub._keep("care", hub.care.run))
@@ -393,29 +401,6 @@ async def test_a_clock_that_is_years_ahead_makes_no_record_old(tmp_path: Path) -
     await hub.care._thin_the_old()
     assert hub.care.thinned == 0
     assert len(hub.store.read(0, 1000)) == before
-    hub.thread.close()
-    hub.store.close()
-
-
-async def test_on_a_full_disk_the_oldest_readings_make_room_and_doses_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = HandClock()
-    hub, _ = make_hub(tmp_path, clock)
-    for n in range(4):
-        at_us = clock.us - US_PER_MIN * 60 * (5 - n)
-        hub.store.append(
-            [Sample(at_us + k * 1_000_000, "heart_rate_bpm", 60.0, "strap", at_us + k) for k in range(255)]
-        )
-        hub.store.append([Sample(at_us, "bolus_u", 2.0, "pump", n + 1)])
-    monkeypatch.setattr(hub.store.thinner, "free_bytes", lambda: 5 << 20)
-    care = asyncio.create_task(hub.care.run())
-    await until(lambda: hub.care.thinned > 0)
-    care.cancel()
-    await asyncio.gather(care, return_exceptions=True)
-    assert hub.care.thinned == 4 * 255
-    assert [s.seq for s in hub.store.between(0, 1 << 62)] == [1, 2, 3, 4]
-    assert any(read_line(line).what == "store.thinned" for line in hub.store.journal(0, 9))
     hub.thread.close()
     hub.store.close()
 

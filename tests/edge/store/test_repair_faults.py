@@ -104,7 +104,7 @@ def test_a_cut_right_after_a_repair_loses_nothing_of_what_is_told_and_asked(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edge.store.repair._forget_oldest", power_cut)  # the file has its name
+        patch.setattr("edge.store.repair.forget_oldest", power_cut)  # the file has its name
         with pytest.raises(KeyboardInterrupt):
             open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
     store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
