@@ -2,7 +2,7 @@
 
 A free page may hold records that were folded, thinned, done with or written anew since, and all of them authenticate. They
 are told from those that live by the list of free pages. Where that is damaged as well, by the head: by its sums, by the
-rows that the tail can have, by what thinning would have left. Of what it still cannot tell nothing is used. Without list and
+rows that the tail can have, by the averages that stand for readings. Of what it still cannot tell nothing is used. Without list and
 head there is nothing to tell by, and the newest of each place is taken.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from core.errors import DecodeError, TamperedError
 from core.messages import Sample, decode
-from edge.store.aggregates import decode_aggregates, may_thin
+from edge.store.aggregates import COARSE_US, FINE_US, decode_aggregates, may_thin
 from edge.store.chain import unchained
 from edge.store.head import COMMITTED, Head
 from edge.store.journal import read_line
@@ -51,14 +51,14 @@ class _Offers:
     def newest(self) -> list[Kept]:
         return [self._by_place[place][1] for place in sorted(self._by_place)]
 
-    def _age(self, rowid: int, kept: Kept) -> tuple[int, int, int]:
+    def _age(self, rowid: int, kept: Kept) -> tuple[int, ...]:
         """A blob that is written anew gets a greater rowid; a record that is sealed anew, a greater number of its key."""
-        plain, thinned = kept[2], 0
+        plain, thinned = kept[2], (0, 0)
         if self._table is Table.AGGREGATES:
-            thinned = max((one.width_us for one in decode_aggregates(plain)), default=0)
+            thinned = max((one.width_us for one in decode_aggregates(plain)), default=0), 0
         elif self._table is Table.SEGMENTS:
-            thinned = not any(may_thin(one) for one in _samples(plain))
-        return rowid, kept[1][1], thinned
+            thinned = not _is_linked(plain), -sum(map(may_thin, _samples(plain)))
+        return rowid, kept[1][1], *thinned
 
 
 def _samples(plain: bytes) -> list[Sample]:
@@ -182,30 +182,35 @@ def _living(
 
 
 def _unthinned(offered: list[Kept], walked: set[int], old: Head | None, averages: list[Kept]) -> list[Kept]:
-    """Without segments of before a thinning: averages took the place of readings in them, and their events live elsewhere."""
-    buckets = (
-        bucket.start_us + one.width_us
-        for _, _, plain in averages
-        for one in decode_aggregates(plain)
-        for bucket in one.buckets
-    )
-    end_us = max(buckets, default=0)
-    living, events = list[Kept](), set[tuple[str, str, int]]()
-    # What thinning wrote has no links: it comes before what it may have been made of.
-    for kept in sorted(
-        offered, key=lambda kept: (kept[0] not in walked, any(map(any, unchained(kept[2])[0])), kept[0])
-    ):
+    """Without segments of before a thinning: averages took the place of readings in them, and the rest lives elsewhere."""
+    averaged: dict[tuple[str, str, int], set[int]] = {}
+    for _, _, plain in averages:
+        for one in decode_aggregates(plain):
+            starts = averaged.setdefault((one.source, one.kind, one.width_us), set())
+            starts.update(bucket.start_us for bucket in one.buckets)
+    living, keys = list[Kept](), set[tuple[str, str, int]]()
+    # What thinning wrote comes before what it may have been made of.
+    for kept in sorted(offered, key=lambda kept: (kept[0] not in walked, _is_linked(kept[2]), kept[0])):
         samples = _samples(kept[2])
-        dense = [one for one in samples if may_thin(one)]
-        its_events = {one.key for one in samples if not may_thin(one)}
-        if old is None:
-            gone = any(one.time_us < end_us for one in dense)
-        else:
-            gone = kept[0] < old.chain_from and bool(dense)
-        if kept[0] in walked or not (gone or its_events & events):
-            living.append(kept)
-            events |= its_events
+        its_keys = {one.key for one in samples}
+        may_be_old = kept[0] not in walked and (old is None or kept[0] < old.chain_from)
+        if may_be_old and (its_keys & keys or any(_is_averaged(one, averaged) for one in samples)):
+            continue
+        living.append(kept)
+        keys |= its_keys
     return sorted(living)
+
+
+def _is_averaged(sample: Sample, averaged: dict[tuple[str, str, int], set[int]]) -> bool:
+    return may_thin(sample) and any(
+        sample.time_us - sample.time_us % width_us in averaged.get((sample.source, sample.kind, width_us), ())
+        for width_us in (FINE_US, COARSE_US)
+    )
+
+
+def _is_linked(plain: bytes) -> bool:
+    """Whether a segment is linked to others, as those that thinning writes are not."""
+    return any(map(any, unchained(plain)[0]))
 
 
 def _in_tail(kept: Kept, head: Head) -> bool:

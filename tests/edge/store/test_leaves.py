@@ -22,6 +22,7 @@ from edge.store.repair import RepairReport, open_or_repair
 from edge.store.sealing import OVERHEAD_BYTES, Table
 from edge.store.slots import copy_path
 from edge.store.store import FOLD_SAMPLES, Store
+from edge.store.thinning import OLD
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store, reading
 from tests.edge.store.test_tamper import sql
 
@@ -108,7 +109,7 @@ def lived(store: Store, rng: random.Random) -> None:
         store.archive.keep("alarms", rng.randbytes(300), 12_000)
         store.put_blob(rng.choice(BLOBS), rng.randbytes(rng.choice((50, 900, 9000))))
         store.note("hub", "test.noted", n=n)
-    assert store.thinner.thin(START_US + 3 * FOLD_SAMPLES * STEP_US, cloud=False)
+    assert store.thinner.thin(START_US + 3 * FOLD_SAMPLES * STEP_US, OLD, cloud=False)
     store.done([n for n, _ in store.pending(30)])
     add(store, rng, 10 * FOLD_SAMPLES)
     for n in range(120):
@@ -249,7 +250,7 @@ def random_life(path: Path, seed: int) -> Life:
                 store.append([reading(store.last_row, value=float(n))])
             add(store, rng, rng.randrange(3) * FOLD_SAMPLES)
             before_us = START_US + rng.randrange(max(1, store.last_row - 3 * FOLD_SAMPLES)) * STEP_US
-            store.thinner.thin(before_us, cloud=False)
+            store.thinner.thin(before_us, OLD, cloud=False)
 
     return Life(made(path, live, seed), gone)
 

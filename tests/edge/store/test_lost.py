@@ -30,6 +30,7 @@ from edge.store.lost import (
 from edge.store.refill import PATIENCE_US
 from edge.store.repair import RepairReport, open_or_repair
 from edge.store.store import FOLD_SAMPLES, Store
+from edge.store.thinning import FOR_SPACE
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, reading
 from tests.edge.store.test_tamper import sql
 from tests.system.faults.power_cut import get_files, put_files
@@ -218,6 +219,22 @@ def test_without_a_head_nobody_can_count_and_everything_is_asked_for(house: Hous
     assert house.look(report).ask is None  # once for each repair
 
 
+def test_what_the_cloud_has_of_before_this_store_is_not_asked_for(path: Path) -> None:
+    house = House(path)
+    begun_us = house.clock.us
+    house.store.note("hub", "hub.started")
+    house.hear(reading(n) for n in range(ROWS))
+    past_us = begun_us - 2 * US_PER_DAY
+    earlier = [reading(n, "carbs_g", "command", time_us=past_us, received_us=past_us) for n in range(9)]
+    house.cloud.told[:0] = earlier
+    report = house.damage(HEAD_ROW, table="tail")
+    assert house.look(report).spans[0][0] == begun_us - US_PER_DAY
+    assert house.fetch() == 0
+    house.damage(1)
+    assert house.look().spans[0][0] == begun_us - US_PER_DAY
+    assert house.fetch() == FOLD_SAMPLES
+
+
 def test_after_a_log_that_lost_commits_nobody_can_count_and_what_came_last_is_asked_for(house: House) -> None:
     house.reopen()
     for n in range(ROWS, ROWS + 9):
@@ -238,22 +255,6 @@ def test_after_a_log_that_lost_commits_nobody_can_count_and_what_came_last_is_as
     assert lost.spans[0][0] == house.cloud.told[left - 1].received_us
     assert house.fetch() == ROWS + 9 - left
     assert sorted(s.seq for s in house.rows()) == list(range(ROWS + 10))
-
-
-def test_what_the_cloud_has_of_before_this_store_is_not_asked_for(path: Path) -> None:
-    house = House(path)
-    begun_us = house.clock.us
-    house.store.note("hub", "hub.started")
-    house.hear(reading(n) for n in range(ROWS))
-    past_us = begun_us - 2 * US_PER_DAY
-    earlier = [reading(n, "carbs_g", "command", time_us=past_us, received_us=past_us) for n in range(9)]
-    house.cloud.told[:0] = earlier
-    report = house.damage(HEAD_ROW, table="tail")
-    assert house.look(report).spans[0][0] == begun_us - US_PER_DAY
-    assert house.fetch() == 0
-    house.damage(1)
-    assert house.look().spans[0][0] == begun_us - US_PER_DAY
-    assert house.fetch() == FOLD_SAMPLES
 
 
 def test_a_whole_file_that_is_lost_comes_back_when_the_devices_have_spoken(path: Path) -> None:
@@ -340,7 +341,7 @@ def test_what_came_back_and_is_lost_again_comes_back_again(house: House) -> None
 def test_what_was_thinned_stays_thinned(path: Path) -> None:
     house = House(path)
     house.hear(reading(n) for n in range(ROWS))
-    house.store.thinner.thin(1 << 62, cloud=False)
+    house.store.thinner.thin(1 << 62, FOR_SPACE, cloud=False)
     kept = house.rows()
     thinned = ROWS - len(kept)
     assert thinned >= FOLD_SAMPLES
@@ -362,7 +363,7 @@ def thinned(path: Path) -> House:
     house.hear(reading(n) for n in range(100))
     house.hear(reading(n, "carbs_g", "hand", seq=n, quality=int(Quality.BY_HAND)) for n in (100, 101))
     house.hear(reading(n) for n in range(102, 3 * FOLD_SAMPLES))
-    assert house.store.thinner.thin(1 << 62, cloud=False) == 3 * FOLD_SAMPLES - 2
+    assert house.store.thinner.thin(1 << 62, FOR_SPACE, cloud=False) == 3 * FOLD_SAMPLES - 2
     house.hear(reading(n) for n in range(3 * FOLD_SAMPLES, 5 * FOLD_SAMPLES))
     return house
 
