@@ -159,7 +159,11 @@ def whatif(
     to: Annotated[str, typer.Option(help="Where it ends.")],
     do: Annotated[
         list[str],
-        typer.Option(help="What is done differently, e.g. 'bolus_u*=0.7'; may be given more than once."),
+        typer.Option(
+            help="What is done differently; may be given more than once. 'bolus_u*=0.7', 'carbs_g@2026-01-31T12:30=0' (that meal"
+            " not eaten), 'bolus_u<<15' (minutes earlier; >> later), 'basal_uph@T..T+=0.1', 'heart_rate_bpm@T..T=125', 's*=0.8'"
+            " (insulin sensitivity; egp0, tg, ag, ti). All of it: docs/whatif.md."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the table and the report.", parser=folder)],
     patient: Annotated[Path | None, typer.Option(help="The patient file (TOML).")] = None,

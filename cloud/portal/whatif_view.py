@@ -112,7 +112,7 @@ def cautions(answer: Answer) -> str:
     loud = "".join(f"<li>{escape(text)}</li>" for is_loud, text in answer.cautions if is_loud)
     quiet = " ".join(escape(text) for is_loud, text in answer.cautions if not is_loud)
     banner = (
-        '<div class="banner" role="alert"><b>Outside the domain in which the model is trustworthy.</b>'
+        '<div class="banner" role="alert"><b>NOT TRUSTWORTHY. Outside the domain in which the model can be relied on.</b>'
         f"<ul>{loud}</ul></div>"
         if loud
         else ""

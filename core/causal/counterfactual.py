@@ -151,7 +151,11 @@ def whatif(
     twin: Twin, changes: str | Do | Iterable[str | Do], start_us: int, end_us: int, draws: int, seed: int
 ) -> Counterfactual:
     """Answer one question; see ``Twin.whatif``."""
-    parsed = parse_all(changes, ZoneInfo(twin.patient.timezone))  # a typing error shall not cost a second
+    # A typing error, or a dose that is not there, shall not cost the fit.
+    parsed = parse_all(changes, ZoneInfo(twin.patient.timezone))
+    if start_us < end_us:
+        acts, meals = _acts(twin.record.between(start_us - 1, end_us - 1))
+        apply(parsed, acts, start_us, end_us, meals)
     return answer(abduct(twin, start_us, end_us, draws, seed), parsed)
 
 
@@ -163,7 +167,13 @@ def abduct(twin: Twin, start_us: int, end_us: int, draws: int = 1000, seed: int 
     if not FULL_LANES <= draws <= MAX_DRAWS:
         raise InputError(f"draws must lie in {FULL_LANES}..{MAX_DRAWS}", where=where)
     entries = twin.record.entries
-    if not entries or entries[0].time_us >= start_us:
+    if not entries:
+        raise InputError(
+            "the record holds nothing of these days",
+            where=where,
+            mend="choose a window nearer to its readings",
+        )
+    if entries[0].time_us >= start_us:
         raise InputError("the record does not reach back to the window", where=where, mend="begin later")
     newest_us = max((e.time_us for e in entries if e.kind in ("cgm_mgdl", "smbg_mgdl")), default=None)
     if end_us - (newest_us if newest_us is not None else entries[-1].time_us) > FUTURE_LIMIT_US:

@@ -28,6 +28,10 @@ GAP_US: Final = 30 * US_PER_MIN
 MAX_GAP_SHARE: Final = 0.2
 MIN_LEAD_US: Final = US_PER_DAY  # of readings: below, the person is hardly known
 MISFIT_CHI2: Final = 2.0  # whitened residual per reading
+# What insulin and food on record leave unexplained, beside the readings' own SD. On a restless day of a person of this model
+# it is all of it, and the answer is right: loud only beyond. More than half of the variance is worth a word.
+EXPLAINS_NOTHING: Final = 1.3
+EXPLAINS_LITTLE: Final = 0.7
 LOW_SHARE: Final = (
     0.05  # of courses that the change takes below 54: the body's own defence is not in the model
 )
@@ -183,12 +187,22 @@ def _readings(q: Question) -> Iterable[Caution]:
             "misfit", True, "The model does not fit these readings, even with an unknown disturbance."
         )
     values = np.array([r.value_mgdl for r in q.readings])
-    if values.size > 20 and q.fit.open_rmse_mgdl > 1.3 * float(values.std()):
-        yield Caution(
-            "disturbance",
-            True,
-            "What the record says of insulin and food explains none of these readings: meals or doses are missing in it.",
-        )
+    if values.size > 20:
+        left = q.fit.open_rmse_mgdl / max(float(values.std()), 1e-9)
+        if left > EXPLAINS_NOTHING:
+            yield Caution(
+                "disturbance",
+                True,
+                "What the record says of insulin and food explains none of these readings: meals or doses are missing in it, or"
+                " the model is not this person's. An effect may be far larger or smaller than said.",
+            )
+        elif left > EXPLAINS_LITTLE:
+            yield Caution(
+                "weak_fit",
+                False,
+                f"What the record says of insulin and food misses these readings by {q.fit.open_rmse_mgdl:.0f} mg/dL (their SD is"
+                f" {values.std():.0f}): most of them is put down to what nobody recorded, and an effect may be understated.",
+            )
 
 
 def _record(q: Question) -> Iterable[Caution]:

@@ -31,6 +31,12 @@ def read_record(path: Path, zone: ZoneInfo, now_us: int | None = None) -> Record
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise InputError(
+            "is a folder",
+            where=path.name or str(path),
+            mend="name the file in it; of hometwin export: events.csv",
+        ) from None
     except OSError as err:
         raise InputError(
             f"cannot be read: {err.strerror or type(err).__name__}",

@@ -81,7 +81,7 @@ def _cautions(answer: Counterfactual) -> str:
     if loud:
         items = "".join(f"<li>{escape(text)}</li>" for text in loud)
         out.append(
-            '<div class="loud">Outside the domain in which this model is trustworthy. Do not rely on the figures below.'
+            '<div class="loud">NOT TRUSTWORTHY. Outside the domain in which this model can be relied on. Do not rely on the figures below.'
             f"<ul>{items}</ul></div>"
         )
     quiet = [c.text for c in answer.cautions if not c.loud]

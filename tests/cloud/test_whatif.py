@@ -72,7 +72,7 @@ def test_an_unknown_window_and_a_bad_change_are_said(windows: Windows) -> None:
     wrong = windows.reply(window("wrong", b"weight_kg = -3.0"))
     assert wrong.problem
     empty = windows.reply(Window("empty", (), b"", START, END))
-    assert "record does not reach" in (empty.problem or "")
+    assert "record holds nothing of these days" in (empty.problem or "")
 
 
 def test_only_the_last_used_windows_are_kept(windows: Windows) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -246,3 +248,30 @@ def test_a_basal_rate_no_pump_gives_is_refused(known: Abduction, changes: str) -
 def test_more_insulin_that_would_raise_glucose_is_refused(known: Abduction) -> None:
     with pytest.raises(InputError, match="more insulin"):
         answer(known, ("bolus_u=100", "s*=10"))
+
+
+def test_a_dose_that_is_not_there_is_told_before_anything_is_fitted(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.causal.counterfactual.refine", lambda *_a, **_k: pytest.fail("was fitted"))
+    with pytest.raises(InputError, match="holds none there to change"):
+        twin.whatif("bolus_u@2023-11-17T03:33=0", *LAST_DAY)
+
+
+def test_a_record_of_other_days_is_told_as_that(twin: Twin) -> None:
+    with pytest.raises(InputError, match="holds nothing of these days"):
+        Twin(PATIENT).whatif((), *LAST_DAY)
+
+
+@pytest.mark.parametrize(
+    ("share", "code", "loud"), [(0.5, None, False), (1.2, "weak_fit", False), (1.35, "disturbance", True)]
+)
+def test_how_little_insulin_and_food_explain_is_said(
+    known: Abduction, share: float, code: str | None, loud: bool
+) -> None:
+    sd_mgdl = float(np.std([r.value_mgdl for r in known.readings]))
+    fit = known.refined.fit._replace(open_rmse_mgdl=share * sd_mgdl)
+    found = answer(known._replace(refined=replace(known.refined, fit=fit)), "bolus_u*=0.9")
+    said = {c.code: c.loud for c in found.cautions if c.code in ("weak_fit", "disturbance")}
+    assert said == ({} if code is None else {code: loud})
+    assert found.trustworthy != loud
