@@ -119,8 +119,10 @@ class WhatifPage:
         if self._has_ended():
             return
         now_us = self._portal.clock.now_us()
-        start_us, end_us = whatif_view.window_us(self._span, now_us)
-        samples = await self._portal.db.query(queries.samples, self._hub_id, now_us - LEARN_US, TWIN_KINDS)
+        last = await self._portal.db.query(queries.newest_reading, self._hub_id)
+        anchor_us = whatif_view.anchor_us(now_us, last.time_us if last else None)
+        start_us, end_us = whatif_view.window_us(self._span, anchor_us)
+        samples = await self._portal.db.query(queries.samples, self._hub_id, anchor_us - LEARN_US, TWIN_KINDS)
         try:
             patient_toml = patient_of(self._portal.config, self._hub_id)[1]
         except HometwinError as err:
@@ -134,7 +136,8 @@ class WhatifPage:
         ends = " to ".join(
             f"{words.local(t, self._portal.zone):%a %d %b %H:%M}" for t in (window.start_us, window.end_us)
         )
-        self._times.show(f"<p>{escape(ends)}</p>")
+        said = "; beside the last reading, which is old, not beside now" if anchor_us != now_us else ""
+        self._times.show(f"<p>{escape(ends + said)}</p>")
         self._wait()
         reply = await self._portal.questions.reply(
             window, lambda: self._window is window and not self._client.is_deleted

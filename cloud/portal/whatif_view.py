@@ -56,6 +56,7 @@ SLIDERS: Final = (
     Slider("eat", "Eaten now", "g", 0, 120, 5, 0, "carbs_g@{at}={:.3g}"),
     Slider("dose", "Bolus now", "U", 0, 15, 0.5, 0, "bolus_u@{at}={:.3g}"),
 )
+STALE_US: Final = 12 * US_PER_H
 _PAST: Final = ("bolus", "carbs", "basal", "early", "sensitivity")
 SPANS: Final = {
     "Last 24 h": Span(-24, 0, _PAST),
@@ -63,6 +64,11 @@ SPANS: Final = {
     "The day before": Span(-48, -24, _PAST),
     "Next 6 h": Span(0, 6, ("eat", "dose", "basal", "sensitivity")),
 }
+
+
+def anchor_us(now_us: int, last_us: int | None) -> int:
+    """Beside what windows lie: now, or the last reading when it is so old that beside now there is nothing to ask about."""
+    return now_us if last_us is None or now_us - last_us <= STALE_US else last_us
 
 
 def window_us(span: Span, now_us: int) -> tuple[int, int]:

@@ -18,7 +18,16 @@ from cloud import whatif_job
 from cloud.advice_worker import DROPPED
 from cloud.portal.causes import answer_html
 from cloud.portal.chart import DARK
-from cloud.portal.whatif_view import SLIDERS, SPANS, cautions, changes_of, options, summary, window_us
+from cloud.portal.whatif_view import (
+    SLIDERS,
+    SPANS,
+    anchor_us,
+    cautions,
+    changes_of,
+    options,
+    summary,
+    window_us,
+)
 from cloud.whatif_job import KEPT, Effect, Question, Record, Reply, WhatifWorker, Window, Windows
 from core.causal.change import PARAMETERS, parse
 from core.messages import Sample
@@ -116,6 +125,13 @@ def test_a_window_ends_on_the_grid_of_readings() -> None:
     assert 0 <= NOW + 123_456_789 - end_us < 5 * US_PER_MIN
     ahead = window_us(SPANS["Next 6 h"], NOW)
     assert ahead == (NOW, NOW + 6 * US_PER_H)
+
+
+def test_when_readings_ended_long_ago_windows_lie_beside_the_last_one() -> None:
+    now_us = 500 * US_PER_DAY
+    assert anchor_us(now_us, None) == now_us
+    assert anchor_us(now_us, now_us - 11 * US_PER_H) == now_us
+    assert anchor_us(now_us, now_us - 324 * US_PER_DAY) == now_us - 324 * US_PER_DAY
 
 
 def test_what_is_shown_is_json_escaped_and_loud(windows: Windows) -> None:
