@@ -60,6 +60,12 @@ class StoreBusyError(StoreError):
     exit_code = 2
 
 
+class StoreClosedError(StoreError):
+    """The store's file or its disk may only be read."""
+
+    exit_code = 2
+
+
 class NewerVersionError(StoreError):
     """The store was written by a newer version. Nothing was changed."""
 

@@ -100,7 +100,8 @@ class CloudRefill:
             elif rest.ask.after > before.ask.after:
                 self._wait_s, self._pause_us = 0.0, PAUSE_US
             else:  # some of it waits for its device to speak
-                self._wait_s, self._again_us = self._real_s(self._again_us), 2 * self._again_us
+                self._wait_s = self._real_s(self._again_us)
+                self._again_us = min(2 * self._again_us, PAUSE_MOST_US)
             self._news.set()
         if came:
             self._on_rows()

@@ -35,11 +35,17 @@ from edge.config import HubConfig, load_config
 from edge.desk import load_secret
 from edge.hub import Hub
 from edge.logs import configure_logs
+from edge.notify import notify_systemd
 from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
 from edge.store.repair import open_or_repair
 from sync.hub_link import HubLink, link_from_files
 
 log = structlog.get_logger()
+
+
+def _ask_for_time() -> None:
+    """A repair that systemd ends would begin anew at each start."""
+    notify_systemd("EXTEND_TIMEOUT_USEC=3600000000")
 
 
 async def run_hub(config: HubConfig, clock: Clock) -> None:
@@ -48,7 +54,8 @@ async def run_hub(config: HubConfig, clock: Clock) -> None:
     key = load_secret(config)
     while True:
         link = make_link(config, clock)
-        store, repair = open_or_repair(made_store_path(config), key, hub_id=config.hub_id, clock=clock)
+        path = made_store_path(config)
+        store, repair = open_or_repair(path, key, hub_id=config.hub_id, clock=clock, before=_ask_for_time)
         try:
             await Hub(config, store, clock, link, patient, repair).run()
         except BaseExceptionGroup as group:

@@ -6,11 +6,14 @@ import stat
 from pathlib import Path
 from typing import Final
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from core.errors import ConfigError
 from sync.envelope import KEY_BYTES
+
+log = structlog.get_logger()
 
 MEND: Final = "copy it from the folder that provision made"
 
@@ -48,11 +51,14 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def read_secret(path: Path) -> bytes:
-    """As read_file; ConfigError for a file that everybody may read. A group may: that is how services share one."""
+    """As read_file, with a warning of a file that everybody may read. A group may: that is how services share one.
+
+    No refusal: a hub that does not start warns nobody of a low.
+    """
     data = read_file(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o007:
-        raise ConfigError(f"is open to others (mode {mode:04o})", where=str(path), mend=f"chmod 600 {path}")
+        log.warning("key.open_to_others", path=str(path), mode=f"{mode:04o}", mend=f"chmod 600 {path}")
     return data
 
 

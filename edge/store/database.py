@@ -20,6 +20,7 @@ from core.errors import (
     InputError,
     NewerVersionError,
     StoreBusyError,
+    StoreClosedError,
     StoreError,
     TamperedError,
 )
@@ -119,7 +120,7 @@ class reported:  # named like the function it is used as; a generator would cost
             raise _told(error, self._path) from None
 
 
-def _told(err: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreError | InputError:
+def _told(err: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreError:
     code = getattr(err, "sqlite_errorcode", 0) & 0xFF
     name = getattr(err, "sqlite_errorname", type(err).__name__)
     where = str(path)
@@ -132,7 +133,8 @@ def _told(err: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreError | I
         code == sqlite3.SQLITE_IOERR and path.exists() and not os.access(path, os.W_OK, effective_ids=True)
     )
     if closed or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return InputError(
+        # Also in the middle of work: a disk with errors is mounted anew to be read only.
+        return StoreClosedError(
             f"store cannot be opened for writing ({name})", where=where, mend="check its owner and mode"
         )
     if code in _DAMAGE or name == _UNREADABLE or isinstance(err, UnicodeDecodeError):

@@ -131,6 +131,7 @@ def opened(table: Table, place: Any, sealed: object, sealer: Sealer) -> Kept | N
 def gather(db: sqlite3.Connection, leaves: Leaves, old: Head | None, sealer: Sealer) -> dict[Table, Found]:
     """Of each table what authenticates and lives. What is left out as it may be old does not count as bad."""
     found, hiding = {}, dict[Table, _Offers]()
+    known: dict[Table, dict[Any, Kept]] = {}  # opened once is enough: years of data take minutes on a Pi
     for table in ROW_TABLES:
         rows, whole = read_rows(db, table)
         walked = [(rowid, kept) for rowid, *row in rows if (kept := opened(table, row[0], row[1], sealer))]
@@ -138,13 +139,17 @@ def gather(db: sqlite3.Connection, leaves: Leaves, old: Head | None, sealer: Sea
         found[table] = Found(good, len(rows) - len(good) + (not whole))
         if not whole or (old is not None and not agrees(old, table, good, sealer)):
             hiding[table] = _Offers(table)
+            known[table] = {kept[0]: kept for kept in good}
             for rowid, kept in [] if leaves.sure else walked:
                 hiding[table].add(rowid, kept)
     for cell in leaves.cells() if hiding else ():
         for table, offers in hiding.items():
-            if isinstance(cell.place, bytes) == (table is Table.BLOBS) and (
-                kept := opened(table, cell.place, cell.sealed, sealer)
-            ):
+            if isinstance(cell.place, bytes) != (table is Table.BLOBS):
+                continue
+            kept = known[table].get(cell.place)
+            if kept is None or kept[1] != cell.sealed:
+                kept = opened(table, cell.place, cell.sealed, sealer)
+            if kept is not None:
                 offers.add(cell.rowid, kept)
                 break
     offered = {table: offers.newest() for table, offers in hiding.items()}

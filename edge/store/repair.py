@@ -17,7 +17,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -87,9 +87,12 @@ class RepairReport(msgspec.Struct, frozen=True):
 
 
 def open_or_repair(
-    path: Path | str, key: Secret, *, hub_id: str, clock: Clock
+    path: Path | str, key: Secret, *, hub_id: str, clock: Clock, before: Callable[[], None] = lambda: None
 ) -> tuple[Store, RepairReport | None]:
-    """The store, repaired when it has to be. Errors of the key, the lock, the version and the disk are raised."""
+    """The store, repaired when it has to be. Errors of the key, the lock, the version and the disk are raised.
+
+    ``before`` is called before a repair, which may take minutes.
+    """
     path = real_path(path)
     try:
         return _sound(path, key, hub_id, clock), None
@@ -109,6 +112,7 @@ def open_or_repair(
             ) from None
         reason = str(err)
         log.error("store.damaged", reason=reason)
+        before()
         report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
     except WrongKeyError:
         # Both the wrapped key and its check value may be damaged: the copy beside the store may know better.

@@ -28,7 +28,7 @@ from edge.store.archive import Archive
 from edge.store.arrivals import Arrivals
 from edge.store.chain import unchained
 from edge.store.columns import Habits
-from edge.store.database import NO_SPACE, SQLITE_ERRORS, WriterLock, reported
+from edge.store.database import SQLITE_ERRORS, WriterLock, reported
 from edge.store.examine import CheckReport, Examination
 from edge.store.files import real_path
 from edge.store.head import HEAD_ROW, Head
@@ -41,7 +41,7 @@ from edge.store.refill import Refill
 from edge.store.sealing import Sealer, Table, marks, row_ident
 from edge.store.segment import decode_segment
 from edge.store.slots import Ring, read_records, save_copy
-from edge.store.thinning import Thinner
+from edge.store.thinning import Thinner, with_room
 from edge.store.wal import check_log
 from edge.store.watch import FileWatch
 
@@ -513,15 +513,10 @@ class Store:
     def _put(self, put: Callable[[Head], bytes], remember: Callable[[], None]) -> None:
         """``put``, a whole transaction that returns the head it sealed, then ``remember``.
 
-        On a full disk the log may have room that it used before: begun anew, it is tried once more. So ``put``
-        may be called twice, the second time after a rollback.
+        On a full disk the log may have room that it used before, or is given what was held for it (thinning.py). So
+        ``put`` may be called again, after a rollback.
         """
-        try:
-            self._commit(put, remember)
-        except StoreError as err:
-            if err.what != NO_SPACE or self._in_doubt or not self.begin_log_anew():
-                raise
-            self._commit(put, remember)
+        with_room(self, lambda: self._commit(put, remember))
 
     def begin_log_anew(self) -> bool:
         """Fold the write-ahead log into the file, to be written from its beginning; False when that fails."""

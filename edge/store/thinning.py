@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from core.errors import DecodeError, TamperedError
+from core.errors import DecodeError, StoreError, TamperedError
 from core.messages import Sample
 from core.units import US_PER_DAY
 from edge.store.aggregates import (
@@ -31,7 +31,7 @@ from edge.store.aggregates import (
     may_thin,
 )
 from edge.store.chain import chained, unchained
-from edge.store.database import PAGE_BYTES, reported
+from edge.store.database import NO_SPACE, PAGE_BYTES, reported
 from edge.store.head import Head
 from edge.store.journal import Detail
 from edge.store.sealing import Table, marks, row_ident
@@ -61,6 +61,26 @@ _BLOCK_BYTES: Final = 512  # of stat(2)
 SURE_DAYS: Final = 7
 SURE_WITHIN_DAYS: Final = 60
 NEVER_US: Final = -(1 << 63)
+
+
+def with_room(store: Store, commit: Callable[[], None]) -> None:
+    """``commit``; where the disk is full, again in a log begun anew, and again with the spare room."""
+    try:
+        return commit()
+    except StoreError as err:
+        if err.what != NO_SPACE:
+            raise
+        full = err
+    for make_room in (store.begin_log_anew, store.thinner.use_spare):
+        if store._in_doubt or not make_room():
+            continue
+        try:
+            return commit()
+        except StoreError as err:
+            if err.what != NO_SPACE:
+                raise
+            full = err
+    raise full
 
 
 class Thinner:
@@ -121,7 +141,8 @@ class Thinner:
         An hour that became one average counts as known as a whole, also where a gap in it is filled only later.
         """
         with self._store._mutex:
-            days = self._store._index.days(DENSE_KINDS)
+            now_us = self._store._clock.now_us()
+            days = [day for day in self._store._index.days(DENSE_KINDS) if day * US_PER_DAY <= now_us]
         return (max(days) - 1) * US_PER_DAY if days else NEVER_US
 
     def _candidates(self, begin: int, before_us: int, unsent: bool, cloud: bool) -> tuple[list[int], bool]:

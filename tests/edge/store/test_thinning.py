@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import DecodeError
+from core.errors import DecodeError, StoreError
 from core.messages import Quality, Sample
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
 from edge.store.aggregates import (
@@ -26,6 +26,7 @@ from edge.store.aggregates import (
     may_thin,
 )
 from edge.store.appending import FOLDS_AT_ONCE
+from edge.store.database import no_space
 from edge.store.head import HEAD_ROW
 from edge.store.journal import read_line
 from edge.store.known import MOST_SPANS, Known
@@ -543,3 +544,25 @@ def test_whatever_is_thinned_in_whatever_order_nothing_grows_and_every_reading_c
     assert store.append(made) == ()
     assert store.check().ok
     store.close()
+
+
+def test_a_full_disk_gets_the_spare_room_also_when_nothing_may_be_averaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(path, KEY, hub_id=HUB, clock=FixedClock()) as store:
+        assert store.thinner.hold_spare()
+        spare = path.with_name(path.name + SPARE_SUFFIX)
+        commit = store._commit
+
+        def full(put: object, remember: object) -> None:
+            if spare.exists():
+                raise no_space(path)
+            commit(put, remember)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(store, "_commit", full)
+        assert len(store.append(life(1))) == 1
+        assert not spare.exists()
+        spare.write_bytes(b"")  # and where that does not help, it is told
+        monkeypatch.setattr(store.thinner, "use_spare", lambda: False)
+        with pytest.raises(StoreError, match="no space"):
+            store.append(life(2))

@@ -247,10 +247,16 @@ def test_each_read_fails_in_turn_and_nothing_wrong_is_returned(
     assert sum(outcomes.values()) == plan.seen
 
 
-@pytest.mark.parametrize("code", [FULL, IOERR_WRITE], ids=["full", "dead"])
+@pytest.mark.parametrize(
+    ("code", "closed"),
+    [(FULL, False), (IOERR_WRITE, False), (IOERR_WRITE, True)],
+    ids=["full", "dead", "read only"],
+)
 async def test_a_hub_whose_disk_fails_rings_all_the_same_says_so_and_goes_on_when_it_is_mended(
-    folder: Path, code: int
+    folder: Path, code: int, closed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if closed:  # what a disk says that was mounted anew to be read only
+        monkeypatch.setattr("edge.store.database.os.access", lambda *_a, **_k: False)
     clock = HandClock()
     plan = FailFrom(lambda op: op.kind == "write", 0, code, lasting=True)
     with Disk() as disk:
