@@ -289,7 +289,9 @@ class _Writer:
         count = sum(last - first + 1 for first, last in begin["missing"])
         thinned = min(count, self._thinned)
         repair = begin["hub"].get("repair")
-        uncounted = isinstance(repair, dict) and repair.get("rows_lost", 0) is None
+        uncounted = isinstance(repair, dict) and (
+            repair.get("rows_lost", 0) is None or "segments" in repair.get("others_lost", {})
+        )
         if lost := count - thinned:
             self.missing.append(
                 f"{lost} records that damage took; manifest.json says which rows, audit.jsonl when. Among the newer rows"

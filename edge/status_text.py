@@ -65,8 +65,9 @@ def _store_lines(status: dict[str, Any]) -> list[str]:
     if repair:
         cause = "tampered with" if store["tampered"] else "damaged"
         ago = age((status["now_us"] - repair["time_us"]) / 1e6)
-        others = sum(repair.get("others_lost", {}).values())
-        lost = "an unknown number of" if repair["rows_lost"] is None else repair["rows_lost"] + others
+        others = repair.get("others_lost", {})
+        uncounted = repair["rows_lost"] is None or "segments" in others
+        lost = "an unknown number of" if uncounted else repair["rows_lost"] + sum(others.values())
         lines.append(
             f"store     was {cause} and repaired {ago} ago: {lost} records missing, "
             f"the old file is {repair['set_aside']}"

@@ -75,9 +75,8 @@ class RepairReport(msgspec.Struct, frozen=True):
     # Samples that no record holds any more since this damage. None: nobody knows, as only the head tells.
     rows_lost: int | None
     first_lost_row: int  # 0 when none is
-    others_lost: dict[
-        str, int
-    ] = {}  # records of the other tables that the head knows of and that are not kept
+    # Records of the other tables that the head knows of and that are not kept; segments: of before a thinning, rows uncounted.
+    others_lost: dict[str, int] = {}
     missing: tuple[tuple[int, int], ...] = ()  # all spans of lost rows, those of earlier repairs included
 
     @property
@@ -293,6 +292,7 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     }
     if old is None:
         damaged["head"] = 1
+    told = (Table.SEGMENTS, Table.TAIL) if rows.lost else (Table.TAIL,)  # as rows
     uncounted = COMMITS_LOST in reason  # records that this head never knew of
     aside = _name_aside(path, clock)
     report = RepairReport(
@@ -304,7 +304,7 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         distrusted,
         None if old is None or uncounted else rows.lost,
         rows.first_newly_lost or (rows.last_row + 1) * uncounted,
-        {t.name.lower(): n for t, n in gone.items() if t not in (Table.SEGMENTS, Table.TAIL)},
+        {t.name.lower(): n for t, n in gone.items() if t not in told},
         tuple(rows.missing[-_MOST_MISSING:]),
     )
     fresh = path.with_name(path.name + ".repaired")

@@ -235,6 +235,7 @@ def test_the_last_line_counts_what_is_stored_not_what_the_restarted_hub_remember
         (None, {}, "an unknown number of records missing"),
         (7, {}, "7 records missing"),
         (0, {"blobs": 3, "outbox": 2}, "5 records missing"),
+        (0, {"segments": 1}, "an unknown number of records missing"),
     ],
 )
 def test_what_a_repair_lost_is_said_and_where_nobody_knows_that_too(
