@@ -63,7 +63,10 @@ class CloudRefill:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while not await self._is_done(self._look):  # noqa: ASYNC110 - the sleep is the pause
+        while True:
+            async with self._lock:  # an answer to a question of before may come meanwhile
+                if await self._is_done(self._look):
+                    break
             await asyncio.sleep(self._real_s(PAUSE_US))
         while self._lost.ask is not None:
             self._news.clear()
