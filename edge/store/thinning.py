@@ -64,14 +64,17 @@ NEVER_US: Final = -(1 << 63)
 
 
 def with_room(store: Store, commit: Callable[[], None]) -> None:
-    """``commit``; where the disk is full, again in a log begun anew, and again with the spare room."""
+    """``commit``; where the disk is full, again in a log begun anew, and again with the spare room.
+
+    The spare only where the file has room inside, so that all of it is the log's; else it is held for thinning.
+    """
     try:
         return commit()
     except StoreError as err:
         if err.what != NO_SPACE:
             raise
         full = err
-    for make_room in (store.begin_log_anew, store.thinner.use_spare):
+    for make_room in (store.begin_log_anew, store.thinner.use_spare_for_log):
         if store._in_doubt or not make_room():
             continue
         try:
@@ -306,6 +309,10 @@ class Thinner:
                     path.unlink(missing_ok=True)
                 return False
             return True
+
+    def use_spare_for_log(self) -> bool:
+        """``use_spare``, if what is written then makes the log longer and not the file."""
+        return self.reserve_bytes() >= RESERVE_BYTES and self.use_spare()
 
     def use_spare(self) -> bool:
         """Give the spare room to the log, and begin the log anew where it can; False when there is none to give."""

@@ -32,7 +32,7 @@ from edge.store.journal import read_line
 from edge.store.known import MOST_SPANS, Known
 from edge.store.repair import open_or_repair
 from edge.store.store import BATCH_SAMPLES, FOLD_SAMPLES, Store
-from edge.store.thinning import BATCH_ROWS, FOR_SPACE, OLD, SPARE_BYTES, SPARE_SUFFIX, YOUNG
+from edge.store.thinning import BATCH_ROWS, FOR_SPACE, OLD, RESERVE_BYTES, SPARE_BYTES, SPARE_SUFFIX, YOUNG
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store
 from tests.edge.store.test_tamper import flip, sql
 
@@ -560,6 +560,10 @@ def test_a_full_disk_gets_the_spare_room_also_when_nothing_may_be_averaged(
             commit(put, remember)  # type: ignore[arg-type]
 
         monkeypatch.setattr(store, "_commit", full)
+        with pytest.raises(StoreError, match="no space"):
+            store.append(life(1))
+        assert spare.exists()  # held for thinning, while the file has no room inside
+        monkeypatch.setattr(store.thinner, "reserve_bytes", lambda: RESERVE_BYTES)
         assert len(store.append(life(1))) == 1
         assert not spare.exists()
         spare.write_bytes(b"")  # and where that does not help, it is told
