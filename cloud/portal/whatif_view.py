@@ -73,8 +73,8 @@ def anchor_us(now_us: int, last_us: int | None) -> int:
 
 def window_us(span: Span, now_us: int) -> tuple[int, int]:
     """Start and end on the grid of five minutes."""
-    anchor_us = now_us // GRID_US * GRID_US
-    return anchor_us + round(span.from_h * US_PER_H), anchor_us + round(span.to_h * US_PER_H)
+    on_grid_us = now_us // GRID_US * GRID_US
+    return on_grid_us + round(span.from_h * US_PER_H), on_grid_us + round(span.to_h * US_PER_H)
 
 
 def changes_of(values: Mapping[str, float], span: Span, start_us: int, other: str = "") -> tuple[str, ...]:

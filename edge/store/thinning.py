@@ -68,22 +68,13 @@ def with_room(store: Store, commit: Callable[[], None]) -> None:
 
     The spare only where the file has room inside, so that all of it is the log's; else it is held for thinning.
     """
-    try:
-        return commit()
-    except StoreError as err:
-        if err.what != NO_SPACE:
-            raise
-        full = err
-    for make_room in (store.begin_log_anew, store.thinner.use_spare_for_log):
-        if store._in_doubt or not make_room():
-            continue
+    ways = iter((store.begin_log_anew, store.thinner.use_spare_for_log))
+    while True:
         try:
             return commit()
         except StoreError as err:
-            if err.what != NO_SPACE:
+            if err.what != NO_SPACE or store._in_doubt or not any(way() for way in ways):
                 raise
-            full = err
-    raise full
 
 
 class Thinner:

@@ -24,6 +24,7 @@ from core.memory import NAMES, Anchor, Context, Day, Memory, NightRecord, to_byt
 from core.messages import Alarm, Contribution, Estimate, Forecast, Prior, Sample, SampleBatch, encode
 from core.models import hovorka as model
 from core.patient import Patient
+from core.plain import CONSTANTS
 from core.twin import Twin
 from core.units import KINDS, US_PER_MIN
 from edge.config import HubConfig, RadioConfig
@@ -286,3 +287,7 @@ def test_every_blob_of_the_hub_is_exported_or_named_as_left_out() -> None:
         text = path.read_text(encoding="utf-8")
         written |= set(re.findall(r'(?:BLOB: Final = |put_blob\(|save_state, self\.store, )"(\w+)"', text))
     assert written - {*HUB_BLOBS} == {"engine", "down", "bonds", "commands"}
+
+
+def test_constants_are_named_in_the_order_of_the_model() -> None:
+    assert [getattr(model, name.upper()) for name, _ in CONSTANTS] == list(range(model.N_CONST))
