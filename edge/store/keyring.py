@@ -37,7 +37,7 @@ _DATA_TABLES: Final = (
     Table.JOURNAL,
     Table.ARCHIVE,
 )
-ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damaged stores there
+ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; aside.py puts damaged stores there
 COPYING_SUFFIX: Final = ".aside"  # of a damaged store that is being copied there
 
 
