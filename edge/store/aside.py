@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from edge.store.files import copy_readable, give_to_owner_of, open_new
 from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
 from edge.store.keys import NO_LINKS, sync_folder
 from edge.store.slots import COPY_SUFFIX
+from edge.store.untold import mark
 
 KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
 WHOLE_SUFFIX: Final = "-whole"  # of a damaged file of which nothing could be carried over
@@ -25,11 +27,13 @@ def name_aside(path: Path, clock: Clock) -> Path:
     """A name for the damaged file that nothing has."""
     # Above every other, whatever the clock says: the lowest are forgotten first.
     number = max([1, clock.now_us() // US_PER_MS, *(n + 1 for n, _ in _asides(path))])
-    while (aside := path.with_name(f"{path.name}{ASIDE_SUFFIX}{number}")).exists() or (
-        aside.with_name(aside.name + WHOLE_SUFFIX).exists()
-    ):
+    while True:
+        aside = path.with_name(f"{path.name}{ASIDE_SUFFIX}{number}")
+        # Also what goes with one of which a cut left only that.
+        ends = ("", *(WHOLE_SUFFIX + end for end in ("", "-wal", COPY_SUFFIX)))
+        if not any(aside.with_name(aside.name + end).exists() for end in ends):
+            return aside
         number += 1
-    return aside
 
 
 def keep_as(path: Path, aside: Path) -> None:
@@ -54,10 +58,14 @@ def keep_as(path: Path, aside: Path) -> None:
 
 
 def set_aside_whole(path: Path, clock: Clock) -> str:
-    """Rename the file, its log and the copy of its keys, which may be the only good one: works without any space."""
+    """Rename the file, its log and the copy of its keys, which may be the only good one: works without any space.
+
+    The mark that this is to be told (untold.py) comes first.
+    """
     aside = name_aside(path, clock)
     aside = aside.with_name(aside.name + WHOLE_SUFFIX)  # the only copy: never forgotten
     try:
+        mark(path)
         # The log first: without its store it is only set aside at the next start.
         for suffix in ("-wal", COPY_SUFFIX, ""):
             file = path.with_name(path.name + suffix)
@@ -69,6 +77,16 @@ def set_aside_whole(path: Path, clock: Clock) -> str:
             f"damaged store cannot be set aside: {err.strerror}", where=str(path), mend="check the disk"
         ) from None
     return aside.name
+
+
+def newest_aside(path: Path) -> str:
+    """The name of what was set aside last, a log or a store."""
+    found: dict[str, int] = {}
+    for file in path.parent.glob(glob.escape(path.name + ASIDE_SUFFIX) + "*"):
+        if not file.name.endswith(("-wal", COPY_SUFFIX)):
+            with contextlib.suppress(OSError):
+                found[file.name] = file.lstat().st_ctime_ns  # a name that is given or taken counts
+    return max(found, key=lambda name: found[name], default=path.name + "-wal")
 
 
 def _asides(path: Path) -> list[tuple[int, Path]]:

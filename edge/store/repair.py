@@ -20,17 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
 
 from core.clock import Clock
-from core.errors import HometwinError, InputError, StoreError, TamperedError, WrongKeyError
-from core.messages import encode
-from edge.store.aside import KEPT_ASIDE, forget_oldest, keep_as, name_aside, set_aside_whole
+from core.errors import DecodeError, HometwinError, InputError, StoreError, TamperedError, WrongKeyError
+from core.messages import decode, encode
+from edge.store import untold
+from edge.store.aside import KEPT_ASIDE, forget_oldest, keep_as, name_aside, newest_aside, set_aside_whole
 from edge.store.chain import vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
 from edge.store.files import give_to_owner_of, open_new, open_regular, real_path
-from edge.store.gather import Found, Kept, agrees, gather, read_head
+from edge.store.gather import ROW_TABLES, Found, Kept, agrees, gather, read_head
 from edge.store.head import Head
 from edge.store.journal import hash_of, read_line
 from edge.store.keyring import COPYING_SUFFIX
@@ -39,7 +39,7 @@ from edge.store.leaves import Leaves
 from edge.store.migrations import APPLICATION_ID
 from edge.store.rebuild import REPAIR_BLOB, RepairReport, Rows, fill, missing_before, size_of, told
 from edge.store.repair_keys import choose_keys, copy_opens
-from edge.store.salvage import attach, with_first_page
+from edge.store.salvage import attach, fold_log, with_first_page
 from edge.store.sealing import Sealer, Table, looks_sealed
 from edge.store.slots import COPY_SUFFIX, load_copy, load_first_page
 from edge.store.store import Store
@@ -54,6 +54,7 @@ BEGIN_BYTES: Final = (
     400 << 10
 )  # a new store with its log, and a day of readings; less than the room held for a full disk
 
+_UNTOLD: Final = "the hub ended before it could tell that a damaged log, or store, was set aside"
 _MOST_MISSING: Final = 256  # spans that a report remembers; what is beyond would be counted again
 
 
@@ -66,7 +67,7 @@ def open_or_repair(
     """
     path = real_path(path)
     try:
-        return _sound(path, key, hub_id, clock), None
+        store = _sound(path, key, hub_id, clock)
     except TamperedError as err:
         if not _was_ours(path):
             if _holds_ours(path):
@@ -82,25 +83,59 @@ def open_or_repair(
                 mend="check the state folder; move the file away if the store shall be there",
             ) from None
         reason = str(err)
-        log.error("store.damaged", reason=reason)
-        before()
-        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
     except WrongKeyError:
         # Both the wrapped key and its check value may be damaged: the copy beside the store may know better.
         if not copy_opens(path, key, hub_id):
             raise
         reason = f"{path}: the wrapped keys are damaged; their copy opens the store"
-        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
-        log.error("store.damaged", reason=reason)
+    else:
+        if not untold.is_marked(path):
+            return store, None
+        log.error("store.damaged", reason=_UNTOLD)
+        return store, _tell(store, _uncounted(store, clock, _UNTOLD))
+    log.error("store.damaged", reason=reason)
+    before()
+    return _repaired(path, key, hub_id, clock, reason)
+
+
+def _repaired(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> tuple[Store, RepairReport]:
+    """A damaged store once more: as it is where only its log was damaged, else repaired, else begun anew."""
+    if untold.is_marked(path):
+        with contextlib.suppress(TamperedError, WrongKeyError):
+            store = _sound(path, key, hub_id, clock)
+            return store, _tell(store, _uncounted(store, clock, reason))
+    report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
     try:
         store = _sound(path, key, hub_id, clock)
-    except TamperedError:
+    except (TamperedError, WrongKeyError):
         aside = set_aside_whole(path, clock)
-        report = msgspec.structs.replace(report, set_aside=aside, kept={}, rows_lost=None)
         store = Store.open(path, key, hub_id=hub_id, clock=clock)
-    if not report.kept:  # else the new file has known it from its beginning
-        store.put_blob(REPAIR_BLOB, encode(report))
-        store.note("hub", "store.repaired", **told(report))
+        anew = RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, None, 1)
+        return store, _tell(store, anew)
+    if report is None:
+        return store, _tell(store, _uncounted(store, clock, reason))
+    return store, _tell(store, report, is_stored=True)
+
+
+def _uncounted(store: Store, clock: Clock, reason: str) -> RepairReport:
+    """Of a store that is sound, but without what came last: nobody knows how much that was."""
+    missing: tuple[tuple[int, int], ...] = ()
+    with contextlib.suppress(DecodeError):
+        missing = decode(store.get_blob(REPAIR_BLOB) or b"", RepairReport).missing
+    kept = {table.name.lower(): store._head.counts[table] for table in ROW_TABLES}
+    aside = newest_aside(store.path)
+    return RepairReport(clock.now_us(), reason, aside, kept, {}, {}, None, store.last_row + 1, {}, missing)
+
+
+def _tell(store: Store, report: RepairReport, *, is_stored: bool = False) -> RepairReport:
+    """Tell it in store and log. On a full disk the mark stays, and it is told again at the next start."""
+    try:
+        if not is_stored:
+            store.put_blob(REPAIR_BLOB, encode(report))
+            store.note("hub", "store.repaired", **told(report))
+        untold.clear(store.path)
+    except StoreError as err:
+        log.error("store.repair_not_noted", error=err.what)
     log.error(
         "store.repaired",
         set_aside=report.set_aside,
@@ -110,7 +145,7 @@ def open_or_repair(
         rows_lost=told(report)["rows_lost"],
         others_lost=report.others_lost,
     )
-    return store, report
+    return report
 
 
 def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
@@ -123,8 +158,8 @@ def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
     return store
 
 
-def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -> RepairReport:
-    """Put a store of all that is good in the place of the damaged one."""
+def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -> RepairReport | None:
+    """Put a store of all that is good in the place of the damaged one; None where nothing can be carried over (now)."""
     lock = WriterLock(path)
     try:
         try:
@@ -153,8 +188,7 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
                 )
             # Or nothing could be carried over, no key opens it: begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
-            aside = set_aside_whole(path, clock)
-            return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, None, 1)
+            return None
     finally:
         lock.release()
 
@@ -225,6 +259,8 @@ def _holds_ours(path: Path) -> bool:
 def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> RepairReport:
     distrusted: dict[str, int] = {}
     _seat_log(path)
+    # Records that this head never knew of: of a log that is set aside now, or was by opening.
+    uncounted = fold_log(path) or untold.is_marked(path) or COMMITS_LOST in reason
     mended = path.with_name(path.name + ".mended")
     copy = with_first_page(path, load_first_page(path), mended)
     try:
@@ -253,7 +289,6 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     if old is None:
         damaged["head"] = 1
     as_rows = (Table.SEGMENTS, Table.TAIL) if rows.lost else (Table.TAIL,)  # told so
-    uncounted = COMMITS_LOST in reason  # records that this head never knew of
     aside = name_aside(path, clock)
     report = RepairReport(
         clock.now_us(),
