@@ -18,7 +18,7 @@ from edge.store.head import COMMITTED, HEAD_ROW
 from edge.store.sealing import Table
 from edge.store.slots import KeyRecords
 from edge.store.untold import is_marked
-from edge.store.wal import close_unmerged, fold_in
+from edge.store.wal import close_unmerged, fold_in, lost_commits, set_log_aside
 
 # Tries to find readable rows between two bad places; each costs one descent of a tree.
 _MOST_PROBES: Final = 2000
@@ -40,12 +40,14 @@ def fold_log(path: Path) -> bool:
         return False
     db = _connect(path)
     try:
-        # Where SQLite cannot even begin it takes nothing away either.
-        with contextlib.suppress(*SQLITE_ERRORS):
-            return fold_in(db, path, unreadable=is_marked(path))
+        return fold_in(db, path, unreadable=is_marked(path))
+    except SQLITE_ERRORS:  # it cannot begin without the first page, and yet folds the log in when it ends
+        lost = lost_commits(path)
+        if lost:
+            set_log_aside(path, stays=True)
+        return lost
     finally:
         close_unmerged(db, identity(beside))
-    return False
 
 
 def attach(path: Path) -> sqlite3.Connection:

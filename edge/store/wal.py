@@ -55,7 +55,11 @@ def check_log(db: sqlite3.Connection, path: Path, *, unreadable: bool) -> None:
     try:
         lost = fold_in(db, path, unreadable=unreadable)
     except sqlite3.OperationalError:
-        return  # a full disk must not keep the store from opening; the log stays, and the next opening looks
+        # A full disk must not keep the store from opening. The log stays; what it has lost is told.
+        with contextlib.suppress(OSError):
+            if unreadable or lost_commits(path):
+                mark(path)
+        return
     if lost:
         raise TamperedError(
             COMMITS_LOST,
@@ -73,6 +77,25 @@ def fold_in(db: sqlite3.Connection, path: Path, *, unreadable: bool) -> bool:
     if not busy and taken == copied:
         set_log_aside(path)
     return True
+
+
+def lost_commits(path: Path) -> bool:
+    """Whether this store's log has lost commits, found without SQLite, which cannot always begin."""
+    log = path.with_name(path.name + "-wal")
+    with log.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        if len(header) < _HEADER_BYTES:
+            return False
+        magic, _, page_size = struct.unpack(">3I", header[:12])
+        taken, end = 0, struct.unpack(">2I", header[24:])
+        if page_size == _PAGE_BYTES:
+            for number, frame in _frames(file.fileno(), page_size, 0):
+                page = os.pread(file.fileno(), page_size, frame.at)
+                end = _checksum(frame.start + page, end, ">" if magic == _MAGIC[1] else "<")
+                if frame.salts != header[16:24] or frame.checksum != end:
+                    break
+                taken = number + 1 if frame.is_commit else taken
+    return _lost_a_commit(log, taken)
 
 
 def _lost_a_commit(log: Path, taken: int) -> bool:
@@ -153,8 +176,10 @@ def mend_unreadable_log(path: Path) -> bool:
     return True
 
 
-def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
+def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log", *, stays: bool = False) -> str:
     """Give a log, or journal, that is none of this store's another name, and return it; empty when that fails.
+
+    ``stays``: under its own name as well, to be folded in still.
 
     The mark that this is to be told (untold.py) comes first. Where there is no room even for that the log is saved all the
     same: SQLite deletes one that is folded in.
@@ -171,14 +196,15 @@ def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
                 number += 1
                 continue
             except OSError as err:
-                if err.errno not in NO_LINKS:
+                if err.errno not in NO_LINKS or stays:
                     raise
                 if aside.exists():
                     number += 1
                     continue
                 file.rename(aside)
             else:
-                file.unlink()
+                if not stays:
+                    file.unlink()
             sync_folder(path.parent)
             return aside.name
     return ""

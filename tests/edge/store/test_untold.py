@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edge.store.untold import UNTOLD_SUFFIX
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store, reading
 from tests.edge.store.lost_house import House
 from tests.edge.store.test_tamper import flip, sql
+from tests.system.faults.disk import Disk
 from tests.system.faults.power_cut import get_files, put_files
 
 NAMES = ("replay.sqlite", "replay.sqlite-wal", "replay.sqlite.keys")
@@ -140,6 +142,26 @@ def test_damage_in_the_file_hides_none_in_its_log(
     assert report.missing
     assert log_aside(path).read_bytes() == log
     told_and_given_back(house, report)
+
+
+def test_without_its_first_page_a_file_hides_no_damage_in_its_log(path: Path) -> None:
+    """SQLite cannot begin then, says nothing of the log, and folds it in and deletes it at its end all the same."""
+    house = rotten(path)
+    log = path.with_name(NAMES[1]).read_bytes()
+    path.write_bytes(bytes(PAGE_BYTES) + path.read_bytes()[PAGE_BYTES:])
+    report = start(house)
+    assert log_aside(path).read_bytes() == log
+    told_and_given_back(house, report)
+
+
+def test_a_disk_too_full_to_fold_a_damaged_log_in_does_not_silence_it(path: Path) -> None:
+    house = rotten(path)
+    with Disk(lambda op: sqlite3.SQLITE_FULL if op.kind == "write" else None):
+        report = start(house)
+        assert report is not None  # the hub goes on, and tells it
+        assert report.rows_lost is None
+        house.store.close()
+    told_and_given_back(house, start(house))
 
 
 def _root_of_segments(path: Path, data: bytes) -> int:
