@@ -43,6 +43,9 @@ class RepairReport(msgspec.Struct, frozen=True):
     # Records of the other tables that the head knows of and that are not kept; segments: of before a thinning, rows uncounted.
     others_lost: dict[str, int] = {}
     missing: tuple[tuple[int, int], ...] = ()  # all spans of lost rows, those of earlier repairs included
+    unproven: int = (
+        0  # segments that authenticate, but what could vouch for them is damaged as well: not used
+    )
 
     @property
     def tampered(self) -> bool:
@@ -59,6 +62,7 @@ def told(report: RepairReport) -> dict[str, Detail]:
         "others_lost": sum(report.others_lost.values()),
         "damaged": sum(report.damaged.values()),
         "distrusted": sum(report.distrusted.values()),
+        "unproven": report.unproven,
     }
 
 

@@ -27,7 +27,7 @@ from core.errors import DecodeError, HometwinError, InputError, StoreError, Tamp
 from core.messages import decode, encode
 from edge.store import untold
 from edge.store.aside import KEPT_ASIDE, forget_oldest, keep_as, name_aside, newest_aside, set_aside_whole
-from edge.store.chain import vouched
+from edge.store.chain import unproven, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
 from edge.store.files import give_to_owner_of, open_new, open_regular, real_path
 from edge.store.gather import ROW_TABLES, Found, Kept, agrees, gather, read_head
@@ -142,6 +142,7 @@ def _tell(store: Store, report: RepairReport, *, is_stored: bool = False) -> Rep
         kept=report.kept,
         damaged=report.damaged,
         distrusted=report.distrusted,
+        unproven=report.unproven,
         rows_lost=told(report)["rows_lost"],
         others_lost=report.others_lost,
     )
@@ -278,6 +279,11 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
             raise no_space(path)
         raise TamperedError("write-ahead log cannot be folded in", where=str(log_left))
     kept = {table: _trusted(table, part, old, sealer, distrusted) for table, part in found.items()}
+    no_witness = _unproven(found[Table.SEGMENTS], kept[Table.SEGMENTS], old)
+    if no_witness:
+        distrusted["segments"] -= no_witness
+        if not distrusted["segments"]:
+            del distrusted["segments"]
     kept[Table.SEGMENTS] = _apart(kept[Table.SEGMENTS])
     rows = Rows(kept, old, missing_before(kept[Table.BLOBS], sealer))
     gone = {} if old is None else {t: n for t in kept if (n := old.counts[t] - len(kept[t])) > 0}
@@ -301,6 +307,7 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         rows.first_newly_lost or (rows.last_row + 1) * uncounted,
         {t.name.lower(): n for t, n in gone.items() if t not in as_rows},
         tuple(rows.missing[-_MOST_MISSING:]),
+        no_witness,
     )
     fresh = path.with_name(path.name + ".repaired")
     make_database(fresh, lambda new: fill(new, records, kept, rows, old, sealer, report))
@@ -361,9 +368,19 @@ def _unbroken(entries: list[Kept]) -> list[Kept]:
 
 def _vouched(segments: list[Kept], old: Head) -> list[Kept]:
     """The segments that a later one vouches for."""
-    sized = [(row, size_of(plain), plain) for row, _, plain in segments]
-    trusted = vouched(sized, old.links, old.last_row, old.chain_from)
+    trusted = vouched(_sized(segments), old.links, old.last_row, old.chain_from)
     return [item for item in segments if item[0] in trusted]
+
+
+def _unproven(part: Found, trusted: list[Kept], old: Head | None) -> int:
+    """How many segments are left out only because what could vouch for them is damaged."""
+    if old is None or not part.bad or len(trusted) == len(part.good):
+        return 0
+    return len(unproven(_sized(part.good), {row for row, _, _ in trusted}, old.last_row))
+
+
+def _sized(segments: list[Kept]) -> list[tuple[int, int, bytes]]:
+    return [(row, size_of(plain), plain) for row, _, plain in segments]
 
 
 def _apart(segments: list[Kept]) -> list[Kept]:

@@ -1,14 +1,18 @@
-"""Damage among the newest records, which no segment holds yet: those around it keep their rows, and only it is asked for."""
+"""Damage with good records around it: they keep their rows, only the hole is asked for, and only tampering is called so."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from edge.store.repair import open_or_repair
+from edge.store.slots import copy_path
 from edge.store.store import FOLD_SAMPLES
-from tests.edge.store.conftest import reading
+from tests.edge.store.conftest import HUB, KEY, FixedClock, append_in_folds, open_store, reading
 from tests.edge.store.lost_house import House
+from tests.edge.store.test_tamper import sql
 
 ROWS = FOLD_SAMPLES + 200
 TOLD = FOLD_SAMPLES + 144  # rows that a message to the cloud holds
@@ -64,3 +68,59 @@ def test_the_cloud_gives_back_what_lay_in_the_hole_and_is_asked_for_nothing_else
     assert house.fetch() == 1
     assert {sample.seq for sample in house.rows()} == set(range(ROWS))
     house.store.close()
+
+
+@pytest.fixture(scope="module")
+def chained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two histories of one store: segments from the sixth on differ, each of 256 rows."""
+    folder = tmp_path_factory.mktemp("chained")
+    ours, other = folder / "ours.sqlite", folder / "other.sqlite"
+    with open_store(ours) as store:
+        append_in_folds(store, (reading(n) for n in range(5 * FOLD_SAMPLES)))
+    shutil.copy(ours, other)
+    for file, first in ((ours, 50_000), (other, 90_000)):
+        with open_store(file) as store:
+            append_in_folds(store, (reading(n) for n in range(first, first + 35 * FOLD_SAMPLES)))
+    return ours, other
+
+
+def row_of(segment: int) -> int:
+    return segment * FOLD_SAMPLES + 1
+
+
+@pytest.mark.parametrize(
+    ("exchanged", "damaged", "unproven", "distrusted"),
+    [
+        (None, [11, 26], 1, {}),  # both witnesses of the tenth
+        (10, [11, 26], 1, {}),  # nobody can tell
+        (10, [11, 12], 0, {"segments": 1}),  # the sixteenth speaks
+        (10, [26], 0, {"segments": 1}),  # the next one speaks
+        (30, [31, 32], 0, {"segments": 1}),  # the head speaks
+        (20, [11, 26], 1, {"segments": 1}),
+    ],
+)
+def test_only_what_a_witness_speaks_against_is_called_tampered_with(
+    path: Path,
+    chained: tuple[Path, Path],
+    exchanged: int | None,
+    damaged: list[int],
+    unproven: int,
+    distrusted: dict[str, int],
+) -> None:
+    """Several bad pages that hold both witnesses of a good segment passed for the work of somebody."""
+    ours, other = chained
+    shutil.copy(ours, path)
+    shutil.copy(copy_path(ours), copy_path(path))
+    if exchanged is not None:
+        row = row_of(exchanged)
+        [(content,)] = sql(other, f"SELECT sealed FROM segments WHERE number = {row}")
+        sql(path, "UPDATE segments SET sealed = ? WHERE number = ?", values=(content, row))
+    for segment in damaged:
+        sql(path, f"UPDATE segments SET sealed = zeroblob(50) WHERE number = {row_of(segment)}")
+    store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    with store:
+        assert report is not None
+        assert (report.unproven, report.distrusted) == (unproven, distrusted)
+        assert report.tampered == bool(distrusted)
+        assert report.rows_lost == FOLD_SAMPLES * (len(damaged) + unproven + sum(distrusted.values()))
+        assert not any(sample.seq >= 90_000 for _, sample in store.read(0, 1 << 20))
