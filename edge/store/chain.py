@@ -111,13 +111,13 @@ def unproven(segments: Sequence[tuple[int, int, bytes]], trusted: set[int], last
     ``segments`` as of ``vouched``, which found those that are ``trusted``.
     """
     found = set[int]()
-    newer: list[
-        tuple[int, int, bool]
-    ] = []  # nearest last: at least, at most so many segments; may they testify?
+    # Nearest last: so many segments at least, at most, and whether they may testify.
+    newer: list[tuple[int, int, bool]] = []
     next_first = last_row + 1
     for first, size, _ in reversed(segments):
-        if most := (next_first - (first + size)) // _LEAST_ROWS:
-            newer.append((1, most, False))
+        missing = (next_first - (first + size)) // _LEAST_ROWS
+        if missing > 0:
+            newer.append((1, missing, False))
         if first not in trusted and _may_lack_both(newer):
             found.add(first)
         newer.append((1, 1, first in trusted))
