@@ -228,7 +228,7 @@ FILES: Final[dict[str, About]] = {
     "hub.json": About(
         "What the hub remembers of its own work.",
         {
-            "repair": "the last repair of the store: when, why, records kept, damaged, distrusted and lost by table",
+            "repair": "the last repair of the store: when, why, records kept, damaged, distrusted and lost by table, segments unproven",
             "refill": "sensors that are asked again for what was lost: after which number, and which one ends it",
             "lost": "spans (microseconds since 1970, UTC) that the cloud was asked for, and how many records came",
             "privacy": "how many noisy contributions have left of the privacy budget, and when the last did",

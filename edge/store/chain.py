@@ -25,8 +25,9 @@ LINK_BYTES: Final = 4
 _CHAINED: Final = {PLAIN_FORMAT: 2, STEADY_FORMAT: 3}
 _FORMATS: Final = {chained: segment for segment, chained in _CHAINED.items()}
 _NONE: Final = bytes(LINK_BYTES)
+_LEAST_ROWS: Final = 256  # of a segment, as a rule
 # Fewer missing rows than this cannot hide sixteen whole segments, so a witness must be there.
-_HIDING_ROWS: Final = (REACH - 1) * 256
+_HIDING_ROWS: Final = (REACH - 1) * _LEAST_ROWS
 
 
 def link_of(data: bytes) -> bytes:
@@ -102,3 +103,37 @@ def vouched(
             known.update(set(its_links) - {_NONE})
             next_first = first
     return trusted
+
+
+def unproven(segments: Sequence[tuple[int, int, bytes]], trusted: set[int], last_row: int) -> set[int]:
+    """First rows of segments that none vouches for and none speaks against, as both witnesses may lie in gaps.
+
+    ``segments`` as of ``vouched``, which found those that are ``trusted``.
+    """
+    found = set[int]()
+    # Nearest last: so many segments at least, at most, and whether they may testify.
+    newer: list[tuple[int, int, bool]] = []
+    next_first = last_row + 1
+    for first, size, _ in reversed(segments):
+        missing = (next_first - (first + size)) // _LEAST_ROWS
+        if missing > 0:
+            newer.append((1, missing, False))
+        if first not in trusted and _may_lack_both(newer):
+            found.add(first)
+        newer.append((1, 1, first in trusted))
+        next_first = first
+    return found
+
+
+def _may_lack_both(newer: Sequence[tuple[int, int, bool]]) -> bool:
+    """Whether the next segment is no witness, and the sixteenth perhaps none. The head testifies for the newest sixteen."""
+    least = most = 0
+    for fewest, many, testifies in reversed(newer):
+        if testifies and not most:
+            return False
+        if not testifies and least < REACH <= most + many:
+            return True
+        least, most = least + fewest, most + many
+        if least >= REACH:
+            break
+    return False

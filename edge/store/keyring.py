@@ -22,6 +22,7 @@ from edge.store.head import HEAD_ROW, Head
 from edge.store.keys import KEY_BYTES, Secret, shred, sync_folder
 from edge.store.sealing import LAST_KEY, Sealer, Table, marks, row_ident
 from edge.store.slots import COPY_SUFFIX, Ring, SlotKind, slot_of
+from edge.store.untold import UNTOLD_SUFFIX
 
 if TYPE_CHECKING:
     from edge.store.store import Store
@@ -37,7 +38,7 @@ _DATA_TABLES: Final = (
     Table.JOURNAL,
     Table.ARCHIVE,
 )
-ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; repair.py puts damaged stores there
+ASIDE_SUFFIX: Final = ".damaged-"  # followed by the time; aside.py puts damaged stores there
 COPYING_SUFFIX: Final = ".aside"  # of a damaged store that is being copied there
 
 
@@ -56,7 +57,7 @@ def destroy_files(path: Path, keep: Iterable[str] = ()) -> list[str]:
     Before anything else it leaves the mark ``erasing``, which whoever asked for this removes when the key is gone too.
     """
     begin_erasing(path, keep)
-    ends = [COPY_SUFFIX, COPY_SUFFIX + ".new", ".spare"]
+    ends = [COPY_SUFFIX, COPY_SUFFIX + ".new", ".spare", UNTOLD_SUFFIX]
     ends += [
         of + end
         for of in (".repaired", ".mended", ".new", COPYING_SUFFIX, "")

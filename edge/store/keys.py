@@ -261,7 +261,9 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
 
 def _read(path: Path, longest: int, *, private: bool) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Whoever opens a pipe waits for its other end for ever, unless told not to. A link may name a key: it is followed.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
             # Of the opened file, so that nobody can exchange it between the check and the reading.
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):

@@ -84,9 +84,8 @@ class Lost(msgspec.Struct, frozen=True):
 
     gaps: tuple[tuple[int, int], ...] = ()
     spans: tuple[Span, ...] = ()
-    repair: str = (
-        ""  # the newest that may have lost what nobody can count, by the name it gave the damaged file
-    )
+    # The newest that may have lost what nobody can count: the name it gave the damaged file, and its first lost row.
+    repair: str = ""
     ask: Ask | None = None
     came: int = 0  # in all
 
@@ -116,8 +115,11 @@ def look(store: Store, lost: Lost, request: int, now_us: int, report: RepairRepo
     spans = [_span(store, *gap, now_us) for gap in new]
     room = sum(last - first + 1 for first, last in new)
     repair = lost.repair
-    if report is not None and report.set_aside != repair and (row := _uncounted_row(store, report)):
-        repair = report.set_aside
+    # The name of a log that somebody removed is given again; by name only it was written down before.
+    newest = f"{report.set_aside} {report.first_lost_row}" if report else ""
+    known = report is None or repair in (newest, report.set_aside)
+    if report is not None and not known and (row := _uncounted_row(store, report)):
+        repair = newest
         # Of a log that was cut short only what came last is lost.
         first = 0 if {"head", "file"} & report.damaged.keys() else report.first_lost_row
         newest_only = report.rows_lost is None and first > 0

@@ -14,41 +14,39 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
 
 from core.clock import Clock
 from core.errors import DecodeError, HometwinError, InputError, StoreError, TamperedError, WrongKeyError
-from core.messages import Sample, decode, encode
-from edge.store import refill
-from edge.store.aggregates import decode_aggregates
-from edge.store.chain import chained, remembered, unchained, vouched
+from core.messages import decode, encode
+from edge.store import untold
+from edge.store.aside import KEPT_ASIDE, forget_oldest, keep_as, name_aside, newest_aside, set_aside_whole
+from edge.store.chain import unproven, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
-from edge.store.files import copy_readable, give_to_owner_of, open_new, open_regular, real_path
-from edge.store.gather import Found, Kept, agrees, gather, ident_of, read_head
-from edge.store.head import HEAD_ROW, Head
-from edge.store.index import Index
-from edge.store.journal import Detail, hash_of, make_line, read_line
-from edge.store.keyring import ASIDE_SUFFIX, COPYING_SUFFIX
-from edge.store.keys import NO_LINKS, Secret, sync_folder
+from edge.store.files import give_to_owner_of, open_new, open_regular, real_path
+from edge.store.gather import ROW_TABLES, Found, Kept, agrees, gather, read_head
+from edge.store.head import Head
+from edge.store.journal import hash_of, read_line
+from edge.store.keyring import COPYING_SUFFIX
+from edge.store.keys import Secret, sync_folder
 from edge.store.leaves import Leaves
 from edge.store.migrations import APPLICATION_ID
-from edge.store.refill import Refill, Wanted
+from edge.store.rebuild import REPAIR_BLOB, RepairReport, Rows, fill, missing_before, size_of, told
 from edge.store.repair_keys import choose_keys, copy_opens
-from edge.store.salvage import attach, with_first_page
-from edge.store.sealing import Sealer, Table, looks_sealed, marks, row_ident
-from edge.store.segment import encode_segment, read_summary
-from edge.store.slots import COPY_SUFFIX, KeyRecords, load_copy, load_first_page
-from edge.store.store import BATCH_SAMPLES, Store, blob_plain
+from edge.store.salvage import attach, fold_log, with_first_page
+from edge.store.sealing import Sealer, Table, looks_sealed
+from edge.store.slots import COPY_SUFFIX, load_copy, load_first_page
+from edge.store.store import Store
 from edge.store.thinning import SPARE_SUFFIX
 from edge.store.wal import COMMITS_LOST
+
+__all__ = ["KEPT_ASIDE", "REPAIR_BLOB", "RepairReport", "forget_oldest", "open_or_repair", "repair"]
 
 log = structlog.get_logger()
 
@@ -56,33 +54,8 @@ BEGIN_BYTES: Final = (
     400 << 10
 )  # a new store with its log, and a day of readings; less than the room held for a full disk
 
-KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
-WHOLE_SUFFIX: Final = "-whole"  # of a damaged file of which nothing could be carried over
+_UNTOLD: Final = "the hub ended before it could tell that a damaged log, or store, was set aside"
 _MOST_MISSING: Final = 256  # spans that a report remembers; what is beyond would be counted again
-US_PER_MS: Final = 1000
-REPAIR_BLOB: Final = "repair"  # where the hub remembers the last report
-
-
-class RepairReport(msgspec.Struct, frozen=True):
-    """What a repair found and did. Counts are records, by table."""
-
-    time_us: int
-    reason: str  # why the store could not be opened: place and kind of damage
-    set_aside: str  # the damaged file's new name
-    kept: dict[str, int]
-    damaged: dict[str, int]  # could not be read, or failed authentication
-    distrusted: dict[str, int]  # authentic, but not of this state of the store
-    # Samples that no record holds any more since this damage. None: nobody knows, as only the head tells.
-    rows_lost: int | None
-    first_lost_row: int  # 0 when none is
-    # Records of the other tables that the head knows of and that are not kept; segments: of before a thinning, rows uncounted.
-    others_lost: dict[str, int] = {}
-    missing: tuple[tuple[int, int], ...] = ()  # all spans of lost rows, those of earlier repairs included
-
-    @property
-    def tampered(self) -> bool:
-        """Whether somebody, not the card, did it: nothing wears out into authentic records."""
-        return bool(self.distrusted)
 
 
 def open_or_repair(
@@ -94,7 +67,7 @@ def open_or_repair(
     """
     path = real_path(path)
     try:
-        return _sound(path, key, hub_id, clock), None
+        store = _sound(path, key, hub_id, clock)
     except TamperedError as err:
         if not _was_ours(path):
             if _holds_ours(path):
@@ -110,47 +83,70 @@ def open_or_repair(
                 mend="check the state folder; move the file away if the store shall be there",
             ) from None
         reason = str(err)
-        log.error("store.damaged", reason=reason)
-        before()
-        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
     except WrongKeyError:
         # Both the wrapped key and its check value may be damaged: the copy beside the store may know better.
         if not copy_opens(path, key, hub_id):
             raise
         reason = f"{path}: the wrapped keys are damaged; their copy opens the store"
-        report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
-        log.error("store.damaged", reason=reason)
+    else:
+        if not untold.is_marked(path):
+            return store, None
+        log.error("store.damaged", reason=_UNTOLD)
+        return store, _tell(store, _uncounted(store, clock, _UNTOLD))
+    log.error("store.damaged", reason=reason)
+    before()
+    return _repaired(path, key, hub_id, clock, reason)
+
+
+def _repaired(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> tuple[Store, RepairReport]:
+    """A damaged store once more: as it is where only its log was damaged, else repaired, else begun anew."""
+    if untold.is_marked(path):
+        with contextlib.suppress(TamperedError, WrongKeyError):
+            store = _sound(path, key, hub_id, clock)
+            return store, _tell(store, _uncounted(store, clock, reason))
+    report = repair(path, key, hub_id=hub_id, clock=clock, reason=reason)
     try:
         store = _sound(path, key, hub_id, clock)
-    except TamperedError:
-        aside = _set_aside_whole(path, clock)
-        report = msgspec.structs.replace(report, set_aside=aside, kept={}, rows_lost=None)
+    except (TamperedError, WrongKeyError):
+        aside = set_aside_whole(path, clock)
         store = Store.open(path, key, hub_id=hub_id, clock=clock)
-    if not report.kept:  # else the new file has known it from its beginning
-        store.put_blob(REPAIR_BLOB, encode(report))
-        store.note("hub", "store.repaired", **_told(report))
+        anew = RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, None, 1)
+        return store, _tell(store, anew)
+    if report is None:
+        return store, _tell(store, _uncounted(store, clock, reason))
+    return store, _tell(store, report, is_stored=True)
+
+
+def _uncounted(store: Store, clock: Clock, reason: str) -> RepairReport:
+    """Of a store that is sound, but without what came last: nobody knows how much that was."""
+    missing: tuple[tuple[int, int], ...] = ()
+    with contextlib.suppress(DecodeError):
+        missing = decode(store.get_blob(REPAIR_BLOB) or b"", RepairReport).missing
+    kept = {table.name.lower(): store._head.counts[table] for table in ROW_TABLES}
+    aside = newest_aside(store.path)
+    return RepairReport(clock.now_us(), reason, aside, kept, {}, {}, None, store.last_row + 1, {}, missing)
+
+
+def _tell(store: Store, report: RepairReport, *, is_stored: bool = False) -> RepairReport:
+    """Tell it in store and log. On a full disk the mark stays, and it is told again at the next start."""
+    try:
+        if not is_stored:
+            store.put_blob(REPAIR_BLOB, encode(report))
+            store.note("hub", "store.repaired", **told(report))
+        untold.clear(store.path)
+    except StoreError as err:
+        log.error("store.repair_not_noted", error=err.what)
     log.error(
         "store.repaired",
         set_aside=report.set_aside,
         kept=report.kept,
         damaged=report.damaged,
         distrusted=report.distrusted,
-        rows_lost=_told(report)["rows_lost"],
+        unproven=report.unproven,
+        rows_lost=told(report)["rows_lost"],
         others_lost=report.others_lost,
     )
-    return store, report
-
-
-def _told(report: RepairReport) -> dict[str, Detail]:
-    """For the audit log."""
-    return {
-        "reason": report.reason,
-        "set_aside": report.set_aside,
-        "rows_lost": "unknown" if report.rows_lost is None else report.rows_lost,
-        "others_lost": sum(report.others_lost.values()),
-        "damaged": sum(report.damaged.values()),
-        "distrusted": sum(report.distrusted.values()),
-    }
+    return report
 
 
 def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
@@ -163,8 +159,8 @@ def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
     return store
 
 
-def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -> RepairReport:
-    """Put a store of all that is good in the place of the damaged one."""
+def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -> RepairReport | None:
+    """Put a store of all that is good in the place of the damaged one; None where nothing can be carried over (now)."""
     lock = WriterLock(path)
     try:
         try:
@@ -193,8 +189,7 @@ def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -
                 )
             # Or nothing could be carried over, no key opens it: begin anew beside it.
             log.error("store.not_salvaged", error=type(err).__name__)
-            aside = _set_aside_whole(path, clock)
-            return RepairReport(clock.now_us(), reason, aside, {}, {"file": 1}, {}, None, 1)
+            return None
     finally:
         lock.release()
 
@@ -265,6 +260,8 @@ def _holds_ours(path: Path) -> bool:
 def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> RepairReport:
     distrusted: dict[str, int] = {}
     _seat_log(path)
+    # Records that this head never knew of: of a log that is set aside now, or was by opening.
+    uncounted = fold_log(path) or untold.is_marked(path) or COMMITS_LOST in reason
     mended = path.with_name(path.name + ".mended")
     copy = with_first_page(path, load_first_page(path), mended)
     try:
@@ -282,8 +279,13 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
             raise no_space(path)
         raise TamperedError("write-ahead log cannot be folded in", where=str(log_left))
     kept = {table: _trusted(table, part, old, sealer, distrusted) for table, part in found.items()}
+    no_witness = _unproven(found[Table.SEGMENTS], kept[Table.SEGMENTS], old)
+    if no_witness:
+        distrusted["segments"] -= no_witness
+        if not distrusted["segments"]:
+            del distrusted["segments"]
     kept[Table.SEGMENTS] = _apart(kept[Table.SEGMENTS])
-    rows = _Rows(kept, old, _missing_before(kept[Table.BLOBS], sealer))
+    rows = Rows(kept, old, missing_before(kept[Table.BLOBS], sealer))
     gone = {} if old is None else {t: n for t in kept if (n := old.counts[t] - len(kept[t])) > 0}
     damaged = {
         t.name.lower(): max(part.bad, old.counts[t] - len(part.good) if old else 0)
@@ -292,9 +294,8 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
     }
     if old is None:
         damaged["head"] = 1
-    told = (Table.SEGMENTS, Table.TAIL) if rows.lost else (Table.TAIL,)  # as rows
-    uncounted = COMMITS_LOST in reason  # records that this head never knew of
-    aside = _name_aside(path, clock)
+    as_rows = (Table.SEGMENTS, Table.TAIL) if rows.lost else (Table.TAIL,)  # told so
+    aside = name_aside(path, clock)
     report = RepairReport(
         clock.now_us(),
         reason,
@@ -304,15 +305,16 @@ def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str)
         distrusted,
         None if old is None or uncounted else rows.lost,
         rows.first_newly_lost or (rows.last_row + 1) * uncounted,
-        {t.name.lower(): n for t, n in gone.items() if t not in told},
+        {t.name.lower(): n for t, n in gone.items() if t not in as_rows},
         tuple(rows.missing[-_MOST_MISSING:]),
+        no_witness,
     )
     fresh = path.with_name(path.name + ".repaired")
-    make_database(fresh, lambda new: _fill(new, records, kept, rows, old, sealer, report))
+    make_database(fresh, lambda new: fill(new, records, kept, rows, old, sealer, report))
     facts = path.stat()
     fresh.chmod(stat.S_IMODE(facts.st_mode))
     give_to_owner_of(path, fresh)
-    _keep_as(path, aside)
+    keep_as(path, aside)
     fresh.rename(path)
     sync_folder(path.parent)
     forget_oldest(path)
@@ -366,13 +368,19 @@ def _unbroken(entries: list[Kept]) -> list[Kept]:
 
 def _vouched(segments: list[Kept], old: Head) -> list[Kept]:
     """The segments that a later one vouches for."""
-    sized = [(row, _size(plain), plain) for row, _, plain in segments]
-    trusted = vouched(sized, old.links, old.last_row, old.chain_from)
+    trusted = vouched(_sized(segments), old.links, old.last_row, old.chain_from)
     return [item for item in segments if item[0] in trusted]
 
 
-def _size(plain: bytes) -> int:
-    return read_summary(unchained(plain)[1]).size
+def _unproven(part: Found, trusted: list[Kept], old: Head | None) -> int:
+    """How many segments are left out only because what could vouch for them is damaged."""
+    if old is None or not part.bad or len(trusted) == len(part.good):
+        return 0
+    return len(unproven(_sized(part.good), {row for row, _, _ in trusted}, old.last_row))
+
+
+def _sized(segments: list[Kept]) -> list[tuple[int, int, bytes]]:
+    return [(row, size_of(plain), plain) for row, _, plain in segments]
 
 
 def _apart(segments: list[Kept]) -> list[Kept]:
@@ -381,218 +389,5 @@ def _apart(segments: list[Kept]) -> list[Kept]:
     for row, sealed, plain in segments:
         if row > end:
             kept.append((row, sealed, plain))
-            end = row + _size(plain) - 1
+            end = row + size_of(plain) - 1
     return kept
-
-
-class _Rows:
-    """Rows of the new store: segments as they are, the tail too when nothing of it is missing."""
-
-    def __init__(
-        self, kept: dict[Table, list[Kept]], old: Head | None, before: Sequence[tuple[int, int]]
-    ) -> None:
-        segments, tail = kept[Table.SEGMENTS], kept[Table.TAIL]
-        spans = [(row, row + _size(plain) - 1) for row, _, plain in segments]
-        end = spans[-1][1] if spans else 0
-        tail = [item for item in tail if item[0] > end]
-        rows = [row for row, _, _ in tail]
-        newest = max([end, *rows])
-        self.last_row = newest if old is None else max(newest, old.last_row)
-        whole = rows == list(range(self.last_row - len(rows) + 1, self.last_row + 1))
-        self.tail: list[Kept] = tail if whole else []
-        # What is left of a tail with holes becomes a segment: a tail has none.
-        self.folded = [] if whole else [(row, decode(plain, Sample)) for row, _, plain in tail]
-        if self.folded:
-            spans.append((rows[0], rows[0] + len(rows) - 1))
-        elif tail:
-            spans.append((rows[0], rows[-1]))
-        first_kept = 1 if old is None else min([old.chain_from or 1, self.last_row + 1])
-        self.missing: list[tuple[int, int]] = []
-        expected = first_kept
-        for first, last in [*spans, (self.last_row + 1, self.last_row)]:
-            if first > expected:
-                self.missing.append((expected, first - 1))
-            expected = max(expected, last + 1)
-        self.first_lost = self.missing[0][0] if self.missing else 0
-        new = list(_beyond(self.missing, before))
-        self.lost = sum(last - first + 1 for first, last in new)
-        self.first_newly_lost = new[0][0] if new else 0
-
-
-def _beyond(missing: list[tuple[int, int]], before: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans of rows without those of ``before``; both in rising order."""
-    for first, last in missing:
-        for start, end in before:
-            if start <= last and end >= first:
-                if start > first:
-                    yield first, start - 1
-                first = end + 1
-        if first <= last:
-            yield first, last
-
-
-def _missing_before(blobs: list[Kept], sealer: Sealer) -> tuple[tuple[int, int], ...]:
-    """What an earlier repair did not find any more."""
-    ident = sealer.name_hash(REPAIR_BLOB)
-    for place, _, plain in blobs:
-        if place == ident:
-            with contextlib.suppress(DecodeError):
-                return decode(plain[1 + plain[0] :], RepairReport).missing
-    return ()
-
-
-def _fill(
-    db: sqlite3.Connection,
-    records: KeyRecords,
-    kept: dict[Table, list[Kept]],
-    rows: _Rows,
-    old: Head | None,
-    sealer: Sealer,
-    report: RepairReport,
-) -> None:
-    """All of a new store, and that it was repaired: a cut right after this must not lose what is to be told and asked."""
-    head = Head(sealer.commitment_key)
-    db.execute("INSERT INTO identity VALUES (1, ?)", (records.store_id,))
-    db.executemany("INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?)", records.slots)
-    kept = {**kept, Table.TAIL: rows.tail, Table.KEYRING: [(n, sealed, b"") for n, sealed in records.keyring]}
-    for _, _, plain in kept[Table.SEGMENTS]:
-        head.links = remembered(head.links, plain)
-    if rows.folded:
-        plain = chained(encode_segment([sample for _, sample in rows.folded]), head.links)
-        head.links = remembered(head.links, plain)
-        first = rows.folded[0][0]
-        sealed = sealer.seal(Table.SEGMENTS, row_ident(first), plain)
-        kept[Table.SEGMENTS] = [*kept[Table.SEGMENTS], (first, sealed, plain)]
-    blobs = {REPAIR_BLOB: encode(report)}
-    if rows.first_lost:
-        blobs[refill.BLOB] = bytes(_ask_again(kept, rows.first_lost, report.time_us))
-    kept[Table.BLOBS] = _with_blobs(kept[Table.BLOBS], blobs, sealer)
-    journal = kept[Table.JOURNAL]
-    head.journal_last = len(journal) + 1
-    before = hash_of(journal[-1][2].decode()) if journal else b""
-    line = make_line(head.journal_last, report.time_us, "hub", "store.repaired", _told(report), before)
-    head.journal_hash = hash_of(line)
-    sealed = sealer.seal(Table.JOURNAL, row_ident(head.journal_last), line.encode())
-    kept[Table.JOURNAL] = [*journal, (head.journal_last, sealed, line.encode())]
-    for table, items in kept.items():
-        for place, sealed, _ in items:
-            head.add(table, ident_of(table, place), marks(sealed))
-        db.executemany(
-            f"INSERT INTO {table.name.lower()} VALUES (?, ?)",  # noqa: S608 - constants
-            [(place, sealed) for place, sealed, _ in items],
-        )
-    now_ms = report.time_us // US_PER_MS
-    numbers = [number for number, _, _ in kept[Table.OUTBOX]]
-    head.last_row = rows.last_row
-    head.archive_last = max([n for n, _, _ in kept[Table.ARCHIVE]], default=0)
-    if old is None:
-        # Numbers that the cloud knows must not come again: time does not repeat itself (Store._next).
-        head.generation, head.last_outbox = now_ms, max([now_ms, *numbers])
-    else:
-        head.generation, head.counters = old.generation + 1, old.counters
-        head.last_outbox, head.chain_from = max([old.last_outbox, *numbers]), old.chain_from
-        head.archive_last = max(head.archive_last, old.archive_last)
-        # Messages that are gone held the newest of the samples that were sent: these are sent again.
-        gone = old.counts[Table.OUTBOX] != len(numbers)
-        again = old.counts[Table.OUTBOX] * BATCH_SAMPLES if gone else 0
-        head.sample_pointer = max(0, min(old.sample_pointer, rows.last_row) - again)
-    db.execute("INSERT INTO tail VALUES (?, ?)", (HEAD_ROW, head.seal(sealer)))
-
-
-def _with_blobs(kept: list[Kept], blobs: dict[str, bytes], sealer: Sealer) -> list[Kept]:
-    """The blobs with these in place of those of the same names."""
-    fresh = []
-    for name, data in blobs.items():
-        ident, plain = sealer.name_hash(name), blob_plain(name.encode(), data)
-        fresh.append((ident, sealer.seal(Table.BLOBS, ident, plain), plain))
-    names = {ident for ident, _, _ in fresh}
-    return [*(item for item in kept if item[0] not in names), *fresh]
-
-
-def _ask_again(kept: dict[Table, list[Kept]], first_lost_row: int, now_us: int) -> Refill:
-    """Sensors are asked from before the gap. What was asked for before lies within what is asked for now."""
-    index = Index()
-    for row, _, plain in kept[Table.SEGMENTS]:
-        index.add_segment(row, read_summary(unchained(plain)[1]))
-    for row, _, plain in kept[Table.TAIL]:
-        index.add_tail(decode(plain, Sample), row)
-    for _, _, plain in kept[Table.AGGREGATES]:
-        for one in decode_aggregates(plain):
-            index.add_aggregate(one)
-    wanted = {}
-    for source in sorted(index.sources):
-        newest = max(index.cursors(source).values())
-        floor = index.cursor_before(first_lost_row, source)
-        if floor != newest:
-            wanted[source] = Wanted(floor, newest)
-    return Refill(now_us, wanted)
-
-
-# --- files
-
-
-def _name_aside(path: Path, clock: Clock) -> Path:
-    # Above every other, whatever the clock says: the lowest are forgotten first.
-    number = max([1, clock.now_us() // US_PER_MS, *(n + 1 for n, _ in _asides(path))])
-    while (aside := path.with_name(f"{path.name}{ASIDE_SUFFIX}{number}")).exists() or (
-        aside.with_name(aside.name + WHOLE_SUFFIX).exists()
-    ):
-        number += 1
-    return aside
-
-
-def _keep_as(path: Path, aside: Path) -> None:
-    """A second name for the damaged file, or a copy where the file system knows no second names (FAT, exFAT)."""
-    try:
-        os.link(path, aside)
-    except OSError as err:
-        if err.errno not in NO_LINKS:
-            raise
-    else:
-        return
-    # The name comes last: a copy that was cut does not pass for the file, which keeps its name until then.
-    copy = path.with_name(path.name + COPYING_SUFFIX)
-    with os.fdopen(open_new(copy), "wb") as file:
-        copy_readable(path, file)
-        give_to_owner_of(path, file.fileno())
-        file.flush()
-        os.fsync(file.fileno())
-    if aside.exists():
-        raise FileExistsError(errno.EEXIST, "name is taken", str(aside))
-    copy.rename(aside)
-
-
-def _set_aside_whole(path: Path, clock: Clock) -> str:
-    """Rename the file, its log and the copy of its keys, which may be the only good one: works without any space."""
-    aside = _name_aside(path, clock)
-    aside = aside.with_name(aside.name + WHOLE_SUFFIX)  # the only copy: never forgotten
-    try:
-        # The log first: without its store it is only set aside at the next start.
-        for suffix in ("-wal", COPY_SUFFIX, ""):
-            file = path.with_name(path.name + suffix)
-            if file.exists():
-                file.rename(aside.with_name(aside.name + suffix))
-        sync_folder(path.parent)
-    except OSError as err:
-        raise StoreError(
-            f"damaged store cannot be set aside: {err.strerror}", where=str(path), mend="check the disk"
-        ) from None
-    return aside.name
-
-
-def _asides(path: Path) -> list[tuple[int, Path]]:
-    """Damaged stores set aside by number, lowest first; logs that were set aside are none."""
-    pattern = re.compile(re.escape(path.name + ASIDE_SUFFIX) + "([0-9]{1,18})")
-    found = [(pattern.fullmatch(p.name), p) for p in path.parent.iterdir()]
-    return sorted((int(match[1]), p) for match, p in found if match)
-
-
-def forget_oldest(path: Path, keep: int = KEPT_ASIDE) -> list[str]:
-    """Damaged files beyond the newest few go; the oldest first. The names of those that went."""
-    gone: list[str] = []
-    with contextlib.suppress(OSError):
-        for _, old in _asides(path)[:-keep]:
-            old.unlink()
-            gone.append(old.name)
-            old.with_name(old.name + "-wal").unlink(missing_ok=True)
-    return gone

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.store.database import PAGE_BYTES, SQLITE_ERRORS
-from edge.store.files import copy_readable, open_new
+from edge.store.files import copy_readable, identity, open_new
 from edge.store.head import COMMITTED, HEAD_ROW
 from edge.store.sealing import Table
 from edge.store.slots import KeyRecords
+from edge.store.untold import is_marked
+from edge.store.wal import close_unmerged, fold_in, lost_commits, set_log_aside
 
 # Tries to find readable rows between two bad places; each costs one descent of a tree.
 _MOST_PROBES: Final = 2000
@@ -31,15 +33,37 @@ _SLOTS: Final = (
 )
 
 
+def fold_log(path: Path) -> bool:
+    """Fold in the log of a damaged store, before anything lets SQLite end it; whether it has lost commits, and is set aside."""
+    beside = path.with_name(path.name + "-wal")
+    if not beside.exists() or not beside.stat().st_size:
+        return False
+    db = _connect(path)
+    try:
+        return fold_in(db, path, unreadable=is_marked(path))
+    except SQLITE_ERRORS:  # it cannot begin without the first page, and yet folds the log in when it ends
+        lost = lost_commits(path)
+        if lost:
+            set_log_aside(path, stays=True)
+        return lost
+    finally:
+        close_unmerged(db, identity(beside))
+
+
 def attach(path: Path) -> sqlite3.Connection:
     """The file, held exclusively, its log folded in as far as it is whole."""
+    db = _connect(path)
+    with contextlib.suppress(*SQLITE_ERRORS):
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return db
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     db.text_factory = lambda data: data.decode("utf-8", "replace")
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute("PRAGMA cell_size_check = ON")
-    with contextlib.suppress(*SQLITE_ERRORS):
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return db
 
 

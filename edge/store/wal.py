@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 from core.errors import StoreError, TamperedError
 from edge.store.files import copy_readable, give_to_owner_of, is_readable, open_new
 from edge.store.keys import NO_LINKS, sync_folder
+from edge.store.untold import mark
 
 COMMITS_LOST: Final = "write-ahead log is damaged: the last records before the hub ended are lost"
 _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums of little-, of big-endian words
@@ -51,20 +52,50 @@ def check_log(db: sqlite3.Connection, path: Path, *, unreadable: bool) -> None:
     What the log still holds is then in the store already, and the log itself is kept beside it: opening again
     goes on without what was lost.
     """
-    log = path.with_name(path.name + "-wal")
     try:
-        busy, taken, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        lost = fold_in(db, path, unreadable=unreadable)
     except sqlite3.OperationalError:
-        return  # a full disk must not keep the store from opening; the log stays, and the next opening looks
-    if not log.exists() or not (unreadable or _lost_a_commit(log, max(0, taken))):
+        # A full disk must not keep the store from opening. The log stays; what it has lost is told.
+        with contextlib.suppress(OSError):
+            if unreadable or lost_commits(path):
+                mark(path)
         return
+    if lost:
+        raise TamperedError(
+            COMMITS_LOST,
+            where=f"{path}-wal",
+            mend="it was set aside; start again: sensors that remember send those records once more",
+        )
+
+
+def fold_in(db: sqlite3.Connection, path: Path, *, unreadable: bool) -> bool:
+    """Copy the log into the file as far as it is whole; whether it has lost commits. It is set aside then, unless that fails."""
+    log = path.with_name(path.name + "-wal")
+    busy, taken, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if not log.exists() or not (unreadable or _lost_a_commit(log, max(0, taken))):
+        return False
     if not busy and taken == copied:
         set_log_aside(path)
-    raise TamperedError(
-        COMMITS_LOST,
-        where=str(log),
-        mend="it was set aside; start again: sensors that remember send those records once more",
-    )
+    return True
+
+
+def lost_commits(path: Path) -> bool:
+    """Whether this store's log has lost commits, found without SQLite, which cannot always begin."""
+    log = path.with_name(path.name + "-wal")
+    with log.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        if len(header) < _HEADER_BYTES:
+            return False
+        magic, _, page_size = struct.unpack(">3I", header[:12])
+        taken, end = 0, struct.unpack(">2I", header[24:])
+        if page_size == _PAGE_BYTES:
+            for number, frame in _frames(file.fileno(), page_size, 0):
+                page = os.pread(file.fileno(), page_size, frame.at)
+                end = _checksum(frame.start + page, end, ">" if magic == _MAGIC[1] else "<")
+                if frame.salts != header[16:24] or frame.checksum != end:
+                    break
+                taken = number + 1 if frame.is_commit else taken
+    return _lost_a_commit(log, taken)
 
 
 def _lost_a_commit(log: Path, taken: int) -> bool:
@@ -133,6 +164,7 @@ def mend_unreadable_log(path: Path) -> bool:
             give_to_owner_of(log, file.fileno())
             file.flush()
             os.fsync(file.fileno())
+        mark(path)
         fresh.replace(log)
         sync_folder(path.parent)
     except OSError as err:
@@ -144,9 +176,17 @@ def mend_unreadable_log(path: Path) -> bool:
     return True
 
 
-def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
-    """Give a log, or journal, that is none of this store's another name, and return it; empty when that fails."""
+def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log", *, stays: bool = False) -> str:
+    """Give a log, or journal, that is none of this store's another name, and return it; empty when that fails.
+
+    ``stays``: under its own name as well, to be folded in still.
+
+    The mark that this is to be told (untold.py) comes first. Where there is no room even for that the log is saved all the
+    same: SQLite deletes one that is folded in.
+    """
     file, number = path.with_name(path.name + suffix), 1
+    with contextlib.suppress(OSError):
+        mark(path)
     with contextlib.suppress(OSError):
         while True:
             aside = path.with_name(f"{path.name}.damaged-{called}-{number}")
@@ -156,14 +196,15 @@ def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log") -> str:
                 number += 1
                 continue
             except OSError as err:
-                if err.errno not in NO_LINKS:
+                if err.errno not in NO_LINKS or stays:
                     raise
                 if aside.exists():
                     number += 1
                     continue
                 file.rename(aside)
             else:
-                file.unlink()
+                if not stays:
+                    file.unlink()
             sync_folder(path.parent)
             return aside.name
     return ""

@@ -16,7 +16,7 @@ from edge.erase_command import erase
 from edge.store import files
 from edge.store.database import WriterLock
 from edge.store.keyring import destroy_files, erasing
-from edge.store.keys import Passphrase
+from edge.store.keys import Passphrase, load_key, load_passphrase
 from edge.store.repair import _can_begin, open_or_repair
 from edge.store.slots import MAX_SLOTS, copy_path
 from edge.store.store import audit
@@ -214,6 +214,18 @@ def test_a_pipe_is_refused_and_not_waited_for(path: Path, end: str) -> None:
     put_pipe(beside(path, end))
     with pytest.raises(InputError, match="no regular file"):
         open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+
+
+@pytest.mark.parametrize("load", [load_key, load_passphrase])
+def test_a_pipe_in_the_place_of_a_key_is_refused_and_not_waited_for(
+    path: Path, load: Callable[[Path], object]
+) -> None:
+    """hometwin keys check, keys rotate (its store.key.next) and the hub waited for somebody to write into it."""
+    put_pipe(beside(path, ".key"))
+    beside(path, ".link").symlink_to(beside(path, ".key"))
+    for end in (".key", ".link"):
+        with pytest.raises(InputError, match="not a regular file"):
+            load(beside(path, end))
 
 
 @pytest.mark.parametrize("spoil", [put_pipe, lambda at: os.truncate(at, 1 << 42)], ids=["pipe", "endless"])

@@ -32,9 +32,9 @@ def test_where_a_file_has_one_name_only_the_damaged_one_is_copied(
         to.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edge.store.repair.os.link", no_links)
+    monkeypatch.setattr("edge.store.aside.os.link", no_links)
     with monkeypatch.context() as patch:
-        patch.setattr("edge.store.repair.copy_readable", power_cut)
+        patch.setattr("edge.store.aside.copy_readable", power_cut)
         with pytest.raises(KeyboardInterrupt):
             open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
     assert path.read_bytes() == damaged

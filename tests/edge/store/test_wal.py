@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError, StoreError, TamperedError
-from edge.store.wal import _checksum, _lost_a_commit
+from edge.store.wal import _checksum, _lost_a_commit, lost_commits
 from tests.edge.store.conftest import open_store, reading
 from tests.system.faults.disk import IOERR_FSYNC, Action, Disk, Op
 from tests.system.faults.power_cut import get_files, put_files
@@ -35,6 +35,7 @@ def killed(path: Path, *sizes: int) -> dict[str, bytes]:
 
 def rows_of(path: Path, files: dict[str, bytes]) -> int:
     put_files(path.parent, files)
+    assert not lost_commits(path)
     with open_store(path) as store:
         assert store.check().ok
         return store.last_row
@@ -88,6 +89,7 @@ def test_damage_before_an_acknowledged_commit_is_told_once_and_what_came_before_
     before_last = [at for at, is_commit in frames(bytes(log)) if is_commit][-2 if round_trips == 0 else 1]
     log[before_last + 1000] ^= 4
     put_files(path.parent, {**files, NAMES[1]: bytes(log)})
+    assert lost_commits(path)  # also without SQLite
     with pytest.raises(TamperedError, match="log is damaged"):
         open_store(path)
     assert path.with_name(path.name + ".damaged-log-1").read_bytes() == bytes(log)

@@ -1,0 +1,268 @@
+"""A log, or a whole store, that was set aside is told, whatever cuts the hub off in between, and asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.store.database import PAGE_BYTES, no_space
+from edge.store.journal import read_line
+from edge.store.keyring import destroy_files
+from edge.store.repair import REPAIR_BLOB, RepairReport, open_or_repair
+from edge.store.slots import copy_path
+from edge.store.store import FOLD_SAMPLES, Store
+from edge.store.untold import UNTOLD_SUFFIX
+from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store, reading
+from tests.edge.store.lost_house import House
+from tests.edge.store.test_tamper import flip, sql
+from tests.system.faults.disk import Disk
+from tests.system.faults.power_cut import get_files, put_files
+
+NAMES = ("replay.sqlite", "replay.sqlite-wal", "replay.sqlite.keys")
+FOLDED = 3 * FOLD_SAMPLES + 20
+ROWS = FOLDED + 40
+
+
+def log_aside(path: Path) -> Path:
+    return path.with_name(path.name + ".damaged-log-1")
+
+
+def untold(path: Path) -> Path:
+    return path.with_name(path.name + UNTOLD_SUFFIX)
+
+
+def rotten(path: Path) -> House:
+    """A house whose hub was killed, and whose log rotted in the middle; its store is closed."""
+    house = House(path)
+    house.hear(reading(n) for n in range(FOLDED))
+    house.reopen()
+    for n in range(FOLDED, ROWS):
+        house.hear([reading(n)])
+    files = get_files(path.parent, NAMES)
+    house.store.close()
+    log = files[NAMES[1]]
+    put_files(path.parent, {**files, NAMES[1]: flip(log, len(log) // 2)})
+    return house
+
+
+def start(house: House) -> RepairReport | None:
+    house.store, report = open_or_repair(house.path, KEY, hub_id=HUB, clock=house.clock)
+    assert house.store.check().ok
+    return report
+
+
+def told_and_given_back(house: House, report: RepairReport | None) -> None:
+    assert report is not None
+    assert report.rows_lost is None
+    assert house.path.with_name(report.set_aside).exists()
+    assert read_line(house.store.journal(0, 1000)[-1]).what == "store.repaired"
+    assert house.store.get_blob(REPAIR_BLOB)
+    assert {sample.seq for sample in house.rows()} < set(range(ROWS))
+    house.clock.us += 10**9
+    house.hear([reading(ROWS)])  # the device has spoken
+    assert house.look(report).ask is not None
+    house.fetch()
+    assert {sample.seq for sample in house.rows()} == set(range(ROWS + 1))
+    assert house.look(report).ask is None  # asked once
+    assert not untold(house.path).exists()
+    house.reopen()
+    house.store.close()
+    assert start(house) is None
+    house.store.close()
+
+
+def cut_in_store(store: Store, *_: object, **__: object) -> None:
+    store.close()
+    raise KeyboardInterrupt
+
+
+def cut(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [
+        ("edge.store.wal.sync_folder", cut),  # the log has its other name
+        ("edge.store.store.Store.put_blob", cut_in_store),
+        ("edge.store.store.Store.note", cut_in_store),
+    ],
+)
+def test_a_cut_after_a_damaged_log_was_set_aside_does_not_silence_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, place: str, how: Callable[..., None]
+) -> None:
+    house = rotten(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, how)
+        with pytest.raises(KeyboardInterrupt):
+            start(house)
+    assert log_aside(path).exists()
+    told_and_given_back(house, start(house))
+
+
+def test_a_full_disk_does_not_silence_it_nor_set_a_sound_store_aside(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = rotten(path)
+
+    def full(*_: object) -> None:
+        raise no_space(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_blob", full)
+        patch.setattr("edge.store.repair.make_database", full)
+        report = start(house)
+    assert report is not None
+    assert report.rows_lost is None  # the hub tells it, and goes on
+    assert house.store.last_row > FOLDED
+    house.store.close()
+    told_and_given_back(house, start(house))
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_damage_in_the_file_hides_none_in_its_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: bool
+) -> None:
+    """The log was folded in and deleted by the repair of the file: what it had lost was told by nobody."""
+    house = rotten(path)
+    log = path.with_name(NAMES[1]).read_bytes()
+    data = path.read_bytes()
+    path.write_bytes(flip(data, _root_of_segments(path, data) * PAGE_BYTES - 300))
+    if unreadable:
+        monkeypatch.setattr("edge.store.wal.is_readable", lambda *_: log_aside(path).exists())
+        monkeypatch.setattr("edge.store.wal._lost_a_commit", lambda *_: False)
+    report = start(house)
+    assert report is not None
+    assert report.damaged == {"segments": 1}
+    assert report.missing
+    assert log_aside(path).read_bytes() == log
+    told_and_given_back(house, report)
+
+
+def test_without_its_first_page_a_file_hides_no_damage_in_its_log(path: Path) -> None:
+    """SQLite cannot begin then, says nothing of the log, and folds it in and deletes it at its end all the same."""
+    house = rotten(path)
+    log = path.with_name(NAMES[1]).read_bytes()
+    path.write_bytes(bytes(PAGE_BYTES) + path.read_bytes()[PAGE_BYTES:])
+    report = start(house)
+    assert log_aside(path).read_bytes() == log
+    told_and_given_back(house, report)
+
+
+def test_a_disk_too_full_to_fold_a_damaged_log_in_does_not_silence_it(path: Path) -> None:
+    house = rotten(path)
+    with Disk(lambda op: sqlite3.SQLITE_FULL if op.kind == "write" else None):
+        report = start(house)
+        assert report is not None  # the hub goes on, and tells it
+        assert report.rows_lost is None
+        house.store.close()
+    told_and_given_back(house, start(house))
+
+
+def _root_of_segments(path: Path, data: bytes) -> int:
+    copy = path.with_name("copy")  # SQLite would fold the log in
+    copy.write_bytes(data)
+    [(page,)] = sql(copy, "SELECT rootpage FROM sqlite_master WHERE name = 'segments'")
+    assert isinstance(page, int)
+    return page
+
+
+def test_without_room_for_the_mark_the_log_is_kept_and_told_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = rotten(path)
+    log = path.with_name(NAMES[1]).read_bytes()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.store.untold.open_new", full)
+        report = start(house)
+    assert log_aside(path).read_bytes() == log
+    told_and_given_back(house, report)
+
+
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [
+        ("edge.store.aside.sync_folder", cut),  # the file has its other name
+        ("edge.store.database._create", cut),
+        ("edge.store.store.Store.put_blob", cut_in_store),
+        ("edge.store.store.Store.note", cut_in_store),
+    ],
+)
+def test_a_cut_while_a_store_is_begun_anew_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch, place: str, how: Callable[..., None]
+) -> None:
+    """An empty store passed for a sound one, and nobody was asked for what was lost."""
+    house = House(path)
+    house.hear(reading(n) for n in range(ROWS))
+    house.store.close()
+    path.write_bytes(path.read_bytes()[:100] + bytes(100_000))
+    copy_path(path).write_bytes(b"noise")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, how)
+        with pytest.raises(KeyboardInterrupt):
+            start(house)
+    report = start(house)
+    assert report is not None
+    assert report.set_aside.endswith("-whole")
+    told_and_given_back(house, report)
+
+
+def test_what_a_cut_left_of_a_store_that_is_set_aside_is_not_replaced(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(path).close()
+    path.write_bytes(path.read_bytes()[:100] + bytes(100_000))
+    copy_path(path).write_bytes(b"noise")
+    rename = Path.rename
+
+    def cut_at_the_file(file: Path, target: Path) -> Path:
+        if file == path:
+            raise KeyboardInterrupt
+        return rename(file, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", cut_at_the_file)
+        with pytest.raises(KeyboardInterrupt):
+            open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    copy_path(path).write_bytes(b"newer noise")
+    store, report = open_or_repair(path, KEY, hub_id=HUB, clock=FixedClock())
+    store.close()
+    assert report is not None
+    assert report.set_aside == f"{path.name}.damaged-{START_US // 1000 + 1}-whole"
+    kept = sorted(p.read_bytes() for p in path.parent.glob("*-whole.keys"))
+    assert kept == [b"newer noise", b"noise"]
+
+
+def test_the_mark_is_empty_and_private_and_goes_with_an_erased_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = rotten(path)
+    monkeypatch.setattr(Store, "put_blob", cut_in_store)
+    with pytest.raises(KeyboardInterrupt):
+        start(house)
+    facts = untold(path).stat()
+    assert (facts.st_size, facts.st_mode & 0o777) == (0, 0o600)
+    destroy_files(path)
+    assert not untold(path).exists()
+
+
+@pytest.mark.parametrize("odd", ["link", "pipe"])
+def test_what_lies_in_the_place_of_the_mark_is_replaced_not_followed(path: Path, odd: str) -> None:
+    house = rotten(path)
+    victim = path.with_name("victim")
+    victim.write_bytes(b"not ours")
+    if odd == "link":
+        untold(path).symlink_to(victim)
+    else:
+        os.mkfifo(untold(path))
+    told_and_given_back(house, start(house))
+    assert victim.read_bytes() == b"not ours"
