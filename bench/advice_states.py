@@ -122,7 +122,7 @@ def _state(rng: np.random.Generator) -> State:
         float(rng.uniform(0, 1.2)),
         float(rng.uniform(0, 60)),
         policy(
-            carb_ratio_g_per_u=float(10 ** rng.uniform(-1, 2.5)),
+            carb_ratio_g_per_u=float(10 ** rng.uniform(-0.3, 2.3)),
             correction_mgdl_per_u=float(10 ** rng.uniform(0, 3)),
             max_dose_u=float(10 ** rng.uniform(-1, 3)),
             max_iob_u=float(10 ** rng.uniform(-1, 3)),

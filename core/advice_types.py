@@ -9,7 +9,7 @@ import msgspec
 
 from core.errors import InputError
 from core.messages import DoseAdvice, StandingPolicy
-from core.patient import Patient
+from core.patient import CARB_RATIO_G_PER_U, CORRECTION_MGDL_PER_U, Patient
 from core.units import US_PER_S
 
 if TYPE_CHECKING:
@@ -87,6 +87,16 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError("must be a positive number", where=f"policy.{name}")
+        ratios = (
+            ("carb_ratio_g_per_u", CARB_RATIO_G_PER_U),
+            ("correction_mgdl_per_u", CORRECTION_MGDL_PER_U),
+        )
+        for name, (least, most) in ratios:
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(
+                    f"must lie in {least:g}..{most:g}", where=f"policy.{name}", mend="check the unit"
+                )
         if not 70 <= self.target_mgdl <= 300:
             raise InputError("must lie in 70..300 mg/dL", where="policy.target_mgdl")
         if not 0 < self.max_p_below_70 <= 0.05 or not 0 < self.max_p_below_54 <= 0.01:

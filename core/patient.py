@@ -25,6 +25,8 @@ _IN_WORDS: Final = (
     ("Expected", "must be"),
     ("at `$.", "at `"),
 )
+CARB_RATIO_G_PER_U: Final = (0.5, 200.0)  # outside, a unit was mistaken or a key was hit twice
+CORRECTION_MGDL_PER_U: Final = (1.0, 1000.0)
 
 
 class Therapy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,8 +80,8 @@ class Patient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("birth_year", self.birth_year, 1890.0, 2200.0),
             ("resting_heart_rate_bpm", self.resting_heart_rate_bpm, 25.0, 150.0),
             ("therapy.target_mgdl", self.therapy.target_mgdl, 60.0, 300.0),
-            ("therapy.carb_ratio_g_per_u", self.therapy.carb_ratio_g_per_u, 0.5, 200.0),
-            ("therapy.correction_mgdl_per_u", self.therapy.correction_mgdl_per_u, 1.0, 1000.0),
+            ("therapy.carb_ratio_g_per_u", self.therapy.carb_ratio_g_per_u, *CARB_RATIO_G_PER_U),
+            ("therapy.correction_mgdl_per_u", self.therapy.correction_mgdl_per_u, *CORRECTION_MGDL_PER_U),
             ("therapy.max_bolus_u", self.therapy.max_bolus_u, 0.0, 100.0),
             ("therapy.max_iob_u", self.therapy.max_iob_u, 0.0, 200.0),
             ("therapy.max_basal_uph", self.therapy.max_basal_uph, 0.0, 35.0),
