@@ -20,6 +20,7 @@ from core.messages import decode, encode
 from core.units import US_PER_DAY, US_PER_H
 from edge.config import StoreConfig
 from edge.steady import steady_us
+from edge.store import untold
 from edge.store.database import NO_SPACE
 from edge.store.journal import Detail
 from edge.store.repair import REPAIR_BLOB, RepairReport, forget_oldest
@@ -164,6 +165,7 @@ class StoreCare:
         assert self.repair is not None
         await self._thread(self._store.put_blob, REPAIR_BLOB, encode(self.repair))
         self._repair_is_known = True
+        await self._thread(untold.clear, self._store.path)
 
     async def _note(self, what: str, **detail: Detail) -> None:
         """A full disk must not stop what makes room on it."""

@@ -21,6 +21,7 @@ from edge.store.untold import mark
 KEPT_ASIDE: Final = 3  # damaged files that are kept; the card must not fill with them
 WHOLE_SUFFIX: Final = "-whole"  # of a damaged file of which nothing could be carried over
 US_PER_MS: Final = 1000
+_OURS: Final = re.compile(f"[0-9]{{1,18}}(?:{WHOLE_SUFFIX})?|(?:log|journal)-[0-9]{{1,18}}")
 
 
 def name_aside(path: Path, clock: Clock) -> Path:
@@ -60,12 +61,13 @@ def keep_as(path: Path, aside: Path) -> None:
 def set_aside_whole(path: Path, clock: Clock) -> str:
     """Rename the file, its log and the copy of its keys, which may be the only good one: works without any space.
 
-    The mark that this is to be told (untold.py) comes first.
+    The mark that this is to be told (untold.py) comes first, where there is room for it.
     """
     aside = name_aside(path, clock)
     aside = aside.with_name(aside.name + WHOLE_SUFFIX)  # the only copy: never forgotten
-    try:
+    with contextlib.suppress(OSError):
         mark(path)
+    try:
         # The log first: without its store it is only set aside at the next start.
         for suffix in ("-wal", COPY_SUFFIX, ""):
             file = path.with_name(path.name + suffix)
@@ -83,7 +85,7 @@ def newest_aside(path: Path) -> str:
     """The name of what was set aside last, a log or a store."""
     found: dict[str, int] = {}
     for file in path.parent.glob(glob.escape(path.name + ASIDE_SUFFIX) + "*"):
-        if not file.name.endswith(("-wal", COPY_SUFFIX)):
+        if _OURS.fullmatch(file.name[len(path.name + ASIDE_SUFFIX) :]):  # it is told: nobody else's words
             with contextlib.suppress(OSError):
                 found[file.name] = file.lstat().st_ctime_ns  # a name that is given or taken counts
     return max(found, key=lambda name: found[name], default=path.name + "-wal")

@@ -120,10 +120,15 @@ def look(store: Store, lost: Lost, request: int, now_us: int, report: RepairRepo
     known = report is None or repair in (newest, report.set_aside)
     if report is not None and not known and (row := _uncounted_row(store, report)):
         repair = newest
-        # Of a log that was cut short only what came last is lost.
-        first = 0 if {"head", "file"} & report.damaged.keys() else report.first_lost_row
+        # Of a log that was cut short only what came last is lost: unless the file is damaged too, of before a thinning, where
+        # nothing counts what that took.
+        old = store._head.chain_from and _is_hit(report)
+        first = 0 if old or {"head", "file"} & report.damaged.keys() else report.first_lost_row
         newest_only = report.rows_lost is None and first > 0
-        begin_us = _span(store, first, first - 1, now_us)[0] if newest_only else _begun_us(store)
+        if newest_only:
+            begin_us = _span(store, first, first - 1, now_us)[0]
+        else:
+            begin_us = 0 if "file" in report.damaged else _begun_us(store)
         spans.append((begin_us, _span(store, row + 1, row, now_us)[1]))
         thinned = sum(min(b, row) - a + 1 for a, b in store.missing_rows() if a <= row)
         room = MOST_UNKNOWN if report.rows_lost is None else room + thinned
@@ -144,8 +149,11 @@ def _uncounted_row(store: Store, report: RepairReport) -> int:
     """
     if report.rows_lost is None:
         return max(1, store.last_row)
-    hit = {"segments", "aggregates"} & {*report.damaged, *report.distrusted}
-    return max(0, store._head.chain_from - 1) if hit else 0
+    return max(0, store._head.chain_from - 1) if _is_hit(report) else 0
+
+
+def _is_hit(report: RepairReport) -> bool:
+    return bool({"segments", "aggregates"} & {*report.damaged, *report.distrusted})
 
 
 def _begun_us(store: Store) -> int:

@@ -13,7 +13,7 @@ from core.errors import DecodeError
 from core.messages import Sample, decode, encode
 from edge.store import refill
 from edge.store.aggregates import decode_aggregates
-from edge.store.chain import chained, remembered, unchained
+from edge.store.chain import remembered, unchained
 from edge.store.gather import Kept, ident_of
 from edge.store.head import HEAD_ROW, Head
 from edge.store.index import Index
@@ -144,11 +144,13 @@ def fill(
     db.executemany("INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?)", records.slots)
     kept = {**kept, Table.TAIL: rows.tail, Table.KEYRING: [(n, sealed, b"") for n, sealed in records.keyring]}
     for _, _, plain in kept[Table.SEGMENTS]:
-        head.links = remembered(head.links, plain)
+        if unchained(plain)[0]:
+            head.links = remembered(head.links, plain)
     for run in rows.folded:
         samples = [decode(content, Sample) for _, _, content in run]
-        plain = chained(encode_segment(samples), head.links)
-        head.links = remembered(head.links, plain)
+        plain = encode_segment(
+            samples
+        )  # no witness: they may be so short that one page holds all that speak for another
         sealed = sealer.seal(Table.SEGMENTS, row_ident(run[0][0]), plain)
         kept[Table.SEGMENTS] = [*kept[Table.SEGMENTS], (run[0][0], sealed, plain)]
     blobs = {REPAIR_BLOB: encode(report)}

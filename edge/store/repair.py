@@ -20,13 +20,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from core.clock import Clock
 from core.errors import DecodeError, HometwinError, InputError, StoreError, TamperedError, WrongKeyError
 from core.messages import decode, encode
 from edge.store import untold
-from edge.store.aside import KEPT_ASIDE, forget_oldest, keep_as, name_aside, newest_aside, set_aside_whole
+from edge.store.aside import (
+    KEPT_ASIDE,
+    WHOLE_SUFFIX,
+    forget_oldest,
+    keep_as,
+    name_aside,
+    newest_aside,
+    set_aside_whole,
+)
 from edge.store.chain import unproven, vouched
 from edge.store.database import PAGE_BYTES, WriterLock, is_full, make_database, no_space
 from edge.store.files import give_to_owner_of, open_new, open_regular, real_path
@@ -119,12 +128,19 @@ def _repaired(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -
 
 def _uncounted(store: Store, clock: Clock, reason: str) -> RepairReport:
     """Of a store that is sound, but without what came last: nobody knows how much that was."""
-    missing: tuple[tuple[int, int], ...] = ()
+    before: RepairReport | None = None
     with contextlib.suppress(DecodeError):
-        missing = decode(store.get_blob(REPAIR_BLOB) or b"", RepairReport).missing
+        before = decode(store.get_blob(REPAIR_BLOB) or b"", RepairReport)
     kept = {table.name.lower(): store._head.counts[table] for table in ROW_TABLES}
     aside = newest_aside(store.path)
-    return RepairReport(clock.now_us(), reason, aside, kept, {}, {}, None, store.last_row + 1, {}, missing)
+    if before is not None and aside == before.set_aside and before.rows_lost is None:
+        return msgspec.structs.replace(
+            before, kept=kept
+        )  # told, and only the mark is still there: no less is asked for
+    report = RepairReport(clock.now_us(), reason, aside, kept, {}, {}, None, store.last_row + 1)
+    if aside.endswith(WHOLE_SUFFIX):
+        return msgspec.structs.replace(report, damaged={"file": 1}, first_lost_row=1)
+    return msgspec.structs.replace(report, missing=before.missing if before is not None else ())
 
 
 def _tell(store: Store, report: RepairReport, *, is_stored: bool = False) -> RepairReport:

@@ -124,3 +124,21 @@ def test_only_what_a_witness_speaks_against_is_called_tampered_with(
         assert report.tampered == bool(distrusted)
         assert report.rows_lost == FOLD_SAMPLES * (len(damaged) + unproven + sum(distrusted.values()))
         assert not any(sample.seq >= 90_000 for _, sample in store.read(0, 1 << 20))
+
+
+def test_short_runs_between_holes_use_up_nobodys_witnesses(path: Path) -> None:
+    """Two damages: many holes in the tail, then the page on which their short runs lie. What lay before them is whole."""
+    house = House(path)
+    house.hear(reading(n) for n in range(20 * FOLD_SAMPLES + 100))
+    first = 20 * FOLD_SAMPLES + 1
+    report = house.damage(*range(first + 1, first + 90, 2), table="tail")
+    assert report.rows_lost == 45
+    house.hear(reading(n) for n in range(20 * FOLD_SAMPLES + 100, 23 * FOLD_SAMPLES))
+    house.store.close()
+    between = f"number >= {first} AND number < {first + 90}"
+    runs = [row for (row,) in sql(path, f"SELECT number FROM segments WHERE {between}")]
+    assert len(runs) == 45
+    report = house.damage(*runs)
+    assert (report.rows_lost, report.distrusted, report.unproven) == (45, {}, 0)
+    assert house.store.check().ok
+    house.store.close()

@@ -8,17 +8,21 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from core.messages import Sample
+from core.units import US_PER_DAY
 from edge.store.database import PAGE_BYTES, no_space
 from edge.store.journal import read_line
 from edge.store.keyring import destroy_files
 from edge.store.repair import REPAIR_BLOB, RepairReport, open_or_repair
 from edge.store.slots import copy_path
 from edge.store.store import FOLD_SAMPLES, Store
+from edge.store.thinning import FOR_SPACE
 from edge.store.untold import UNTOLD_SUFFIX
 from tests.edge.store.conftest import HUB, KEY, START_US, FixedClock, open_store, reading
-from tests.edge.store.lost_house import House
+from tests.edge.store.lost_house import House, meal
 from tests.edge.store.test_tamper import flip, sql
 from tests.system.faults.disk import Disk
 from tests.system.faults.power_cut import get_files, put_files
@@ -74,6 +78,10 @@ def told_and_given_back(house: House, report: RepairReport | None) -> None:
     house.store.close()
     assert start(house) is None
     house.store.close()
+
+
+def at(sample: Sample, time_us: int) -> Sample:
+    return msgspec.structs.replace(sample, time_us=time_us)
 
 
 def cut_in_store(store: Store, *_: object, **__: object) -> None:
@@ -266,3 +274,103 @@ def test_what_lies_in_the_place_of_the_mark_is_replaced_not_followed(path: Path,
         os.mkfifo(untold(path))
     told_and_given_back(house, start(house))
     assert victim.read_bytes() == b"not ours"
+
+
+def test_a_lost_log_hides_no_damage_of_before_a_thinning(path: Path) -> None:
+    """Rows of before it are counted by nothing: the whole span is asked for, not only what came last."""
+    house = House(path)
+    house.store.note("hub", "hub.started")
+    kept = [at(meal(n, 20.0 + n), START_US + n * 1_800_000_000) for n in range(300)]
+    house.hear(sorted([*kept, *(reading(n) for n in range(2000))], key=lambda s: s.time_us))
+    store = house.store
+    store.enqueue(b"told", sample_row=store.last_row)
+    store.done([number for number, _ in store.pending(9)])
+    house.clock.us = START_US + 40 * US_PER_DAY
+    assert store.thinner.thin(house.clock.us - 7 * US_PER_DAY, FOR_SPACE, unsent=True, cloud=False)
+    for n in range(3000, 3600):
+        house.clock.us += 300_000_000
+        house.hear([reading(n, time_us=house.clock.us)])
+    house.reopen()
+    for n in range(3600, 3640):
+        house.clock.us += 300_000_000
+        house.hear([reading(n, time_us=house.clock.us)])
+    files = get_files(path.parent, NAMES)
+    before = {sample.key for sample in house.rows()}
+    house.store.close()
+    log = files[NAMES[1]]
+    put_files(path.parent, {**files, NAMES[1]: flip(log, len(log) // 2)})
+    with sqlite3.connect(f"file:{path}?immutable=1&mode=ro", uri=True) as db:
+        [(oldest,)] = db.execute("SELECT sealed FROM segments ORDER BY number LIMIT 1")
+    db.close()
+    whole = path.read_bytes()
+    path.write_bytes(flip(whole, whole.find(oldest[:40]) + 60))
+    report = start(house)
+    assert report is not None
+    assert report.rows_lost is None
+    lost = before - {sample.key for sample in house.rows()}
+    assert len(lost) > FOLD_SAMPLES
+    house.clock.us += 10**9
+    house.hear([reading(3700, time_us=house.clock.us)], told=False)
+    house.hear([at(meal(10**6, 5.0), house.clock.us)], told=False)
+    house.look(report)
+    house.fetch()
+    assert not lost - {sample.key for sample in house.rows()}
+    house.store.close()
+
+
+def test_a_mark_that_stays_is_told_as_what_it_was_and_asked_for_once(path: Path) -> None:
+    house = rotten(path)
+    report = start(house)
+    told_and_given_back(house, report)
+    for _ in range(2):
+        untold(path).touch()
+        again = start(house)
+        assert again is not None
+        assert report is not None
+        assert (again.set_aside, again.first_lost_row) == (report.set_aside, report.first_lost_row)
+        assert house.look(again).ask is None
+        house.store.close()
+
+
+def test_a_foreign_name_beside_a_mark_is_nobodys_word(path: Path) -> None:
+    house = House(path)
+    house.hear(reading(n) for n in range(300))
+    house.store.close()
+    untold(path).touch()
+    for name in (b"\xff\xfe", b"\x1b[31mcall", b"1-wal"):
+        Path(os.fsdecode(os.fsencode(path) + b".damaged-" + name)).touch()
+    report = start(house)
+    assert report is not None
+    assert report.set_aside == path.name + "-wal"
+    house.store.close()
+
+
+def test_a_record_begun_anew_is_asked_for_from_its_beginning_also_when_a_full_disk_delayed_the_telling(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(path)
+    house.hear(reading(n) for n in range(300))
+    told = len(house.cloud.told)
+    house.store.close()
+    path.write_bytes(path.read_bytes()[:100] + bytes(100_000))
+    path.with_name(path.name + "-wal").unlink(missing_ok=True)
+    copy_path(path).unlink(missing_ok=True)
+    house.clock.us = START_US + 40 * US_PER_DAY
+
+    def full(*_: object, **__: object) -> None:
+        raise no_space(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_blob", full)
+        report = start(house)
+    assert report is not None
+    house.store.note("hub", "hub.started")
+    house.hear([reading(20_000, time_us=house.clock.us)], told=False)
+    house.look(report)
+    assert house.fetch() == told
+    house.store.close()
+    later = start(house)  # the mark is still there
+    assert later is not None
+    assert later.damaged == {"file": 1}
+    assert not untold(path).exists()
+    house.store.close()
