@@ -178,15 +178,24 @@ def _sound(path: Path, key: Secret, hub_id: str, clock: Clock) -> Store:
 def repair(path: Path, key: Secret, *, hub_id: str, clock: Clock, reason: str) -> RepairReport | None:
     """Put a store of all that is good in the place of the damaged one; None where nothing can be carried over (now)."""
     lock = WriterLock(path)
+    uncounted = COMMITS_LOST in reason
+
+    def carried_over() -> RepairReport:
+        nonlocal uncounted
+        _seat_log(path)
+        # Records that this head never knew of: of a log that is set aside now, or was by opening. Folded in, it tells once.
+        uncounted = fold_log(path) or uncounted or untold.is_marked(path)
+        return _carry_over(path, key, hub_id, clock, reason, uncounted=uncounted)
+
     try:
         try:
             try:
-                return _carry_over(path, key, hub_id, clock, reason)
+                return carried_over()
             except _FAILURES as err:
                 if not _refused(err):
                     raise
                 _make_room(path)  # once more: there may be room now, and a disk may fail once
-                return _carry_over(path, key, hub_id, clock, reason)
+                return carried_over()
         except WrongKeyError:
             raise  # whoever holds the right key can still repair it: nothing is begun anew under this one
         except _FAILURES as err:
@@ -273,11 +282,10 @@ def _holds_ours(path: Path) -> bool:
     return False
 
 
-def _carry_over(path: Path, key: Secret, hub_id: str, clock: Clock, reason: str) -> RepairReport:
+def _carry_over(
+    path: Path, key: Secret, hub_id: str, clock: Clock, reason: str, *, uncounted: bool
+) -> RepairReport:
     distrusted: dict[str, int] = {}
-    _seat_log(path)
-    # Records that this head never knew of: of a log that is set aside now, or was by opening.
-    uncounted = fold_log(path) or untold.is_marked(path) or COMMITS_LOST in reason
     mended = path.with_name(path.name + ".mended")
     copy = with_first_page(path, load_first_page(path), mended)
     try:

@@ -181,12 +181,13 @@ def set_log_aside(path: Path, suffix: str = "-wal", called: str = "log", *, stay
 
     ``stays``: under its own name as well, to be folded in still.
 
-    The mark that this is to be told (untold.py) comes first. Where there is no room even for that the log is saved all the
-    same: SQLite deletes one that is folded in.
+    The mark that this is to be told (untold.py) comes first: of a log, which may have held records, while nothing of a journal
+    ever was in the store. Where there is no room even for that the log is saved all the same: SQLite deletes one that is folded in.
     """
     file, number = path.with_name(path.name + suffix), 1
-    with contextlib.suppress(OSError):
-        mark(path)
+    if called != "journal":
+        with contextlib.suppress(OSError):
+            mark(path)
     with contextlib.suppress(OSError):
         while True:
             aside = path.with_name(f"{path.name}.damaged-{called}-{number}")

@@ -13,7 +13,7 @@ import pytest
 
 from core.messages import Sample
 from core.units import US_PER_DAY
-from edge.store.database import PAGE_BYTES, no_space
+from edge.store.database import PAGE_BYTES, make_database, no_space
 from edge.store.journal import read_line
 from edge.store.keyring import destroy_files
 from edge.store.repair import REPAIR_BLOB, RepairReport, open_or_repair
@@ -373,4 +373,48 @@ def test_a_record_begun_anew_is_asked_for_from_its_beginning_also_when_a_full_di
     assert later is not None
     assert later.damaged == {"file": 1}
     assert not untold(path).exists()
+    house.store.close()
+
+
+def test_what_the_first_try_of_a_repair_saw_of_the_log_the_second_tells(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for the mark, and for the repair at its first try, the loss of the log was counted as that of a segment."""
+    house = rotten(path)
+    whole = path.read_bytes()
+    with sqlite3.connect(f"file:{path}?immutable=1&mode=ro", uri=True) as db:
+        [(oldest,)] = db.execute("SELECT sealed FROM segments ORDER BY number LIMIT 1")
+    db.close()
+    path.write_bytes(flip(whole, whole.find(oldest[:40]) + 60))
+    tries = []
+
+    def once_full(fresh: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+        tries.append(fresh)
+        if len(tries) == 1:
+            raise no_space(path)
+        make_database(fresh, fill)
+
+    def refused(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("edge.store.repair.make_database", once_full)
+    monkeypatch.setattr("edge.store.wal.mark", refused)
+    report = start(house)
+    assert len(tries) == 2
+    assert report is not None
+    assert report.rows_lost is None
+    house.store.close()
+
+
+def test_a_journal_beside_the_store_costs_nothing_and_is_told_so(path: Path) -> None:
+    house = House(path)
+    house.hear(reading(n) for n in range(300))
+    house.store.close()
+    path.with_name(path.name + "-journal").write_bytes(b"x" * 600)
+    report = start(house)
+    assert report is not None
+    assert report.rows_lost == 0
+    assert not untold(path).exists()
+    house.store.close()
+    assert start(house) is None
     house.store.close()
