@@ -300,12 +300,12 @@ def test_absurd_questions_are_input_errors_and_leave_the_twin_alone(
     for carbs in (-1.0, 1e9, float("nan")):
         with pytest.raises(InputError):
             twin.advise(at(16 * 60), carbs, POLICY)
-    for number in (0.0, -40.0, float("nan"), float("inf")):
+    for number in (0.0, -40.0, float("nan"), float("inf"), 5e-324, 1e300):
         for name in ("correction_mgdl_per_u", "carb_ratio_g_per_u"):
             with pytest.raises(InputError):
                 twin.advise(at(16 * 60), 40.0, msgspec.structs.replace(POLICY, **{name: number}))
-    tiny = msgspec.structs.replace(POLICY, correction_mgdl_per_u=5e-324, carb_ratio_g_per_u=1e300)
-    assert twin.advise(at(16 * 60), 40.0, tiny).dose_u >= 0
+    least = msgspec.structs.replace(POLICY, correction_mgdl_per_u=1.0, carb_ratio_g_per_u=200.0)
+    assert twin.advise(at(16 * 60), 40.0, least).dose_u >= 0
     answer = twin.advise(at(16 * 60), 40.0, POLICY)
     assert isinstance(answer, Advice)
     assert twin.estimate(at(17 * 60)) == plain.estimate(at(17 * 60))
