@@ -133,10 +133,10 @@ def _uncounted(store: Store, clock: Clock, reason: str) -> RepairReport:
         before = decode(store.get_blob(REPAIR_BLOB) or b"", RepairReport)
     kept = {table.name.lower(): store._head.counts[table] for table in ROW_TABLES}
     aside = newest_aside(store.path)
-    if before is not None and aside == before.set_aside and before.rows_lost is None:
-        return msgspec.structs.replace(
-            before, kept=kept
-        )  # told, and only the mark is still there: no less is asked for
+    # Told, and only the mark is still there: no less is asked for. A loss seen now is another one, though a log that somebody
+    # removed left it the same name.
+    if reason == _UNTOLD and before is not None and aside == before.set_aside and before.rows_lost is None:
+        return msgspec.structs.replace(before, kept=kept)
     report = RepairReport(clock.now_us(), reason, aside, kept, {}, {}, None, store.last_row + 1)
     if aside.endswith(WHOLE_SUFFIX):
         return msgspec.structs.replace(report, damaged={"file": 1}, first_lost_row=1)

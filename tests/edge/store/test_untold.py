@@ -44,14 +44,19 @@ def rotten(path: Path) -> House:
     """A house whose hub was killed, and whose log rotted in the middle; its store is closed."""
     house = House(path)
     house.hear(reading(n) for n in range(FOLDED))
+    rot_log(house, range(FOLDED, ROWS))
+    return house
+
+
+def rot_log(house: House, numbers: range) -> None:
+    """Hear these readings, be killed, and find the log rotten in the middle."""
     house.reopen()
-    for n in range(FOLDED, ROWS):
+    for n in numbers:
         house.hear([reading(n)])
-    files = get_files(path.parent, NAMES)
+    files = get_files(house.path.parent, NAMES)
     house.store.close()
     log = files[NAMES[1]]
-    put_files(path.parent, {**files, NAMES[1]: flip(log, len(log) // 2)})
-    return house
+    put_files(house.path.parent, {**files, NAMES[1]: flip(log, len(log) // 2)})
 
 
 def start(house: House) -> RepairReport | None:
@@ -417,4 +422,23 @@ def test_a_journal_beside_the_store_costs_nothing_and_is_told_so(path: Path) -> 
     assert not untold(path).exists()
     house.store.close()
     assert start(house) is None
+    house.store.close()
+
+
+def test_a_second_loss_is_asked_for_though_somebody_removed_the_log_of_the_first(path: Path) -> None:
+    house = rotten(path)
+    first = start(house)
+    told_and_given_back(house, first)
+    log_aside(path).unlink()
+    house.reopen()
+    rot_log(house, range(ROWS + 1, ROWS + 41))
+    second = start(house)
+    assert first is not None
+    assert second is not None
+    assert second.set_aside == first.set_aside
+    house.clock.us += 10**9
+    house.hear([reading(ROWS + 41)])
+    assert house.look(second).ask is not None
+    house.fetch()
+    assert {sample.seq for sample in house.rows()} == set(range(ROWS + 42))
     house.store.close()
