@@ -133,7 +133,14 @@ def advise(
         now = msgspec.structs.replace(now, iob_u=now.iob_u + extra_basal_u(twin, t))
     if question == MODULATE:
         now = msgspec.structs.replace(now, basal_uph=usual_basal_uph(twin, t))
-    return choose(source, carbs_g, policy, now, question)
+    answer = choose(source, carbs_g, policy, now, question)
+    if carbs_g > 0 or answer.dose_u == 0:
+        return answer
+    # Insulin without a meal: it must hold on steady courses too, and is never more than the others allow, so that a
+    # little carbohydrate never means less of it.
+    steady = TwinPaths(twin, t, for_time_us, standing._replace(steady=True))
+    held = choose(steady, carbs_g, policy, now, question)
+    return held if held.dose_u <= answer.dose_u else answer
 
 
 def stated(twin: Twin, t: int, policy: Policy, meal: bool) -> Stated:

@@ -31,7 +31,7 @@ class Tuning(NamedTuple):
     sd_sensor_mgdl: float = 5.0
     tau_sensor_min: float = 11.0
     white_mgdl: float = 1.0
-    revert_per_min: float = 0.0
+    revert_per_min: float = model.DEFAULTS[model.K_REVERT]
     meal_factor: float = 0.85  # logged meals are mistimed and misjudged: how much of one to believe
     meal_slow: float = 1.0  # times tG
     sd_carbs: float = 0.3  # relative error of a logged meal, anew with each; the person's habit is ln AG
@@ -82,8 +82,7 @@ def make_nominal(
         "tg": model.DEFAULTS[model.TG] * tuning.meal_slow,
         "ag": model.DEFAULTS[model.AG] * tuning.meal_factor,
     }
-    glucose = [e.value for e in entries if e.kind == "cgm_mgdl"]
-    constants["g_revert"] = mmoll_from_mgdl(float(np.mean(glucose)) if len(glucose) > 50 else TYPICAL_MGDL)
+    constants["g_revert"] = mmoll_from_mgdl(fasting_mgdl)  # where the basal rate holds, nothing pulls
     constants.update(patient.model.overrides)
     consts = model.make_consts(**constants)
 

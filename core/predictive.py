@@ -143,12 +143,15 @@ class Stated(NamedTuple):
     mechanism drifts in people whom it fits badly. ``insulin``, ``carbs``: factors on what doses and meals do, those on
     board with those of a plan (of the gut only a factor below 1: sugar not yet absorbed is no reason for insulin).
     ``lower``: nowhere above the mechanism alone, so that what is safe is safe on both.
+    ``steady``: nothing unrecorded on the way either, so that a draw which starts low or answers strongly stays so for hours,
+    as bodies do that nothing else happens to (docs/decisions/0011).
     """
 
     habit: float = 0.5
     insulin: float = 1.0
     carbs: float = 1.0
     lower: bool = False
+    steady: bool = False
 
 
 class Futures:
@@ -202,15 +205,23 @@ class Futures:
 
     def _run(self, n_out: int, plan: Plan, without: str = "") -> Array:
         rng = np.random.default_rng(self._seed)
-        return _simulate(self._track, n_out, plan, self._draws, rng, without)
+        quiet = self._stated is not None and self._stated.steady
+        return _simulate(self._track, n_out, plan, self._draws, rng, without, quiet)
 
 
 def _simulate(
-    track: Track, n_out: int, plan: Plan, draws: int, rng: np.random.Generator, without: str = ""
+    track: Track,
+    n_out: int,
+    plan: Plan,
+    draws: int,
+    rng: np.random.Generator,
+    without: str = "",
+    quiet: bool = False,
 ) -> Array:
     """Sensed glucose (mg/dL) of mechanistic futures with drawn state, parameters and disturbance.
 
     ``without``: "insulin", with no more under the skin than the present basal rate leaves there; "food", with nothing in the gut.
+    ``quiet``: no new disturbance comes; the present one still fades.
     """
     runner = track.fork()
     runner.rest()
@@ -218,6 +229,8 @@ def _simulate(
     start = rng.standard_normal((model.N, draws))
     believed = np.maximum(1.0 + runner.tuning.sd_carbs * rng.standard_normal(draws), 0.0)
     shocks = rng.standard_normal((n_out, n_linear, draws))
+    if quiet:
+        shocks[:, model.DISTURBANCE] = 0.0
     points = np.ascontiguousarray(runner.mean[:, None] + runner.factor.T @ start)
     np.maximum(points[n_linear:], 0.0, out=points[n_linear:])
     if without == "insulin":

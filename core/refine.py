@@ -57,10 +57,14 @@ CONSTANTS: Final = (
     (model.K12, 0.40), (model.F01, 0.10), (model.RCL, 0.60), (model.CIRC_LN, 0.10),
 )  # fmt: skip
 LN_LIMIT: Final = 1.2  # beyond, steps of 5 min would be too long for the fastest of them
+LN_FAR: Final = 6.0  # of a factor on the start
 N_CONSTANTS: Final = len(CONSTANTS)
 _RCL: Final = [place for place, _ in CONSTANTS].index(model.RCL)
 LN_RCL: Final = -0.6  # renal clearance: half-way in logs between the sheet's two sources, .01 and .003
 SD_EGP0: Final = 0.20  # wider than the filter's: days of data and the therapy tell it from sensitivity
+SD_LN_S: Final = (
+    1.0  # between people, around what the basal rate says; the filter's is how far one person's moves
+)
 START: Final = ("glucose", "depots", "gut")  # ln level, ln insulin on board, mmol/kg in stomach and gut
 SD_START: Final = (0.25, 0.30, 0.50)
 SD_MEAL_TG: Final = 0.25  # one meal's absorption time about the person's own, ln
@@ -166,14 +170,24 @@ _CONST_WORDS: Final = ("SIT", "SID", "SIE", "KA1", "KA2", "KA3", "K12", "F01", "
 
 
 def consts_with(base: Array, changes: Array) -> Array:
-    """Constants of one person under ``changes`` float64[N_CONSTANTS]."""
+    """Constants of one person under ``changes`` float64[N_CONSTANTS], in the batch's structure: Hovorka's own.
+
+    What the filter's κ takes up, the batch has errors of level and course for (core.hyper); with both, effects were as
+    near, and their bands too narrow in people whom little holds back (docs/decisions/0011).
+    """
     consts = base.copy()
+    consts[model.K_REVERT] = 0.0
     for (place, _), change in zip(CONSTANTS, changes, strict=True):
         if place == model.CIRC_LN:
             consts[place] += change
         else:
             consts[place] *= math.exp(min(max(change, -LN_LIMIT), LN_LIMIT))
     return consts
+
+
+def _times(ln_factor: Array) -> Array:
+    """A drawn step may go absurdly far where nothing holds it (no insulin known): its factor stays a number."""
+    return np.asarray(np.exp(np.clip(ln_factor, -LN_FAR, LN_FAR)))
 
 
 def bodies_of(x: Array, places: Places, state: Array, ln_s: float) -> Bodies:
@@ -184,10 +198,10 @@ def bodies_of(x: Array, places: Places, state: Array, ln_s: float) -> Bodies:
     points = np.zeros((model.N, m))
     body = points[model.N_LINEAR :]
     body[:] = state[:, None]
-    body[[model.Q1, model.Q2, model.C]] *= np.exp(level)
-    body[[model.S1, model.S2, model.I]] *= np.exp(depots)
+    body[[model.Q1, model.Q2, model.C]] *= _times(level)
+    body[[model.S1, model.S2, model.I]] *= _times(depots)
     for row, constant in ((model.X1, 0), (model.X2, 1), (model.X3, 2)):
-        body[row] *= np.exp(theta[model.LN_S] - ln_s + depots + x[constant])
+        body[row] *= _times(theta[model.LN_S] - ln_s + depots + x[constant])
     body[[model.D1, model.D2]] = np.maximum(body[[model.D1, model.D2]] + gut, 0.0)
     return Bodies(
         points,
@@ -297,6 +311,7 @@ class _Problem:
         sd = np.zeros(p.size)
         sd[:N_CONSTANTS] = [s for _, s in CONSTANTS]
         sd[p.theta : p.start] = nominal.dynamics[: model.N_THETA, 2]
+        sd[p.theta + model.LN_S] = SD_LN_S
         sd[p.theta + model.LN_EGP0] = SD_EGP0
         sd[p.start : p.amount] = SD_START
         sd[p.amount : p.tg] = track.tuning.sd_carbs

@@ -159,8 +159,8 @@ def _draw_body(rng: np.random.Generator, prior: Prior | None) -> tuple[Array, Ar
         for name, value in zip(prior.names, drawn, strict=True):
             if name in model.NAMES[: model.N_THETA]:
                 theta[model.NAMES.index(name)] = value
-        return model.make_consts(bw=weight), theta
-    changes = {"bw": weight}
+        return model.make_consts(bw=weight, g_revert=mmoll_from_mgdl(TARGET_MGDL)), theta
+    changes = {"bw": weight, "g_revert": mmoll_from_mgdl(TARGET_MGDL)}
     for name, spread in BETWEEN_LN_SD.items():
         usual = model.DEFAULTS[getattr(model, name.upper())]
         changes[name] = usual * math.exp(spread * rng.standard_normal())

@@ -16,6 +16,11 @@ core.filters.srukf): five log-parameters, the sensor error pair, the disturbance
     Q1' = EGP0·e^(−x3) − F01c − FR − x1·Q1 + k12·Q2 + D2/tG + d − κ(Q1−Q̄1)
     Q2' = x1·Q1 − (k12+x2)·Q2   D1' = −D1/tG             D2' = (D1−D2)/tG      C' = (G−C)/tS
     F01c = F01/.85·G/(G+1)      FR = RCl·VG·w·softplus((G−RTh)/w)              G = Q1/VG
+
+κ is what glucose itself holds back of the liver's production (kp2 of Dalla Man, IEEE TBME 2007;54:1740, .0021/min in
+health; .0039 in the geometric mean of simglucose's adults): Hovorka's structure has it for insulin only, and drifts for
+half a day where bodies come back in hours. Q̄1 is the glucose that the basal rate holds, so a steady state stays one.
+The value is from futures of other structures and first halves of recordings (docs/decisions/0011).
 """
 
 from __future__ import annotations
@@ -88,7 +93,8 @@ AT_PARAM = 4 * N_STATE * LANES
 # How much of logged meals shows up is a slow trait of the person (learned over weeks), how fast a meal is absorbed
 # is its own.
 PRIOR_SD: Final = (1.0, 0.05, 0.25, 0.35, 0.2)
-SD_LN_S_KNOWN_BASAL: Final = 1.0
+# Around what the basal rate says: with 1.0 a day moved the sensitivity by half, in step with the sensor's noise.
+SD_LN_S_KNOWN_BASAL: Final = 0.5
 # Ornstein–Uhlenbeck time constants of θ, minutes: 7 d, 30 d, 8 h, 14 d, 3 d.
 PRIOR_TAU_MIN: Final = (10080.0, 43200.0, 480.0, 20160.0, 4320.0)
 
@@ -97,7 +103,7 @@ LONG_HALF_LIFE_H: Final = {"degludec": 25.4, "glargine_u300": 19.0, "glargine": 
 DEFAULTS: Final[dict[int, float]] = {
     BW: 75.0, EGP0: 0.0169, F01: 0.0111, K12: 0.060, KA1: 0.0034, KA2: 0.056, KA3: 0.024,
     SIT: 18.41e-4, SID: 5.05e-4, SIE: 0.0190, KE: 0.14, VI: 0.12, VG: 0.16, TI: 55.6, AG: 0.80,
-    TG: 40.0, RTH: 9.0, RCL: 0.01, TS: 10.7, K_REVERT: 0.0, G_REVERT: 7.5, TAU_D: 30.0,
+    TG: 40.0, RTH: 9.0, RCL: 0.01, TS: 10.7, K_REVERT: 0.003, G_REVERT: 7.5, TAU_D: 30.0,
     K_LONG: math.log(2.0) / (12.5 * 60.0), K_SITE: 0.018, CIRC_LN: math.log(1.2),
 }  # fmt: skip
 
@@ -347,6 +353,7 @@ def imbalance(consts: Array, insulin_mupl: float, glucose_mmoll: float, ln_s: fl
         consts[EGP0] * math.exp(ln_egp0 - x3)
         - consts[F01] / 0.85 * glucose_mmoll / (glucose_mmoll + 1.0)
         - consts[RCL] * consts[VG] * SOFTPLUS_W * soft
+        - consts[K_REVERT] * consts[VG] * (glucose_mmoll - consts[G_REVERT])
         - glucose_mmoll * consts[VG] * x1 * x2 / (consts[K12] + x2)
     )
 

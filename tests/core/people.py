@@ -42,7 +42,7 @@ def live(
     steps: (day, factor of sensitivity) that nobody tells of. disturbance: its stationary SD, mmol/kg/min.
     """
     rng = np.random.default_rng(seed)
-    consts = model.make_consts()
+    consts = model.make_consts(g_revert=6.7)
     ln_s = np.log(sensitivity)
     basal = model.basal_from_glucose(consts, 6.7, ln_s)
     points = np.zeros((model.N, 1))

@@ -192,7 +192,21 @@ def test_one_situation_gets_one_answer_and_it_is_safe_on_both_courses(
             for habit in (0.0, 0.5):
                 course = TwinPaths(twin, t, None, Stated(habit, factors.insulin, factors.carbs))
                 assert chance_of(course.paths(0.0, dose_u, policy.draws, 300.0)).within(0.05, 0.01)
+            steady = TwinPaths(twin, t, None, factors._replace(steady=True))
+            assert chance_of(steady.paths(0.0, dose_u, policy.draws, 300.0)).within(0.05, 0.01)
+            assert dose_u <= twin.advise(t, 4.0, policy, "meal").dose_u  # a sweet in it does not ask for less
     assert dosed > 0
+
+
+def test_steady_courses_stay_where_they_start_to_go(twin: Twin) -> None:
+    """Their width is that of the others at each hour; what lies low after one hour lies low after five."""
+    t = at(16 * 60)
+    loud, steady = (twin.futures(t, 300.0, 500, 1, Stated(steady=s)).paths(()) for s in (False, True))
+    np.testing.assert_allclose(steady.std(axis=0), loud.std(axis=0), rtol=0.25)
+    hours = slice(11, 60, 12)
+    apart = [np.corrcoef(paths[:, hours].T)[0, -1] for paths in (loud, steady)]
+    assert apart[1] > apart[0] + 0.1
+    assert steady.min(axis=1).mean() > loud.min(axis=1).mean()
 
 
 @pytest.mark.parametrize("minute", MOMENTS)

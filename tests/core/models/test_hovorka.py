@@ -16,6 +16,9 @@ from tests.oracles import hovorka as oracle
 
 MGDL = 18.0156
 CONSTS = model.make_consts(circ_ln=0.0)
+PUBLISHED = model.make_consts(
+    circ_ln=0.0, k_revert=0.0
+)  # Hovorka's structure, as the sheet's numbers were made
 
 
 def fly(
@@ -48,9 +51,9 @@ def fly(
     return np.array(out)
 
 
-def at_rest(glucose_mgdl: float = 110.0) -> tuple[float, np.ndarray]:
-    basal = model.basal_from_glucose(CONSTS, glucose_mgdl / MGDL, 0.0)
-    return basal, model.steady_state(CONSTS, basal, 0.0, 0.0, glucose_mgdl / MGDL)
+def at_rest(glucose_mgdl: float = 110.0, consts: np.ndarray = CONSTS) -> tuple[float, np.ndarray]:
+    basal = model.basal_from_glucose(consts, glucose_mgdl / MGDL, 0.0)
+    return basal, model.steady_state(consts, basal, 0.0, 0.0, glucose_mgdl / MGDL)
 
 
 def glucose_of(states: np.ndarray) -> np.ndarray:
@@ -87,21 +90,38 @@ def test_kernel_equals_the_plain_equations() -> None:
 
 
 def test_reference_numbers_of_basal_meal_and_bolus() -> None:
-    basal, rest = at_rest()
+    basal, rest = at_rest(consts=PUBLISHED)
     assert basal * 60 / 1000 == pytest.approx(0.94, abs=0.005)
-    alone = glucose_of(fly(meal(rest, 75), basal, 600))
+    alone = glucose_of(fly(meal(rest, 75), basal, 600, consts=PUBLISHED))
     assert alone.max() == pytest.approx(307, abs=1)
     assert 5 * (alone.argmax() + 1) == pytest.approx(111, abs=4)
-    covered = glucose_of(fly(bolus(meal(rest, 75), 7.5), basal, 600))
+    covered = glucose_of(fly(bolus(meal(rest, 75), 7.5), basal, 600, consts=PUBLISHED))
     assert covered.max() == pytest.approx(231, abs=1)
     assert covered[[35, 59, 119]] == pytest.approx([136, 88, 88], abs=1)
-    assert glucose_of(fly(bolus(meal(rest, 75), 10), basal, 600)).min() == pytest.approx(58, abs=1)
-    unit = fly(bolus(rest, 1), basal, 600)
+    assert glucose_of(fly(bolus(meal(rest, 75), 10), basal, 600, consts=PUBLISHED)).min() == pytest.approx(
+        58, abs=1
+    )
+    unit = fly(bolus(rest, 1), basal, 600, consts=PUBLISHED)
     assert glucose_of(unit).min() - 110 == pytest.approx(-20.5, abs=0.2)
     assert 5 * (glucose_of(unit).argmin() + 1) == pytest.approx(244, abs=4)
     assert 5 * (unit[:, model.I].argmax() + 1) == pytest.approx(64, abs=4)
-    stopped = glucose_of(fly(rest, 0.0, 600))
+    stopped = glucose_of(fly(rest, 0.0, 600, consts=PUBLISHED))
     assert stopped[[47, 119]] == pytest.approx([163, 221], abs=1)
+
+
+def test_glucose_holds_back_the_liver() -> None:
+    """Beside the published structure: the same at rest, sooner back after a disturbance, by the rate that is set."""
+    at = 110.0 / MGDL
+    consts = model.make_consts(circ_ln=0.0, k_revert=0.003, g_revert=at)
+    basal, rest = at_rest(consts=consts)
+    assert basal == pytest.approx(at_rest(consts=PUBLISHED)[0])  # nothing pulls where the basal rate holds
+    without, pulled = (glucose_of(fly(bolus(rest, 2), basal, 720, consts=c)) for c in (PUBLISHED, consts))
+    assert without.min() < pulled.min() < 90.0
+    assert 110.0 - pulled[-1] < 0.5 * (110.0 - without[-1])
+    high = rest.copy()
+    high[model.Q1] *= 2.0
+    slopes = [fly(high, basal, 1.0, step_min=0.5, consts=c)[0, model.Q1] for c in (PUBLISHED, consts)]
+    assert slopes[1] - slopes[0] == pytest.approx(-0.003 * rest[model.Q1], rel=0.05)
 
 
 def test_steady_state_does_not_drift() -> None:
