@@ -109,7 +109,7 @@ def with_prior(nominal: Nominal, prior: Prior) -> Nominal:
         i = model.NAMES.index(name)
         var_prior = prior.covariance[row * (row + 1) // 2 + row]
         if i == model.LN_S:
-            var_own = dynamics[i, 2] ** 2
+            var_own = model.PRIOR_SD[i] ** 2  # between people; ``dynamics`` has how far one moves
             share = var_own / (var_own + var_prior)
             dynamics[i, 0] += share * (prior.mean[row] - dynamics[i, 0])
         else:

@@ -57,14 +57,11 @@ CONSTANTS: Final = (
     (model.K12, 0.40), (model.F01, 0.10), (model.RCL, 0.60), (model.CIRC_LN, 0.10),
 )  # fmt: skip
 LN_LIMIT: Final = 1.2  # beyond, steps of 5 min would be too long for the fastest of them
-LN_FAR: Final = 6.0  # of a factor on the start
 N_CONSTANTS: Final = len(CONSTANTS)
 _RCL: Final = [place for place, _ in CONSTANTS].index(model.RCL)
 LN_RCL: Final = -0.6  # renal clearance: half-way in logs between the sheet's two sources, .01 and .003
 SD_EGP0: Final = 0.20  # wider than the filter's: days of data and the therapy tell it from sensitivity
-SD_LN_S: Final = (
-    1.0  # between people, around what the basal rate says; the filter's is how far one person's moves
-)
+SD_LN_S: Final = model.PRIOR_SD[model.LN_S]  # between people; the filter's is how far one person's moves
 START: Final = ("glucose", "depots", "gut")  # ln level, ln insulin on board, mmol/kg in stomach and gut
 SD_START: Final = (0.25, 0.30, 0.50)
 SD_MEAL_TG: Final = 0.25  # one meal's absorption time about the person's own, ln
@@ -187,7 +184,7 @@ def consts_with(base: Array, changes: Array) -> Array:
 
 def _times(ln_factor: Array) -> Array:
     """A drawn step may go absurdly far where nothing holds it (no insulin known): its factor stays a number."""
-    return np.asarray(np.exp(np.clip(ln_factor, -LN_FAR, LN_FAR)))
+    return np.asarray(np.exp(np.clip(ln_factor, -6.0, 6.0)))
 
 
 def bodies_of(x: Array, places: Places, state: Array, ln_s: float) -> Bodies:

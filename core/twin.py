@@ -275,7 +275,9 @@ class Twin:
         track = self._at(t)
         k = self.model.N_THETA
         prior = track.nominal.dynamics[:k]
-        away = (track.mean[:k] - prior[:, 0]) / prior[:, 2]
+        spread = prior[:, 2].copy()
+        spread[self.model.LN_S] = self.model.PRIOR_SD[self.model.LN_S]  # between people
+        away = (track.mean[:k] - prior[:, 0]) / spread
         return tuple(zip(self.model.NAMES[:k], away.tolist(), strict=True))
 
     def basal_uph(self, t: int) -> float | None:

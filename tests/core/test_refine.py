@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from core.consolidate import base_of
 from core.correction import neutral
 from core.courses import Act, in_order, make_world, run
 from core.models import hovorka as model
@@ -56,6 +57,16 @@ def refined(life: Life) -> Refined:
     readings = [Reading(s.time_us, s.value) for s in life.samples if s.kind == "cgm_mgdl"]
     readings[100] = Reading(readings[100].time_us, readings[100].value_mgdl + 150.0)  # one of them is wild
     return refine(track_at_start(), acts_of(life), readings, Therapy(), END_US, 3)
+
+
+def test_what_a_night_takes_off_as_prior_is_the_batch_own() -> None:
+    """With a basal rate known the filter's sensitivity moves less than people differ: no information may come of it."""
+    patient = Patient(weight_kg=75.0, therapy=Therapy(basal_profile=(("00:00", 0.9),)))
+    track = track_at_start(patient)
+    found = refine(track, [], [], Therapy(), START_US + 6 * US_PER_H, 0)
+    mean, sd, _ = base_of(track)
+    np.testing.assert_allclose(found.mean[: len(mean)], mean, atol=1e-9)
+    np.testing.assert_allclose(np.sqrt(np.diag(found.cov))[: len(sd)], sd, rtol=1e-6)
 
 
 def test_without_readings_and_therapy_the_answer_is_the_prior() -> None:
