@@ -191,7 +191,7 @@ def calibration(people: list[list[bool]]) -> tuple[tuple[tuple[str, ...], ...], 
 
 def matched_person(rng: np.random.Generator) -> tuple[np.ndarray, list[Sample]]:
     """(true parameters in the order of NAMES, two days of samples) of a body of the twin's own structure."""
-    consts = model.make_consts(bw=75.0, ag=model.DEFAULTS[model.AG] * 0.85, g_revert=7.0)
+    consts = model.make_consts(bw=75.0, ag=model.DEFAULTS[model.AG] * 0.85)
     while True:
         truth = np.zeros(N_NAMES)
         truth[:N_CONSTANTS] = [s for _, s in refine.CONSTANTS] * rng.standard_normal(N_CONSTANTS)

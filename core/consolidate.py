@@ -83,10 +83,8 @@ def base_of(track: Track) -> tuple[Array, Array, str]:
     mean = np.concatenate([np.zeros(N_CONSTANTS), track.nominal.dynamics[:k, 0]])
     mean[NAMES.index("rcl")] = LN_RCL
     sd = np.concatenate([[s for _, s in batch.CONSTANTS], track.nominal.dynamics[:k, 2]])
-    sd[NAMES.index("ln_s")], sd[NAMES.index("ln_egp0")] = (
-        batch.SD_LN_S,
-        batch.SD_EGP0,
-    )  # as the batch has them
+    sd[NAMES.index("ln_s")] = batch.SD_LN_S
+    sd[NAMES.index("ln_egp0")] = batch.SD_EGP0
     version = track.nominal.prior_version
     return mean, sd, f"cloud prior {version}" if version else PUBLISHED
 

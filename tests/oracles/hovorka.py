@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-# W10 means, copied from the reference sheet and not from the kernel's table.
+# W10 means, copied from the reference sheet and not from the kernel's table; kappa and Gbar are the project's own.
 W10 = {
     "BW": 75.0, "EGP0": 0.0169, "F01": 0.0111, "k12": 0.060, "ka1": 0.0034, "ka2": 0.056, "ka3": 0.024,
     "SIT": 18.41e-4, "SID": 5.05e-4, "SIE": 0.0190, "ke": 0.14, "VI": 0.12, "VG": 0.16, "tI": 55.6,
