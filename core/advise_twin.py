@@ -36,6 +36,7 @@ CHANGE_SPAN_US: Final = 6 * US_PER_H
 CUSUM_SLACK: Final = 0.5  # shifts of one SD are looked for
 CUSUM_ALARM: Final = 8.0  # innovations of a 5-min sensor hang together, so above the 5 of independent ones
 MEAL_SPAN_US: Final = 2 * US_PER_H  # a bolus later than this comes after the meal has done its work
+PROBE_RATE: Final = 0.1  # of the usual rate
 MEAL_G: Final = 20.0  # below, it is the treatment of a low
 # Weight of the prescription against the mechanism's own idea, in logs: errors of .30 (core.therapy_facts) and .45
 # (bench/RESULTS.md, mechanism: off by up to twofold where nobody told it).
@@ -57,7 +58,7 @@ class TwinPaths:
         self._lead_min = (self._at_us - now_us) / US_PER_MIN
         self._futures: dict[tuple[int, float], Futures] = {}
         self._basal_uph: float | None = None
-        self._present: dict[tuple[int, float], Floats] = {}  # under the rate as it is
+        self._rates: dict[tuple[float, int, float, float | None], Floats] = {}
         self._blood = blood_error(twin.record, now_us)
 
     def paths(self, carbs_g: float, dose_u: float, draws: int, horizon_min: float) -> Floats:
@@ -81,23 +82,30 @@ class TwinPaths:
 
         ``span_min``: a temporary rate, ``factor`` times the usual one, for so long; then the usual one.
         """
-        if self._basal_uph is None:
-            self._basal_uph = self._twin.basal_uph(self._now_us) or 0.0
-        now = [(self._now_us, "basal_uph", self._basal_uph)]
-        plan = [(self._now_us, "basal_uph", factor * self._basal_uph)]
-        if span_min is not None:
-            usual_uph = usual_basal_uph(self._twin, self._now_us) or 0.0
-            after_us = self._now_us + round(span_min * US_PER_MIN)
-            plan = [(self._now_us, "basal_uph", factor * usual_uph), (after_us, "basal_uph", usual_uph)]
-        futures = self._drawn(draws, horizon_min)
-        key = (draws, horizon_min)
-        if key not in self._present:
-            self._present[key] = futures.paths(now, insulin=1.0)
-        # Against the rate as it is, not against none: the forecast holds that one already. Stronger than the
-        # mechanism says only where it lowers glucose: insulin left out may have done no more.
-        change = futures.paths(plan, insulin=1.0) - self._present[key]
+        usual = self._rated(1.0, draws, horizon_min, span_min)
+        change = self._rated(factor, draws, horizon_min, span_min)
+        if factor > 1.0:  # in proportion, as a dose: more would else protect from the low that it makes
+            small = self._rated(1.0 + PROBE_RATE, draws, horizon_min, span_min)
+            change = usual + (factor - 1.0) / PROBE_RATE * (small - usual)
+        # Stronger than the mechanism says only where it lowers glucose: insulin left out may have done no more.
         acting = np.where(change < 0.0, self._stated.insulin, 1.0)
-        return self._in_blood(futures.paths(()) + acting * change)
+        return self._in_blood(self._drawn(draws, horizon_min).paths(()) + acting * change)
+
+    def _rated(self, factor: float, draws: int, horizon_min: float, span_min: float | None) -> Floats:
+        """What such a rate changes by the mechanism: against the rate as it is, which the forecast holds already."""
+        key = (factor, draws, horizon_min, span_min)
+        if key not in self._rates:
+            if self._basal_uph is None:
+                self._basal_uph = self._twin.basal_uph(self._now_us) or 0.0
+            plan = [(self._now_us, "basal_uph", factor * self._basal_uph)]
+            if span_min is not None:
+                usual_uph = usual_basal_uph(self._twin, self._now_us) or 0.0
+                after_us = self._now_us + round(span_min * US_PER_MIN)
+                plan = [(self._now_us, "basal_uph", factor * usual_uph), (after_us, "basal_uph", usual_uph)]
+            futures = self._drawn(draws, horizon_min)
+            now = [(self._now_us, "basal_uph", self._basal_uph)]
+            self._rates[key] = futures.paths(plan, insulin=1.0) - futures.paths(now, insulin=1.0)
+        return self._rates[key]
 
     def _drawn(self, draws: int, horizon_min: float) -> Futures:
         key = (draws, horizon_min)

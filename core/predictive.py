@@ -29,10 +29,14 @@ WARM_UP_WIDER: Final = 1.3  # nothing of this person is known yet
 # stiffness allows: such a draw ran away over the pole of the saturation at -1 mmol/L, with everybody's spread.
 LEAST_DISTURBANCE: Final = -0.05
 # Of the band's width, when nothing but a plan happens: the band was learned over all that people do next, meals, doses
-# and sugar. From the errors of futures on bodies that lived just such a course (docs/decisions/0008).
-NOTHING_ELSE: Final = 0.8
+# and sugar. From bodies that lived just such a course (docs/decisions/0008, 0012).
+NOTHING_ELSE: Final = 0.6
+# Where a unit is measured: beside a meal, the same for every plan, so that a larger meal never asks for less insulin.
+PROBE_U: Final = 0.1
+PROBE_G: Final = 30.0
 GROWTH_LIMIT: Final = 1.6  # of the 6-h band at longer reach: glucose stays within its own spread
 
+_DEPOTS: Final = slice(model.N_LINEAR + model.S1, model.N_LINEAR + model.S2 + 1)
 _ANCHORS: Final = np.array([0.0, *corr.HORIZONS_MIN])
 
 
@@ -167,6 +171,7 @@ class Futures:
         self._track, self._draws, self._seed = track, draws, seed
         self._stated = stated
         self._fed: dict[tuple[tuple[int, str, float], ...], Array] = {}
+        self._units: dict[int, Array] = {}
         times: Array = STEP_MIN * np.arange(1.0, max(1, math.ceil(until_min / STEP_MIN)) + 1.0)
         self._free = self._run(times.size, ())
         centre = outlook(track, times, ())
@@ -181,10 +186,10 @@ class Futures:
                 middle = np.minimum(middle, mechanism)
             scale = NOTHING_ELSE * scale
         self._base: Array = middle + deviation * scale
-        if stated is not None and stated.insulin > 1.0:  # a unit taken acts as a unit planned
-            self._base += (stated.insulin - 1.0) * (self._free - self._run(times.size, (), "insulin"))
+        if stated is not None:
+            self._base += self._held_for_more(times.size, stated.insulin)
         if stated is not None and stated.carbs < 1.0:
-            self._base += (stated.carbs - 1.0) * (self._free - self._run(times.size, (), "food"))
+            self._base += (stated.carbs - 1.0) * (self._free - self._run(times.size, (), gut=0.0))
 
     def paths(self, plan: Plan, insulin: float | None = None, carbs: float | None = None) -> Array:
         """float64[draws, n_steps] mg/dL. ``insulin``, ``carbs``: factors on this plan other than the stated ones."""
@@ -193,20 +198,50 @@ class Futures:
         n_out = self._base.shape[1]
         if self._stated is None:
             return np.asarray(self._base + (self._run(n_out, plan) - self._free))
+        acting = self._stated.insulin if insulin is None else insulin
+        effect = np.zeros_like(self._base)
         meals = tuple(act for act in plan if act[1] == "carbs_g")
-        if meals not in self._fed:  # a search asks for many doses with one meal
-            self._fed[meals] = self._run(n_out, meals) if meals else self._free
-        fed = self._fed[meals]
-        effect = (self._stated.carbs if carbs is None else carbs) * (fed - self._free)
-        if len(meals) < len(plan):
-            acting = self._stated.insulin if insulin is None else insulin
-            effect = effect + acting * (self._run(n_out, plan) - fed)
+        if meals:
+            if meals not in self._fed:  # a search asks for many doses with one meal
+                self._fed[meals] = self._run(n_out, meals) - self._free
+            effect += (self._stated.carbs if carbs is None else carbs) * self._fed[meals]
+        for at_us, kind, value in plan:
+            if kind == "bolus_u":
+                effect += acting * value * self._unit(n_out, at_us)
+        rates = tuple(act for act in plan if act[1] == "basal_uph")
+        if rates:
+            effect += acting * (self._run(n_out, rates) - self._free)
         return np.asarray(self._base + effect)
 
-    def _run(self, n_out: int, plan: Plan, without: str = "") -> Array:
+    def _unit(self, n_out: int, at_us: int) -> Array:
+        """What a unit at ``at_us`` does to each draw, mg/dL: twice the dose does twice as much.
+
+        In the model's structure insulin does less the lower glucose is, so a dose would protect, in its own courses,
+        from the low that it makes (docs/decisions/0012). Measured with little insulin on board, for the same reason.
+        """
+        if at_us not in self._units:
+            meal = (at_us, "carbs_g", PROBE_G)
+            without = self._run(n_out, (meal,), (0.0, 0.0))
+            more = self._run(n_out, ((at_us, "bolus_u", PROBE_U), meal), (0.0, 0.0))
+            self._units[at_us] = (more - without) / PROBE_U
+        return self._units[at_us]
+
+    def _held_for_more(self, n_out: int, insulin: float) -> Array:
+        """What insulin taken does beyond what the forecast holds, mg/dL, not above 0: a unit taken acts as one planned.
+
+        What lies where a bolus comes to lie is a bolus now of that size. What has moved on from there is scaled only:
+        it begins to show in the readings, and courses left alone with it were right as they are.
+        """
+        fresh_u = float(_above_basal(self._track)[0]) / 1000.0
+        older = self._run(n_out, (), (0.0, 1.0))
+        fresh = insulin * fresh_u * self._unit(n_out, self._track.time_us) - (self._free - older)
+        moved_on = older - self._run(n_out, (), (0.0, 0.0))
+        return np.asarray(np.minimum(fresh, 0.0) + max(insulin - 1.0, 0.0) * moved_on)
+
+    def _run(self, n_out: int, plan: Plan, kept: tuple[float, float] = (1.0, 1.0), gut: float = 1.0) -> Array:
         rng = np.random.default_rng(self._seed)
         quiet = self._stated is not None and self._stated.steady
-        return _simulate(self._track, n_out, plan, self._draws, rng, without, quiet)
+        return _simulate(self._track, n_out, plan, self._draws, rng, kept, gut, quiet)
 
 
 def _simulate(
@@ -215,12 +250,14 @@ def _simulate(
     plan: Plan,
     draws: int,
     rng: np.random.Generator,
-    without: str = "",
+    kept: tuple[float, float] = (1.0, 1.0),
+    gut: float = 1.0,
     quiet: bool = False,
 ) -> Array:
     """Sensed glucose (mg/dL) of mechanistic futures with drawn state, parameters and disturbance.
 
-    ``without``: "insulin", with no more under the skin than the present basal rate leaves there; "food", with nothing in the gut.
+    ``kept``: shares of the insulin in the two depots under the skin beyond what the present basal rate leaves there.
+    ``gut``: share kept of what is in the gut.
     ``quiet``: no new disturbance comes; the present one still fades.
     """
     runner = track.fork()
@@ -233,10 +270,9 @@ def _simulate(
         shocks[:, model.DISTURBANCE] = 0.0
     points = np.ascontiguousarray(runner.mean[:, None] + runner.factor.T @ start)
     np.maximum(points[n_linear:], 0.0, out=points[n_linear:])
-    if without == "insulin":
-        _leave_basal(runner, points)
-    elif without == "food":
-        points[[n_linear + model.D1, n_linear + model.D2]] = 0.0
+    if min(kept) < 1.0:
+        _leave_basal(runner, points, kept)
+    points[[n_linear + model.D1, n_linear + model.D2]] *= gut
     phi, noise = np.zeros((n_linear, n_linear)), np.zeros((n_linear, n_linear))
     nodes, work = np.zeros((5, model.N_INPUT)), np.zeros(model.WORK_SIZE)
     mu = runner.dynamics[:, :1]
@@ -266,20 +302,25 @@ def _simulate(
     return out
 
 
-def _leave_basal(track: Track, points: Array) -> None:
-    """Take from the depots under the skin what lies above their rest under the present rate.
-
-    Only from them: what has begun to act shows in the readings, and the filter has made up for its strength.
-    """
-    track.hold_inputs()
+def _above_basal(track: Track) -> Array:
+    """What lies in the two depots under the skin above their rest under the present rate, float64[2], mU."""
+    fork = track.fork()
+    fork.hold_inputs()
     nodes = np.zeros((3, model.N_INPUT))
-    consts, now = track.nominal.consts, track.mean
-    model.drive(track.drivers.copy(), track.held, consts, 1.0, 1, nodes)
+    consts, now = fork.nominal.consts, fork.mean
+    model.drive(fork.drivers, fork.held, consts, 1.0, 1, nodes)
     flow = float(nodes[0, model.U_INSULIN])
     rest = model.steady_state(consts, flow, float(now[model.LN_S]), float(now[model.LN_TI]), 1.0)
-    depots = slice(model.N_LINEAR + model.S1, model.N_LINEAR + model.S2 + 1)
-    kept = np.minimum(rest[model.S1 : model.S2 + 1] / np.maximum(now[depots], 1e-12), 1.0)
-    points[depots] *= kept[:, None]  # one share for all draws: their spread is no bolus
+    return np.maximum(now[_DEPOTS] - rest[model.S1 : model.S2 + 1], 0.0)
+
+
+def _leave_basal(track: Track, points: Array, kept: tuple[float, float]) -> None:
+    """Leave in the depots only ``kept`` of what lies above their rest: one share for all draws, their spread is no bolus.
+
+    Only from the depots: what has begun to act shows in the readings, and the filter has made up for its strength.
+    """
+    above = _above_basal(track) / np.maximum(track.mean[_DEPOTS], 1e-12)
+    points[_DEPOTS] *= (1.0 - (1.0 - np.array(kept)) * above)[:, None]
 
 
 def _act_on_points(track: Track, points: Array, kind: str, value: float, believed: Array) -> None:
