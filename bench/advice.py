@@ -37,6 +37,7 @@ from bench.closed_loop import (
     live,
     padova_patient,
 )
+from bench.knowing import Knowing
 from bench.oref0 import VERSION, Oref0, lacking
 from bench.padova import simulator
 from bench.report import Figure, Section, Table
@@ -98,6 +99,7 @@ def run(quick: bool) -> Section:
         "scenario: three meals (size CV 15 %, counted with CV 25 %, 10 % unannounced), sensitivity ±30 % a day,"
         " simglucose's sensor noise, 15 g when the sensor shows less than 60; the adviser is asked at meals, hourly"
         " above 150, each quarter of an hour after a refused meal, and whether a low is coming below 110",
+        f"{Knowing.name}: no peer, but the room that the bounds leave (bench/knowing.py)",
         "PEERS' own figures for all ten: calculator with corrections 92.0 / 2.8 (adults), 82.3 / 2.4 (adolescents)",
         f"the adviser was asked {sum(o.asked for o in asked)} times and refused {sum(o.refused for o in asked)}: "
         + "; ".join(f"{n} × {text_}…" for text_, n in sorted(why.items(), key=lambda item: -item[1])[:4]),
@@ -144,7 +146,7 @@ def _states(n: int) -> list[Figure]:
 def _padova(group: str, number: int, days: int, loops: bool) -> list[Outcome]:
     """One person of simglucose under every decider. ``loops``: the slow closed loops too."""
     world = simulator()
-    makes: list[Callable[[Body], Decider]] = [_basal_bolus, _calculator, _adviser]
+    makes: list[Callable[[Body], Decider]] = [_basal_bolus, _calculator, Knowing, _adviser]
     if not lacking():
         makes += [Oref0, partial(Oref0, microbolus=True)] if loops else [Oref0]
     if loops:
@@ -236,7 +238,11 @@ def _targets(outcomes: Sequence[Outcome]) -> list[Figure]:
         if decider != ADVICE:
             continue
         tir_wanted, low_wanted = WANTED[group]
-        peers = {d: r for g, d, r in _groups(outcomes) if g == group and d != ADVICE and CLOSED not in d}
+        peers = {
+            d: r
+            for g, d, r in _groups(outcomes)
+            if g == group and d not in (ADVICE, Knowing.name) and CLOSED not in d
+        }
         best = max(peers, key=lambda d: float(np.mean([o.tir for o in peers[d]])))
         tir, low = (float(np.mean([getattr(o, name) for o in rows])) for name in ("tir", "below_70"))
         peer_tir, peer_low = (
