@@ -35,7 +35,7 @@ from core.errors import InputError
 from core.filters.srukf import make_predict, workspace_size
 from core.jit import jit
 from core.solvers.coast import coast_size, make_coast
-from core.solvers.rk4 import NARROW, WIDE, make_sweep
+from core.solvers.rk4 import ONE, WIDE, make_sweep
 from core.units import MGDL_PER_MMOLL
 
 Array = NDArray[np.float64]
@@ -311,7 +311,7 @@ def drive(drivers: Any, held: Any, consts: Any, dt_min: float, n_steps: int, nod
 
 
 sweep = make_sweep("hovorka", load, rhs, N_LINEAR, N_STATE)
-sweep_one = make_sweep("hovorka", load, rhs, N_LINEAR, N_STATE, NARROW)
+sweep_one = make_sweep("hovorka", load, rhs, N_LINEAR, N_STATE, ONE)
 predict = make_predict("hovorka", sweep, transition, N_LINEAR, N_STATE)
 WORK_SIZE: Final = workspace_size(N_LINEAR, N_STATE, N_PARAM)
 

@@ -17,7 +17,8 @@ from core.jit import specialise
 
 MAX_STEP_MIN: Final = 2.5  # longest RK4 step; halving it changes forecasts by < 1e-2 mg/dL
 WIDE: Final = 40  # lanes for 38 sigma points of the glucose model: two idle, a multiple of any vector width
-NARROW: Final = 8  # for one trajectory: one or two vector registers cost as much as one number
+NARROW: Final = 8  # for a crowd whose columns have constants of their own
+ONE: Final = 1  # for one trajectory: idle lanes cost half as much again (bench speed)
 
 # Names that ``make_sweep`` replaces by a model's own.
 LANES = WIDE
