@@ -201,6 +201,11 @@ class Adviser:
             return
         tries.tell(hub_id, f"Computing, for a meal at about {words_at(meal.time_us, zone)} …")
         job = await self._job(hub_id, meal, now_us)
+        doses = await self._db.query(queries.samples, hub_id, job.now_us, ("bolus_u",))
+        if any(dose.time_us > job.now_us for dose in doses):
+            # The job sees the record up to the newest reading: a dose after it would be given again.
+            tries.tell(hub_id, "Waiting for a glucose reading after the newest dose.")
+            return
         result = await self._runner.run(job)
         if result.advice is None:
             tries.tell(hub_id, "", f"The last try, at {words_at(now_us, zone)}, failed: {result.problem}.")

@@ -87,6 +87,7 @@ __all__ = [
 # rarer lows are left to the alarm, or people would eat all day.
 LOW_COMING_P: Final = 0.25
 LOW_COMING_MIN: Final = 60.0
+NEAR_LOW_MGDL: Final = 90.0  # from here it is no far-off low
 RESCUE_REACH_MIN: Final = 150.0  # what fast sugar is judged by
 RESCUE_STEP_G: Final = 5.0
 MAX_RESCUE_G: Final = 30.0
@@ -96,9 +97,6 @@ MODULATION_STEP: Final = 0.25  # of the present rate
 BAND_EVERY_MIN: Final = 15.0
 LADDER_RUNGS: Final = 8
 PATH_STEP_MIN: Final = 5.0
-LOW_ANYWAY: Final = (
-    "a low is too likely even without insulin; consider fast carbohydrate and check with a fingerstick"
-)
 
 
 def advise(
@@ -172,6 +170,7 @@ def _bolus(
         if late > calculated:
             calculated = late
             reasons.append(f"{missing_g:.0f} g eaten in the last two hours have no bolus on record.")
+    reasons += words.logged_reasons(carbs_g, situation)
     reasons += words.calculator_reasons(carbs_g, situation, policy, carb_ratio, calculated)
     allowed = calculated * policy.max_over_calculator
     ceiling, capped_by = _ceiling(allowed, situation, policy)
@@ -185,7 +184,7 @@ def _bolus(
         return answer.refuse("the simulation did not give finite glucose values")
     safe = _largest(lambda k: _within(chance_of(response.at(k * step_u)), policy), top)
     if safe < 0:
-        return answer.refuse(LOW_ANYWAY, response.at(0.0))
+        return _refuse_low(answer, response.at(0.0), situation)
     best = _least(lambda k: expected_risk(response.at(k * step_u)[:, ::3]), safe)
     # The search works on interpolated courses; what is said is simulated for the very dose.
     bounded = best == safe and safe < top
@@ -197,7 +196,7 @@ def _bolus(
         best -= max(1, best // 20)
         bounded = True
     if not _within(chance, policy):
-        return answer.refuse(LOW_ANYWAY, course)
+        return _refuse_low(answer, course, situation)
     dose_u = round(best * step_u, 4)
     reasons += words.choice_reasons(dose_u, ceiling, calculated, policy, bounded=bounded)
     reasons += words.chance_reasons(chance, policy)
@@ -224,13 +223,24 @@ def _bolus(
     )
 
 
+def _refuse_low(answer: _Answer, course: Floats, situation: Situation) -> Advice:
+    """No insulin, since a low is too likely without it. Sugar is named only when that low is near."""
+    soon = max(1, round(LOW_COMING_MIN / PATH_STEP_MIN))
+    near = (
+        situation.glucose_mgdl < NEAR_LOW_MGDL
+        or float(np.mean(course[:, :soon].min(axis=1) < 70.0)) >= LOW_COMING_P
+    )
+    return answer.refuse(words.low_anyway(situation, near=near), course)
+
+
 def _basal(answer: _Answer, source: PathSource, policy: Policy, situation: Situation) -> Advice:
     """A new basal rate, within the largest change that the clinician allows."""
     rate, basal = situation.basal_uph, getattr(source, "basal_paths", None)
     if rate is None or not rate > 0 or basal is None:
         return answer.refuse("no pump's basal rate is on record; a pen's dose is for the clinician")
     basal_source: BasalSource = basal
-    most = min(rate * (1 + policy.max_basal_change), policy.max_basal_uph or math.inf)
+    allowed_uph = math.inf if policy.max_basal_uph is None else policy.max_basal_uph
+    most = min(rate * (1 + policy.max_basal_change), allowed_uph)
     low = math.ceil((1 - policy.max_basal_change) / BASAL_STEP - 1e-9)
     high = math.floor(most / rate / BASAL_STEP + 1e-9)
     if high < low:
@@ -285,7 +295,7 @@ def _modulate(answer: _Answer, source: PathSource, policy: Policy, situation: Si
     room_u = max(0.0, min(policy.max_iob_u, HARD_MAX_IOB_U) - max(0.0, situation.iob_u))
     most = min(
         HARD_MAX_TEMP_BASAL,
-        (policy.max_basal_uph or math.inf) / rate,
+        (math.inf if policy.max_basal_uph is None else policy.max_basal_uph) / rate,
         1.0 + room_u / (rate * MODULATION_MIN / 60.0),
     )
     top = 0 if low else math.floor(most / MODULATION_STEP + 1e-9)

@@ -74,19 +74,15 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def checked(self) -> Policy:
         """Self when usable; InputError naming the field otherwise."""
-        positive = (
-            "carb_ratio_g_per_u",
-            "correction_mgdl_per_u",
-            "max_dose_u",
-            "max_iob_u",
-            "dose_step_u",
-            "device_max_dose_u",
-            "max_basal_uph",
-        )
+        positive = ("carb_ratio_g_per_u", "correction_mgdl_per_u", "dose_step_u", "device_max_dose_u")
         for name in positive:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError("must be a positive number", where=f"policy.{name}")
+        for name in ("max_dose_u", "max_iob_u", "max_basal_uph"):  # 0 is a limit too: none is allowed
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise InputError("must be a number, 0 or above", where=f"policy.{name}")
         ratios = (
             ("carb_ratio_g_per_u", CARB_RATIO_G_PER_U),
             ("correction_mgdl_per_u", CORRECTION_MGDL_PER_U),
@@ -101,8 +97,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InputError("must lie in 70..300 mg/dL", where="policy.target_mgdl")
         if not 0 < self.max_p_below_70 <= 0.05 or not 0 < self.max_p_below_54 <= 0.01:
             raise InputError("chances of a low may be tightened, not loosened", where="policy.max_p_below_*")
-        if not 120 <= self.horizon_min <= 720:
-            raise InputError("must lie in 120..720 min", where="policy.horizon_min")
+        if (
+            not 300 <= self.horizon_min <= 720
+        ):  # shorter, and a dose would be judged before it has done its work
+            raise InputError("must lie in 300..720 min", where="policy.horizon_min")
         if not MIN_DRAWS <= self.draws <= 1_000_000:
             raise InputError(f"must lie in {MIN_DRAWS}..1000000", where="policy.draws")
         if not 0.1 <= self.max_over_calculator <= 1.5:
@@ -133,6 +131,12 @@ class Situation(msgspec.Struct, frozen=True):
     assumed: tuple[str, ...] = ()  # what about the person is assumed
     eaten_g: float = 0.0  # meals on record of the last two hours (the courses hold them already)
     dosed_u: float = 0.0  # boluses since 20 min before the first of them
+    fresh_u: float = 0.0  # boluses of the last half hour, and how long ago the newest was
+    fresh_min: float = 0.0
+    fresh_g: float = (
+        0.0  # carbohydrate logged as eaten in the last half hour, and how long ago the newest was
+    )
+    fresh_g_min: float = 0.0
 
     @property
     def dosing_mgdl(self) -> float:
@@ -239,9 +243,9 @@ def policy_of(patient: Patient, draws: int = 1000) -> Policy:
         target_mgdl=max(70.0, therapy.target_mgdl or default.target_mgdl),
         carb_ratio_g_per_u=therapy.carb_ratio_g_per_u,
         correction_mgdl_per_u=therapy.correction_mgdl_per_u,
-        max_dose_u=therapy.max_bolus_u or default.max_dose_u,
-        max_iob_u=therapy.max_iob_u or default.max_iob_u,
-        max_basal_uph=therapy.max_basal_uph or None,
+        max_dose_u=default.max_dose_u if therapy.max_bolus_u is None else therapy.max_bolus_u,
+        max_iob_u=default.max_iob_u if therapy.max_iob_u is None else therapy.max_iob_u,
+        max_basal_uph=therapy.max_basal_uph,
         basal_modulation=patient.research.basal_modulation,
         draws=draws,
     )

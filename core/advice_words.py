@@ -9,6 +9,38 @@ from core.dosing import correction_dose
 _NOTHING_U = 0.05  # a share below half a usual step is not worth a word
 
 
+def low_anyway(situation: Situation, *, near: bool) -> str:
+    """Why no insulin, where courses without any more go low too often. ``near``: within the hour."""
+    taken = ""
+    if situation.fresh_u > 0:  # else somebody asking twice is told of a low, and not why
+        taken = (
+            f"; the {situation.fresh_u:.1f} U taken {situation.fresh_min:.0f} min ago are still to act."
+            " If they were for this meal, eat it, log it and ask for no more"
+        )
+    if near:
+        text = (
+            "a low is too likely even without more insulin"
+            if taken
+            else "a low is too likely even without insulin"
+        )
+        return f"{text}{taken}; consider fast carbohydrate and check with a fingerstick"
+    return (
+        f"no more insulin now: a low is too likely later on{taken}"
+        if taken
+        else ("no insulin now: a low is too likely later on even without it; ask again in half an hour")
+    )
+
+
+def logged_reasons(carbs_g: float, situation: Situation) -> list[str]:
+    """What was logged minutes ago counts already: the same meal must not be asked for as a second one."""
+    if carbs_g <= 0 or situation.fresh_g <= 0:
+        return []
+    return [
+        f"{situation.fresh_g:.0f} g are on record as eaten {situation.fresh_g_min:.0f} min ago and count already: this is"
+        f" for another {carbs_g:.0f} g. For the insulin of what is logged, ask for a correction."
+    ]
+
+
 def calculator_reasons(
     carbs_g: float, situation: Situation, policy: Policy, carb_ratio: float, calculated_u: float
 ) -> list[str]:

@@ -19,6 +19,7 @@ from core.advice_types import MIN_DRAWS, MODULATE, Advice, Policy, Situation
 from core.blood import blood_error
 from core.chance import Floats
 from core.dosing import ACTION_MIN, insulin_on_board, iob_fraction
+from core.errors import InputError
 from core.messages import Quality, Sample
 from core.predictive import Futures, Stated
 from core.record import Entry
@@ -42,6 +43,10 @@ MEAL_G: Final = 20.0  # below, it is the treatment of a low
 # (bench/RESULTS.md, mechanism: off by up to twofold where nobody told it).
 TRUST_PRESCRIBED: Final = 0.45**2 / (0.45**2 + 0.30**2)
 MOST_SCALED: Final = 2.5
+LOWERED: Final = 0.8  # of the usual basal rate: below, the pump is taken to be turned down
+LATE_MIN: Final = 5.0
+AHEAD_MIN: Final = 720.0
+FRESH_US: Final = 30 * US_PER_MIN  # a bolus is still mostly where it was put
 TOLD_FROM: Final = 1.3  # factors nearer to 1 are within the error of any prescription
 SEED: Final = 1  # the same draws for every candidate: doses then differ by dose, not by luck
 
@@ -120,7 +125,8 @@ class TwinPaths:
         """Futures of readings as futures of blood: the sensor's lasting error is one for a whole course."""
         rng = np.random.default_rng((SEED, len(readings)))
         error = self._blood.mean_mgdl + self._blood.sd_mgdl * rng.standard_normal(len(readings))
-        return np.clip(readings + error[:, None], 10.0, 1000.0)
+        # As drawn, however low: a clip would bend what a dose does, and a lower glucose ask for more.
+        return np.asarray(readings + error[:, None])
 
 
 def advise(
@@ -133,7 +139,49 @@ def advise(
 ) -> Advice:
     """Advice of ``twin`` at ``t`` (µs UTC), for a meal and dose then or at ``for_time_us``."""
     policy = policy.checked()
-    standing = stated(twin, t, policy, carbs_g > 0)
+    lead_min = 0.0 if for_time_us is None else (for_time_us - t) / US_PER_MIN
+    if not -LATE_MIN <= lead_min <= AHEAD_MIN:
+        raise InputError("must lie within 5 min before and 12 h after now", where="for_time_us")
+    answer = _chosen(twin, t, carbs_g, policy, question, for_time_us)
+    usual_uph = lowered_from(twin, t)
+    if usual_uph is None or answer.dose_u == 0:
+        return answer
+    # The courses let a pump that is stopped or turned down go on so for hours. It may be turned up at once.
+    resumed = _chosen(twin, t, carbs_g, policy, question, for_time_us, usual_uph)
+    if resumed.dose_u < answer.dose_u:
+        answer = resumed
+    said = f"the pump runs below its usual {usual_uph:.2f} U/h; the dose holds whether it goes back to it now or not"
+    return msgspec.structs.replace(answer, assumptions=(*answer.assumptions, said))
+
+
+def lowered_from(twin: Twin, t: int) -> float | None:
+    """The usual basal rate, where the one in force at ``t`` lies well below it; None where it does not.
+
+    The usual one is the profile's, or, without a profile, the rate that held for longest in the last day.
+    """
+    now_uph = twin.basal_uph(t)
+    if now_uph is None:
+        return None
+    usual_uph = twin.patient.profile_uph(twin.local.hour(t) * 60.0)
+    if usual_uph is None:
+        held: dict[float, int] = {}
+        for rate, end_us in _rates(twin, t - 24 * US_PER_H, t):
+            held[rate.value] = held.get(rate.value, 0) + end_us - rate.time_us
+        usual_uph = max(held, key=lambda uph: held[uph]) if held else now_uph
+    return usual_uph if now_uph < LOWERED * usual_uph else None
+
+
+def _chosen(
+    twin: Twin,
+    t: int,
+    carbs_g: float,
+    policy: Policy,
+    question: str | None,
+    for_time_us: int | None,
+    basal_uph: float | None = None,
+) -> Advice:
+    """The answer by the person's courses, held to every rule. ``basal_uph``: the pump's rate from now on."""
+    standing = stated(twin, t, policy, carbs_g > 0)._replace(basal_uph=basal_uph)
     source = TwinPaths(twin, t, for_time_us, standing)
     now = situation(twin, t, source, for_time_us)
     now = msgspec.structs.replace(now, assumed=(*now.assumed, *_told(twin, t, policy, standing)))
@@ -142,12 +190,25 @@ def advise(
     if question == MODULATE:
         now = msgspec.structs.replace(now, basal_uph=usual_basal_uph(twin, t))
     answer = choose(source, carbs_g, policy, now, question)
-    if carbs_g > 0 or answer.dose_u == 0:
+    if carbs_g > 0:
+        ratio = policy.carb_ratio_g_per_u or twin.therapy_shown(t)[1]
+        room_u = policy.max_over_calculator * carbs_g / ratio
+        if answer.dose_u > room_u:
+            # What is beyond this food is a correction and must hold as one: a sweet is no way round its rules.
+            room_u += _chosen(twin, t, 0.0, policy, "correction", for_time_us, basal_uph).dose_u
+        if answer.dose_u <= room_u:
+            return answer
+        least = msgspec.structs.replace(policy, max_dose_u=min(policy.max_dose_u, room_u))
+        return choose(source, carbs_g, least, now, question)
+    raised = question == "basal" and (answer.basal_uph or 0.0) > (now.basal_uph or math.inf)
+    if answer.dose_u == 0 and not raised:
         return answer
     # Insulin without a meal: it must hold on steady courses too, and is never more than the others allow, so that a
     # little carbohydrate never means less of it.
     steady = TwinPaths(twin, t, for_time_us, standing._replace(steady=True))
     held = choose(steady, carbs_g, policy, now, question)
+    if raised:
+        return held if (held.basal_uph or now.basal_uph or 0.0) < (answer.basal_uph or 0.0) else answer
     return held if held.dose_u <= answer.dose_u else answer
 
 
@@ -205,12 +266,17 @@ def extra_basal_u(twin: Twin, t: int) -> float:
     """Insulin still to act of basal beyond the usual rate, not below 0."""
     start_us = t - round(ACTION_MIN * US_PER_MIN)
     usual_uph = usual_basal_uph(twin, t) or 0.0
-    rates = [e for e in twin.record.between(start_us, t) if e.kind == "basal_uph"]
     total_u = 0.0
-    for rate, end_us in zip(rates, [*(e.time_us for e in rates[1:]), t], strict=True):
+    for rate, end_us in _rates(twin, start_us, t):
         middle_min = (t - 0.5 * (rate.time_us + end_us)) / US_PER_MIN
         total_u += (rate.value - usual_uph) * (end_us - rate.time_us) / US_PER_H * iob_fraction(middle_min)
     return max(total_u, 0.0)
+
+
+def _rates(twin: Twin, start_us: int, t: int) -> list[tuple[Entry, int]]:
+    """Basal rates set after ``start_us``, each with the time until which it held (µs)."""
+    rates = [e for e in twin.record.between(start_us, t) if e.kind == "basal_uph"]
+    return list(zip(rates, [*(e.time_us for e in rates[1:]), t][: len(rates)], strict=True))
 
 
 def situation(
@@ -238,6 +304,10 @@ def situation(
     ]
     meals = [e for e in twin.record.between(t - MEAL_SPAN_US, t) if e.kind == "carbs_g" and e.value >= MEAL_G]
     covered_us = meals[0].time_us - 20 * US_PER_MIN if meals else t
+    fresh = [
+        e for e in twin.record.between(t - FRESH_US, t) if e.kind in ("bolus_u", "carbs_g") and e.value > 0
+    ]
+    fresh_u, fresh_g = ([e for e in fresh if e.kind == kind] for kind in ("bolus_u", "carbs_g"))
     innovations = twin.innovations(t - CHANGE_SPAN_US, t)
     fit = [i.z for i in innovations if i.time_us > t - MISFIT_SPAN_US]
     expected = None
@@ -260,6 +330,10 @@ def situation(
         basal_uph=twin.basal_uph(t),
         eaten_g=sum(e.value for e in meals),
         dosed_u=sum(dose_u for time_us, dose_u in boluses if time_us >= covered_us),
+        fresh_u=sum(e.value for e in fresh_u),
+        fresh_min=(t - fresh_u[-1].time_us) / US_PER_MIN if fresh_u else 0.0,
+        fresh_g=sum(e.value for e in fresh_g),
+        fresh_g_min=(t - fresh_g[-1].time_us) / US_PER_MIN if fresh_g else 0.0,
         assumed=tuple(f"{name} {source_words}" for name, source_words in twin.assumed),
     )
 

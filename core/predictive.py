@@ -149,6 +149,7 @@ class Stated(NamedTuple):
     ``lower``: nowhere above the mechanism alone, so that what is safe is safe on both.
     ``steady``: nothing unrecorded on the way either, so that a draw which starts low or answers strongly stays so for hours,
     as bodies do that nothing else happens to (docs/decisions/0011).
+    ``basal_uph``: the pump's rate from now on; None: as it is.
     """
 
     habit: float = 0.5
@@ -156,6 +157,7 @@ class Stated(NamedTuple):
     carbs: float = 1.0
     lower: bool = False
     steady: bool = False
+    basal_uph: float | None = None
 
 
 class Futures:
@@ -168,6 +170,9 @@ class Futures:
     def __init__(
         self, track: Track, until_min: float, draws: int, seed: tuple[int, int], stated: Stated | None = None
     ) -> None:
+        if stated is not None and stated.basal_uph is not None:
+            track = track.fork()
+            track.plan("basal_uph", stated.basal_uph)
         self._track, self._draws, self._seed = track, draws, seed
         self._stated = stated
         self._fed: dict[tuple[tuple[int, str, float], ...], Array] = {}

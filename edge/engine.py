@@ -20,7 +20,7 @@ from core.errors import DecodeError, EngineError, HometwinError, InputError
 from core.messages import Contribution, Prior, Sample, encode
 from core.models.hovorka import PRIOR_SD
 from core.twin import Patient, Twin
-from core.units import US_PER_H
+from core.units import US_PER_H, US_PER_MIN
 from edge.control import serve_private
 from edge.engine_messages import (
     Advised,
@@ -47,6 +47,7 @@ from edge.notify import notify_systemd
 
 log = structlog.get_logger()
 
+AHEAD_US: Final = US_PER_H  # a dose dated so far ahead means a wrong clock
 NIGHT_RETRY_US: Final = US_PER_H  # after a night's work that came to nothing
 DRIFT: Final = ("drift_more", "drift_less", "drift_more_from_us", "drift_less_from_us", "drift_back")
 
@@ -209,6 +210,15 @@ class EngineSession:
     def _advise(twin: Twin, question: AskAdvice) -> Advised:
         """Advice within the standing policy: the patient file's limits and the policy's, whichever is lower."""
         allowed = question.policy
+        ahead = [
+            e.time_us
+            for e in twin.record.between(question.now_us, question.now_us + AHEAD_US)
+            if e.kind == "bolus_u"
+        ]
+        if ahead:  # it would not count, and be given again
+            late_min = (max(ahead) - question.now_us) / US_PER_MIN
+            note = f"a dose on record is dated {late_min:.0f} min ahead of now, so a clock is wrong: check the pump's"
+            return Advised(None, note=note)
         try:
             policy = within_standing(policy_of(twin.patient), allowed)
             answer = twin.advise(question.now_us, question.carbs_g, policy, question.question)

@@ -109,7 +109,8 @@ def _time(request: dict[str, Any], target: Sample | None, now_us: int, zone: Zon
         )
     if time_us < now_us - MAX_BACK_US:
         raise InputError("lies more than 90 days back", where="entry.time", mend="check date and time")
-    return time_us
+    # A phone's clock runs ahead a little. What is dated later than now would count for nothing in advice asked now.
+    return min(time_us, now_us)
 
 
 def _number(value: object, where: str) -> float:

@@ -19,7 +19,7 @@ from core.advice_types import Policy, within_standing
 from core.clock import Clock
 from core.errors import InputError, RefusedError
 from core.messages import Confirmation, DoseAdvice, Downlink, OwnAdvice, Sample, StandingPolicy, Up
-from core.units import US_PER_DAY, US_PER_MIN, US_PER_S
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
 from edge.engine_link import EngineLink
 from edge.engine_messages import AskAdvice
 from edge.hub_state import AdviceNote, DownState
@@ -30,6 +30,9 @@ log = structlog.get_logger()
 MAX_TAKEN_U: Final = 100.0
 OWN_LIFE_US: Final = 15 * US_PER_MIN  # advice for now is old after three readings
 MAX_LATE_US: Final = US_PER_DAY  # what was done can be said for a day
+ACTING_US: Final = 6 * US_PER_H  # a dose's work; after it a missing one no longer counts
+NEAR_US: Final = 30 * US_PER_MIN  # between a dose and the word about it
+ENOUGH_U: Final = 0.1  # rounding of pens and pumps
 
 InThread = Callable[..., Awaitable[Any]]
 
@@ -145,7 +148,38 @@ class AdviceDesk:
         await self._keep(lambda down: down.with_note(advice.advice_id, done))
         self._counters["advice.confirmed"] += 1
         await self._send(Confirmation(advice.advice_id, now_us, float(took)))
-        return {"said": f"noted: {took:g} U of {advice.dose_u:g} U advised"}
+        said = f"noted: {took:g} U of {advice.dose_u:g} U advised"
+        if took > 0 and await self._missing_u(done, now_us) > ENOUGH_U:
+            said += "; the dose itself is not on record yet: unless your pump reports it, enter it with hometwin log"
+        return {"said": said}
+
+    async def _missing_u(self, note: AdviceNote, now_us: int) -> float:
+        """How much of a dose that the person said was taken no bolus on record stands for."""
+        about: list[Sample] = await self._thread(
+            self._store.between, note.confirmed_us - NEAR_US, now_us + NEAR_US, ("bolus_u",)
+        )
+        return note.took_u - sum(s.value for s in about)
+
+    async def _refuse_twice(self, state: DownState, own: str, now_us: int) -> None:
+        """RefusedError while a dose may have been taken that the twin does not know of: it would advise it again."""
+        for advice in state.advice:
+            note = state.note(advice)
+            if (
+                advice.advice_id.startswith(own)
+                and advice.dose_u > 0
+                and self._state_of(advice, note, now_us) == "open"
+            ):
+                raise RefusedError(
+                    f"advice {advice.advice_id} ({advice.dose_u:g} U) is still open",
+                    mend=f"say first what you took: hometwin advice confirm {advice.advice_id} --took UNITS (0: none)",
+                )
+            if note.confirmed_us > now_us - ACTING_US and note.took_u > 0:
+                missing_u = await self._missing_u(note, now_us)
+                if missing_u > ENOUGH_U:
+                    raise RefusedError(
+                        f"you noted {note.took_u:g} U for advice {advice.advice_id}, and {missing_u:.1f} U of it are not on record",
+                        mend=f"enter the dose with hometwin log bolus {note.took_u:g}, or wait until your pump reports it",
+                    )
 
     # ---- alone, within a standing policy ------------------------------------------------------------
 
@@ -176,6 +210,8 @@ class AdviceDesk:
         )
         if answer.advice is None:
             raise InputError(answer.note or "the engine gave no advice")
+        if answer.advice.dose_u > 0:  # sugar against a low is never held back
+            await self._refuse_twice(state, own, now_us)
         advice = msgspec.structs.replace(
             answer.advice,
             approved_by=f"standing policy of {policy.approved_by}"[:80],

@@ -21,7 +21,7 @@ from cloud.db import AdviceRow, AuditRow, ContributionRow, Database, HubRow, Pri
 from core.advice import Policy, Situation, advise
 from core.advice_types import policy_of
 from core.errors import ConfigError, InputError, RefusedError
-from core.messages import DoseAdvice, Down, Prior, decode, encode
+from core.messages import DoseAdvice, Down, Prior, Sample, decode, encode
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from tests.cloud import filled
 from tests.cloud.filled import HUB
@@ -251,6 +251,21 @@ async def test_a_fast_clock_does_not_turn_transport_into_old_data(setting: Setti
         session.query(AdviceRow).delete()
     await setting.adviser().look()
     assert setting.runner.jobs[0].now_us == setting.clock.time_us - 5_000_000
+
+
+async def test_a_dose_newer_than_the_newest_reading_is_waited_for_not_left_out(setting: Setting) -> None:
+    with setting.db.write() as session:
+        dose = Sample(NOON_US - 2_000_000, "bolus_u", 4.0, "pump", 1)  # the job leaves 5 s for transport
+        filled.add_samples(session, [dose])
+    adviser = setting.adviser()
+    await adviser.look()
+    assert setting.count(AdviceRow) == 0
+    assert all(job.now_us < dose.time_us for job in setting.runner.jobs)  # at most the rehearsal
+    with setting.db.write() as session:
+        filled.add_samples(session, [Sample(NOON_US, "cgm_mgdl", 131.0, "cgm", 999_999)])
+    await adviser.look()
+    assert setting.count(AdviceRow) == 1
+    assert any(s.kind == "bolus_u" and s.time_us == dose.time_us for s in setting.runner.jobs[-1].samples)
 
 
 async def test_on_a_fast_clock_the_adviser_begins_early_enough_to_compute_and_decide(

@@ -47,6 +47,12 @@ def test_a_meal_in_words_becomes_a_record() -> None:
     assert sample.quality == Quality.BY_HAND
 
 
+def test_what_a_fast_phone_dates_minutes_ahead_happens_now() -> None:
+    """Dated later than now it would not count in advice asked now: the same dose would be advised again."""
+    sample = made({**words("bolus", 2.0), "time_us": NOW_US + 4 * 60_000_000})
+    assert sample.time_us == NOW_US
+
+
 def test_a_clock_time_that_is_still_to_come_is_refused_but_last_evening_after_midnight_is_not() -> None:
     with pytest.raises(InputError, match="still to come today") as caught:
         parse_time("23:00", LONDON, NOW_US)

@@ -211,12 +211,13 @@ class FakeEngine:
 
     def __init__(self, hub: Hub) -> None:
         self.asked: list[AskAdvice] = []
-        self.up, self.row = True, 0
+        self.up, self.row, self.dose_u = True, 0, 4.2
         self.wake = hub.engine.wake
 
     async def advise(self, question: AskAdvice) -> Advised:
         self.asked.append(question)
-        return Advised(advice(advice_id=question.advice_id, for_time_us=question.now_us, approved_by=""))
+        changes = {"advice_id": question.advice_id, "for_time_us": question.now_us, "approved_by": ""}
+        return Advised(advice(**changes, dose_u=self.dose_u))
 
 
 async def test_a_hub_advises_alone_within_its_policy_and_tells_the_cloud(tmp_path: Path) -> None:
@@ -237,7 +238,9 @@ async def test_a_hub_advises_alone_within_its_policy_and_tells_the_cloud(tmp_pat
     with pytest.raises(RefusedError, match="allows: meal, now"):
         await hub.on_request({"do": "ask", "question": "basal"})
     clock.us += US_PER_MIN
-    await hub.on_request({"do": "ask", "carbs_g": 20.0})
+    await hub.on_request({"do": "confirm", "advice_id": answer["advice"]["advice_id"], "took_u": 0.0})
+    other = await hub.on_request({"do": "ask", "carbs_g": 20.0})
+    await hub.on_request({"do": "confirm", "advice_id": other["advice"]["advice_id"], "took_u": 0.0})
     clock.us += US_PER_MIN
     with pytest.raises(RefusedError, match="2 doses a day"):
         await hub.on_request({"do": "ask", "carbs_g": 20.0})
@@ -245,6 +248,57 @@ async def test_a_hub_advises_alone_within_its_policy_and_tells_the_cloud(tmp_pat
     with pytest.raises(RefusedError, match="no standing policy"):
         await hub.on_request({"do": "ask", "carbs_g": 40.0})
     hub.thread.close()
+
+
+async def test_while_a_dose_may_be_taken_and_not_on_record_nothing_more_is_advised(tmp_path: Path) -> None:
+    hub, clock = await hub_with_record(tmp_path)
+    engine = FakeEngine(hub)
+    hub.desk._engine = engine  # type: ignore[assignment]
+    await hub.on_down(down(policy(max_per_day=9), 3))
+    first = (await hub.on_request({"do": "ask", "carbs_g": 40.0}))["advice"]
+    clock.us += 2 * US_PER_MIN
+    engine.dose_u = 0.0  # such as sugar against a low, which is never held back
+    assert (await hub.on_request({"do": "ask", "question": "now"}))["advice"]["dose_u"] == 0.0
+    engine.dose_u = 4.2
+    with pytest.raises(RefusedError, match="still open") as refused:
+        await hub.on_request({"do": "ask", "carbs_g": 40.0})
+    assert f"confirm {first['advice_id']}" in (refused.value.mend or "")
+    said = await hub.on_request({"do": "confirm", "advice_id": first["advice_id"], "took_u": 4.0})
+    assert "not on record yet" in said["said"]
+    with pytest.raises(RefusedError, match=r"4\.0 U of it are not on record"):
+        await hub.on_request({"do": "ask", "carbs_g": 40.0})
+    await hub.take([Sample(clock.us - US_PER_MIN, "bolus_u", 4.0, "hand", 2)])
+    second = (await hub.on_request({"do": "ask", "carbs_g": 40.0}))["advice"]
+    assert second["state"] == "open"
+    # Nobody said what was done: after its quarter of an hour the advice is old, and no longer stands in the way.
+    clock.us += 20 * US_PER_MIN
+    assert (await hub.on_request({"do": "ask", "carbs_g": 40.0}))["advice"]["state"] == "open"
+    hub.thread.close()
+
+
+async def test_a_dose_that_the_pump_reports_needs_no_entry_by_hand(tmp_path: Path) -> None:
+    hub, clock = await hub_with_record(tmp_path)
+    hub.desk._engine = FakeEngine(hub)  # type: ignore[assignment]
+    await hub.on_down(down(policy(max_per_day=9), 3))
+    first = (await hub.on_request({"do": "ask", "carbs_g": 40.0}))["advice"]
+    clock.us += 2 * US_PER_MIN
+    await hub.take([Sample(clock.us - US_PER_MIN, "bolus_u", 4.2, "pump", 2)])
+    said = await hub.on_request({"do": "confirm", "advice_id": first["advice_id"]})
+    assert "record" not in said["said"]
+    assert (await hub.on_request({"do": "ask", "carbs_g": 10.0}))["advice"]["state"] == "open"
+    hub.thread.close()
+
+
+def test_a_dose_dated_ahead_of_now_stops_advice() -> None:
+    session = EngineSession()
+    session.answer(Hello('timezone = "UTC"\n', None, 0))
+    readings = [Sample(START_US + 5 * k * US_PER_MIN, "cgm_mgdl", 190.0, "cgm", k) for k in range(-400, 0)]
+    ahead = Sample(START_US + 10 * US_PER_MIN, "bolus_u", 4.0, "pump", 1)
+    session.answer(Observe(401, (*readings, ahead)))
+    answer = session.answer(AskAdvice(START_US, 60.0, "meal", policy(), "home-own-1"))
+    assert isinstance(answer, Advised)
+    assert answer.advice is None
+    assert "10 min ahead of now" in answer.note
 
 
 async def test_without_an_engine_a_question_is_refused_at_once(tmp_path: Path) -> None:
