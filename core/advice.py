@@ -24,38 +24,34 @@ Pure: time, data and draws come as arguments. Not a medical device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from core import advice_words as words
+from core.advice_answer import LOW_COMING_MIN, PATH_STEP_MIN, Answer, Course
+from core.advice_basal import basal, modulate
+from core.advice_search import largest, least, within
 from core.advice_types import (
     HARD_MAX_CARBS_G,
     HARD_MAX_DOSE_U,
     HARD_MAX_IOB_U,
-    HARD_MAX_TEMP_BASAL,
     MIN_DRAWS,
     MODULATE,
     NOT_A_DEVICE,
     QUESTIONS,
     Advice,
     Band,
-    BasalSource,
     PathSource,
     Policy,
     Rung,
     Situation,
 )
 from core.chance import (
-    UNKNOWN,
-    Chance,
     Floats,
     chance_of,
     clopper_pearson_upper,
     expected_risk,
-    time_in_range,
 )
 from core.dosing import calculator_dose, insulin_on_board, iob_fraction
 from core.errors import InputError
@@ -86,17 +82,11 @@ __all__ = [
 # A low is coming when a quarter of the courses get there within an hour: sugar works within that time, and
 # rarer lows are left to the alarm, or people would eat all day.
 LOW_COMING_P: Final = 0.25
-LOW_COMING_MIN: Final = 60.0
 NEAR_LOW_MGDL: Final = 90.0  # from here it is no far-off low
 RESCUE_REACH_MIN: Final = 150.0  # what fast sugar is judged by
 RESCUE_STEP_G: Final = 5.0
 MAX_RESCUE_G: Final = 30.0
-BASAL_STEP: Final = 0.05  # of the present rate
-MODULATION_MIN: Final = 30.0  # how long a temporary rate runs when nobody asks again
-MODULATION_STEP: Final = 0.25  # of the present rate
-BAND_EVERY_MIN: Final = 15.0
 LADDER_RUNGS: Final = 8
-PATH_STEP_MIN: Final = 5.0
 
 
 def advise(
@@ -119,12 +109,12 @@ def advise(
         raise InputError("unknown question", where="question", mend="use one of " + " ".join(QUESTIONS))
     if question in ("correction", "basal", MODULATE) and carbs_g > 0:
         raise InputError("carbohydrate belongs to the question 'meal'", where="carbs_g")
-    answer = _Answer(policy, situation, carbs_g, question)
+    answer = Answer(policy, situation, carbs_g, question)
     if question == MODULATE and not policy.basal_modulation:
         return answer.refuse("changing the basal rate every five minutes is a research mode, and it is off")
     why = refusal(situation)
     if question == MODULATE and (why is None or why.may_eat):
-        return _modulate(answer, source, policy, situation, why is not None)
+        return modulate(answer, source, policy, situation, why is not None)
     if why is not None and not why.may_eat:
         return answer.refuse(why.text)
     if question == "now" or why is not None:
@@ -134,12 +124,12 @@ def advise(
     if why is not None:
         return answer.refuse(why.text)
     if question == "basal":
-        return _basal(answer, source, policy, situation)
+        return basal(answer, source, policy, situation)
     return _bolus(answer, source, carbs_g, policy, situation)
 
 
 def _bolus(
-    answer: _Answer, source: PathSource, carbs_g: float, policy: Policy, situation: Situation
+    answer: Answer, source: PathSource, carbs_g: float, policy: Policy, situation: Situation
 ) -> Advice:
     reasons: list[str] = []
     carb_ratio, correction = policy.carb_ratio_g_per_u, policy.correction_mgdl_per_u
@@ -182,20 +172,20 @@ def _bolus(
     response = _Response(source, carbs_g, top * step_u, policy)
     if not response.finite:
         return answer.refuse("the simulation did not give finite glucose values")
-    safe = _largest(lambda k: _within(chance_of(response.at(k * step_u)), policy), top)
+    safe = largest(lambda k: within(chance_of(response.at(k * step_u)), policy), top)
     if safe < 0:
         return _refuse_low(answer, response.at(0.0), situation)
-    best = _least(lambda k: expected_risk(response.at(k * step_u)[:, ::3]), safe)
+    best = least(lambda k: expected_risk(response.at(k * step_u)[:, ::3]), safe)
     # The search works on interpolated courses; what is said is simulated for the very dose.
     bounded = best == safe and safe < top
     while True:
         course = source.paths(carbs_g, round(best * step_u, 4), policy.draws, policy.horizon_min)
         chance = chance_of(course)
-        if best == 0 or _within(chance, policy):
+        if best == 0 or within(chance, policy):
             break
         best -= max(1, best // 20)
         bounded = True
-    if not _within(chance, policy):
+    if not within(chance, policy):
         return _refuse_low(answer, course, situation)
     dose_u = round(best * step_u, 4)
     reasons += words.choice_reasons(dose_u, ceiling, calculated, policy, bounded=bounded)
@@ -223,7 +213,7 @@ def _bolus(
     )
 
 
-def _refuse_low(answer: _Answer, course: Floats, situation: Situation) -> Advice:
+def _refuse_low(answer: Answer, course: Floats, situation: Situation) -> Advice:
     """No insulin, since a low is too likely without it. Sugar is named only when that low is near."""
     soon = max(1, round(LOW_COMING_MIN / PATH_STEP_MIN))
     near = (
@@ -233,111 +223,15 @@ def _refuse_low(answer: _Answer, course: Floats, situation: Situation) -> Advice
     return answer.refuse(words.low_anyway(situation, near=near), course)
 
 
-def _basal(answer: _Answer, source: PathSource, policy: Policy, situation: Situation) -> Advice:
-    """A new basal rate, within the largest change that the clinician allows."""
-    rate, basal = situation.basal_uph, getattr(source, "basal_paths", None)
-    if rate is None or not rate > 0 or basal is None:
-        return answer.refuse("no pump's basal rate is on record; a pen's dose is for the clinician")
-    basal_source: BasalSource = basal
-    allowed_uph = math.inf if policy.max_basal_uph is None else policy.max_basal_uph
-    most = min(rate * (1 + policy.max_basal_change), allowed_uph)
-    low = math.ceil((1 - policy.max_basal_change) / BASAL_STEP - 1e-9)
-    high = math.floor(most / rate / BASAL_STEP + 1e-9)
-    if high < low:
-        return answer.refuse("the basal rate on record lies above what the clinician allows")
-
-    def paths(k: int) -> Floats:
-        return basal_source(k * BASAL_STEP, policy.draws, policy.horizon_min)
-
-    cached: dict[int, Floats] = {}
-
-    def course(k: int) -> Floats:
-        if k not in cached:
-            cached[k] = paths(k)
-        return cached[k]
-
-    safe = _largest(lambda k: _within(chance_of(course(low + k)), policy), high - low)
-    # Less basal is always allowed: when even the least is not proven safe, that is the answer.
-    best = low + (_least(lambda k: expected_risk(course(low + k)[:, ::3]), safe) if safe > 0 else 0)
-    chosen, chance = course(best), chance_of(course(best))
-    if not chance.finite:
-        return answer.refuse("the simulation did not give finite glucose values")
-    factor = best * BASAL_STEP
-    same = abs(factor - 1.0) < 0.5 * BASAL_STEP
-    text = words.basal_reason(factor, rate, policy, proven=safe >= 0, same=same)
-    return answer.give(
-        dose_u=0.0,
-        calculator_u=0.0,
-        chance=chance,
-        reasons=(text, *words.chance_reasons(chance, policy)),
-        why=(
-            f"glucose is {situation.glucose_mgdl:.0f} mg/dL and the target {policy.target_mgdl:.0f} mg/dL",
-            f"the present rate is {rate:.2f} U/h",
-            f"one change may be at most {100 * policy.max_basal_change:.0f} %",
-        ),
-        course=chosen,
-        without=course(round(1.0 / BASAL_STEP)) if high >= round(1.0 / BASAL_STEP) else chosen,
-        ladder=(),
-        changes=words.changes(None, None, situation),
-        basal_uph=None if same else round(factor * rate, 3),
-    )
-
-
-def _modulate(answer: _Answer, source: PathSource, policy: Policy, situation: Situation, low: bool) -> Advice:
-    """Research: a temporary basal rate for half an hour, to be asked anew with every reading.
-
-    The same rule as for a dose. No rate that passes, or glucose low or falling (``low``): no insulin.
-    """
-    rate, basal = situation.basal_uph, getattr(source, "basal_paths", None)
-    if rate is None or not rate > 0 or basal is None:
-        return answer.refuse("no pump's basal rate is on record")
-    basal_source: BasalSource = basal
-    room_u = max(0.0, min(policy.max_iob_u, HARD_MAX_IOB_U) - max(0.0, situation.iob_u))
-    most = min(
-        HARD_MAX_TEMP_BASAL,
-        (math.inf if policy.max_basal_uph is None else policy.max_basal_uph) / rate,
-        1.0 + room_u / (rate * MODULATION_MIN / 60.0),
-    )
-    top = 0 if low else math.floor(most / MODULATION_STEP + 1e-9)
-    held: dict[int, Floats] = {}
-
-    def course(k: int) -> Floats:
-        if k not in held:
-            held[k] = basal_source(k * MODULATION_STEP, policy.draws, policy.horizon_min, MODULATION_MIN)
-        return held[k]
-
-    safe = _largest(lambda k: _within(chance_of(course(k)), policy), top)
-    best = _least(lambda k: expected_risk(course(k)[:, ::3]), safe) if safe > 0 else 0
-    chance = chance_of(course(best))
-    if not chance.finite:
-        return answer.refuse("the simulation did not give finite glucose values")
-    factor = best * MODULATION_STEP
-    return answer.give(
-        dose_u=0.0,
-        calculator_u=0.0,
-        chance=chance,
-        reasons=(
-            f"Research mode: {factor * rate:.2f} U/h for {MODULATION_MIN:.0f} min ({100 * factor:.0f} % of the rate).",
-            *words.chance_reasons(chance, policy),
-        ),
-        why=(f"glucose is {situation.glucose_mgdl:.0f} mg/dL and the target {policy.target_mgdl:.0f} mg/dL",),
-        course=course(best),
-        without=course(min(round(1.0 / MODULATION_STEP), top)),
-        ladder=(),
-        changes=words.changes(None, None, situation),
-        basal_uph=round(factor * rate, 3),
-    )
-
-
-def _sugar(source: PathSource, policy: Policy, situation: Situation) -> tuple[float, _Course]:
+def _sugar(source: PathSource, policy: Policy, situation: Situation) -> tuple[float, Course]:
     """Grams of fast carbohydrate when a low is coming (0: none), and the courses with and without it."""
     plain = source.paths(0.0, 0.0, policy.draws, policy.horizon_min)
     if not np.all(np.isfinite(plain)):
-        return 0.0, _Course(plain, plain, 1.0)
+        return 0.0, Course(plain, plain, 1.0)
     soon = max(1, round(LOW_COMING_MIN / PATH_STEP_MIN))
     coming = float(np.mean(plain[:, :soon].min(axis=1) < 70.0))
     if situation.glucose_mgdl >= 70.0 and coming < LOW_COMING_P:
-        return 0.0, _Course(plain, plain, coming)
+        return 0.0, Course(plain, plain, coming)
     reach = max(1, round(RESCUE_REACH_MIN / PATH_STEP_MIN))
     sugar = getattr(source, "sugar_paths", None)
     fed = (
@@ -349,18 +243,10 @@ def _sugar(source: PathSource, policy: Policy, situation: Situation) -> tuple[fl
     def cost(k: int) -> float:
         return expected_risk((plain + k * RESCUE_STEP_G / MAX_RESCUE_G * fed)[:, :reach])
 
-    grams = RESCUE_STEP_G * _least(cost, round(MAX_RESCUE_G / RESCUE_STEP_G))
+    grams = RESCUE_STEP_G * least(cost, round(MAX_RESCUE_G / RESCUE_STEP_G))
     if situation.glucose_mgdl < 70.0:
         grams = max(grams, 15.0)  # the standing rule for a low (MODELS E)
-    return grams, _Course(plain + grams / MAX_RESCUE_G * fed, plain, coming)
-
-
-class _Course(msgspec.Struct, frozen=True):
-    """Courses with and without what is advised, and the chance of a low soon without it."""
-
-    paths: Floats
-    without: Floats
-    coming: float
+    return grams, Course(plain + grams / MAX_RESCUE_G * fed, plain, coming)
 
 
 class _Response:
@@ -403,38 +289,6 @@ def estimate_ratios(source: PathSource, policy: Policy) -> tuple[float, float] |
     return correction / rise_per_g, correction
 
 
-def _within(chance: Chance, policy: Policy) -> bool:
-    return chance.within(policy.max_p_below_70, policy.max_p_below_54)
-
-
-def _largest(passes: Callable[[int], bool], top: int) -> int:
-    """The largest of 0..top that passes, when passing is lost but once on the way up; -1 when 0 fails."""
-    if not passes(0):
-        return -1
-    if top == 0 or passes(top):
-        return top
-    safe, unsafe = 0, top
-    while unsafe - safe > 1:
-        middle = (safe + unsafe) // 2
-        if passes(middle):
-            safe = middle
-        else:
-            unsafe = middle
-    return safe
-
-
-def _least(cost: Callable[[int], float], top: int) -> int:
-    """The smallest of 0..top after which a cost with one valley does not fall any more."""
-    low, high = 0, top
-    while low < high:
-        middle = (low + high) // 2
-        if cost(middle + 1) < cost(middle) - 1e-12:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
 def _ceiling(allowed_u: float, situation: Situation, policy: Policy) -> tuple[float, str]:
     """Largest dose that arithmetic and limits allow, and the limit's name when it binds."""
     iob_room = max(0.0, min(policy.max_iob_u, HARD_MAX_IOB_U) - max(0.0, situation.iob_u))
@@ -463,121 +317,3 @@ def _ladder(response: _Response, ceiling_u: float) -> tuple[Rung, ...]:
         chance = chance_of(response.at(dose_u))
         rungs.append(Rung(round(dose_u, 3), chance.p70_bound, chance.p54_bound))
     return tuple(rungs)
-
-
-def band_of(paths: Floats) -> Band:
-    """Quantiles over time, each BAND_EVERY_MIN."""
-    every = round(BAND_EVERY_MIN / PATH_STEP_MIN)
-    kept = paths[:, every - 1 :: every] if paths.shape[1] >= every else paths
-    low, middle, high = np.percentile(kept, (5.0, 50.0, 95.0), axis=0)
-    minutes = BAND_EVERY_MIN * np.arange(1, kept.shape[1] + 1)
-    return Band(
-        tuple(minutes.tolist()),
-        tuple(np.round(low, 1).tolist()),
-        tuple(np.round(middle, 1).tolist()),
-        tuple(np.round(high, 1).tolist()),
-    )
-
-
-class _Answer:
-    """Fills the fields that every answer shares."""
-
-    def __init__(self, policy: Policy, situation: Situation, carbs_g: float, question: str) -> None:
-        self._policy, self._situation = policy, situation
-        self._carbs_g, self._question = carbs_g, question
-
-    def refuse(self, why: str, course: Floats | None = None) -> Advice:
-        """No dose. ``course``: what is expected then, if it was simulated."""
-        reasons: tuple[str, ...] = (f"No dose is advised: {why}.",)
-        if course is None:
-            return self._make(UNKNOWN, reasons, refused=why, action="none")
-        chance, band = chance_of(course), band_of(course)
-        reasons += words.chance_reasons(chance, self._policy)
-        return self._make(chance, reasons, refused=why, action="none", band=band, band_without=band)
-
-    def eat(self, grams: float, course: _Course, refused: str | None) -> Advice:
-        """Sugar against a low that is there or coming. No insulin goes with it."""
-        chance = chance_of(course.without)
-        fed = chance_of(course.paths)
-        soon = round(LOW_COMING_MIN / PATH_STEP_MIN)
-        after = float(np.mean(course.paths[:, :soon].min(axis=1) < 70.0))
-        reasons = (
-            f"Eat about {grams:.0f} g of fast carbohydrate now, and check again after 15 min.",
-            f"Without it glucose goes below 70 mg/dL within the hour with a chance of {100 * course.coming:.0f} %,"
-            f" with it {100 * after:.0f} %.",
-            *((f"No dose is advised: {refused}.",) if refused else ("No insulin now.",)),
-        )
-        return self._make(
-            fed if fed.finite else chance,
-            reasons,
-            refused=refused,
-            action="carbs",
-            eat_g=grams,
-            p_low_soon=course.coming,
-            why=(f"a low is coming: {100 * course.coming:.0f} % within the hour",),
-            band=band_of(course.paths),
-            band_without=band_of(course.without),
-            changes=words.changes(None, None, self._situation),
-        )
-
-    def give(
-        self,
-        *,
-        dose_u: float,
-        calculator_u: float,
-        chance: Chance,
-        reasons: tuple[str, ...],
-        why: tuple[str, ...],
-        course: Floats,
-        without: Floats,
-        ladder: tuple[Rung, ...],
-        changes: tuple[str, ...],
-        basal_uph: float | None = None,
-    ) -> Advice:
-        action = "bolus" if dose_u > 0 else "basal" if basal_uph is not None else "none"
-        if action == "none":
-            reasons = (*reasons, "Doing nothing is the best choice now.")
-        return self._make(
-            chance,
-            reasons,
-            refused=None,
-            action=action,
-            dose_u=dose_u,
-            calculator_u=calculator_u,
-            basal_uph=basal_uph,
-            why=why,
-            band=band_of(course),
-            band_without=band_of(without),
-            ladder=ladder,
-            changes=changes,
-            in_range=time_in_range(course),
-            in_range_without=time_in_range(without),
-        )
-
-    def _make(
-        self, chance: Chance, reasons: tuple[str, ...], *, refused: str | None, action: str, **more: object
-    ) -> Advice:
-        policy, situation = self._policy, self._situation
-        base = Advice(
-            dose_u=0.0,
-            # Unknown chances read 1, the cautious side, and stay valid JSON (nan would not).
-            p_below_70=chance.p70,
-            p_below_54=chance.p54,
-            horizon_min=policy.horizon_min,
-            draws=policy.draws if chance.finite else 0,
-            refused=refused,
-            reasons=reasons,
-            limits=words.limits(policy),
-            question=self._question,
-            action=action,
-            carbs_g=self._carbs_g,
-            iob_u=situation.iob_u if math.isfinite(situation.iob_u) else 0.0,
-            p_below_70_bound=chance.p70_bound,
-            p_below_54_bound=chance.p54_bound,
-            assumptions=words.assumptions(situation, policy),
-            data_time_us=situation.data_time_us,
-            data_age_s=situation.age_s,
-            model=situation.model,
-            max_dose_u=min(policy.max_dose_u, policy.device_max_dose_u, HARD_MAX_DOSE_U),
-        )
-        return msgspec.structs.replace(base, **more)

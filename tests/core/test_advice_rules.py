@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from core.advice import advise as choose
+from core.advice_answer import band_of
 from core.advice_types import Policy, policy_of
 from core.advise_twin import TwinPaths, lowered_from, situation, stated
 from core.chance import Floats
@@ -164,3 +165,8 @@ def test_a_meal_long_past_or_far_ahead_is_no_question(samples: list[Sample], min
 def test_a_dose_is_judged_over_the_whole_of_its_work() -> None:
     with pytest.raises(InputError, match=r"300\.\.720"):
         Policy(horizon_min=120.0).checked()
+
+
+def test_nobody_is_shown_a_glucose_that_cannot_be() -> None:
+    band = band_of(np.full((300, 12), -40.0))
+    assert set(band.p05) == {10.0}
