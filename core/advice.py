@@ -164,8 +164,6 @@ def _bolus(
     reasons += words.calculator_reasons(carbs_g, situation, policy, carb_ratio, calculated)
     allowed = calculated * policy.max_over_calculator
     ceiling, capped_by = _ceiling(allowed, situation, policy)
-    if capped_by:
-        reasons.append(f"Held to {ceiling:.1f} U by {capped_by}.")
 
     step_u = policy.dose_step_u
     top = steps_within(ceiling, step_u)
@@ -188,6 +186,10 @@ def _bolus(
     if not within(chance, policy):
         return _refuse_low(answer, course, situation)
     dose_u = round(best * step_u, 4)
+    if best < top or bounded:
+        capped_by = ""  # something else holds it
+    if capped_by:
+        reasons.append(f"Held to {ceiling:.1f} U by {capped_by}.")
     reasons += words.choice_reasons(dose_u, ceiling, calculated, policy, bounded=bounded)
     reasons += words.chance_reasons(chance, policy)
     shares = words.contributions(
@@ -297,6 +299,7 @@ def _ceiling(allowed_u: float, situation: Situation, policy: Policy) -> tuple[fl
         (policy.max_dose_u, "the clinician's largest bolus"),
         (policy.device_max_dose_u, "the device's largest bolus"),
         (iob_room, "the limit on insulin on board"),
+        (situation.most_u, "what may be given beyond this food as a correction"),
     ]
     ceiling, name = min(limits, key=lambda limit: limit[0])
     return (ceiling, name) if ceiling < allowed_u else (allowed_u, "")

@@ -198,8 +198,7 @@ def _chosen(
             room_u += _chosen(twin, t, 0.0, policy, "correction", for_time_us, basal_uph).dose_u
         if answer.dose_u <= room_u:
             return answer
-        least = msgspec.structs.replace(policy, max_dose_u=min(policy.max_dose_u, room_u))
-        return choose(source, carbs_g, least, now, question)
+        return choose(source, carbs_g, policy, msgspec.structs.replace(now, most_u=room_u), question)
     raised = question == "basal" and (answer.basal_uph or 0.0) > (now.basal_uph or math.inf)
     if answer.dose_u == 0 and not raised:
         return answer

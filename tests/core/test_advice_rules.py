@@ -69,6 +69,10 @@ def test_a_gram_is_no_way_round_what_holds_for_a_correction(samples: list[Sample
         given = twin.advise(t, grams, POLICY).dose_u
         assert given <= most + 1e-9
         assert given <= free
+        answer = twin.advise(t, grams, POLICY)
+        assert answer.max_dose_u == POLICY.max_dose_u  # nobody's limit is changed by it
+        if given > 0 and given < free:
+            assert any("beyond this food as a correction" in text for text in (*answer.reasons, *answer.why))
         if grams == 1.0 and minute < 22 * 60:
             assert free > most  # without the rule it was more
 
@@ -165,6 +169,18 @@ def test_a_meal_long_past_or_far_ahead_is_no_question(samples: list[Sample], min
 def test_a_dose_is_judged_over_the_whole_of_its_work() -> None:
     with pytest.raises(InputError, match=r"300\.\.720"):
         Policy(horizon_min=120.0).checked()
+
+
+def test_a_limit_is_named_only_where_it_holds_the_dose(samples: list[Sample]) -> None:
+    t = at(16 * 60)
+    twin = twin_at(samples, t)
+    free = twin.advise(t, 60.0, POLICY)
+    assert free.dose_u < 5.0
+    for most_u, named in ((5.0, False), (1.0, True)):
+        answer = twin.advise(t, 60.0, msgspec.structs.replace(POLICY, max_dose_u=most_u))
+        said = any("largest bolus" in text for text in (*answer.reasons, *answer.why))
+        assert said is named
+        assert answer.dose_u == min(free.dose_u, most_u)
 
 
 def test_nobody_is_shown_a_glucose_that_cannot_be() -> None:
