@@ -97,9 +97,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InputError("must lie in 70..300 mg/dL", where="policy.target_mgdl")
         if not 0 < self.max_p_below_70 <= 0.05 or not 0 < self.max_p_below_54 <= 0.01:
             raise InputError("chances of a low may be tightened, not loosened", where="policy.max_p_below_*")
-        if (
-            not 300 <= self.horizon_min <= 720
-        ):  # shorter, and a dose would be judged before it has done its work
+        # Shorter, and a dose would be judged before it has done its work.
+        if not 300 <= self.horizon_min <= 720:
             raise InputError("must lie in 300..720 min", where="policy.horizon_min")
         if not MIN_DRAWS <= self.draws <= 1_000_000:
             raise InputError(f"must lie in {MIN_DRAWS}..1000000", where="policy.draws")
@@ -132,11 +131,10 @@ class Situation(msgspec.Struct, frozen=True):
     eaten_g: float = 0.0  # meals on record of the last two hours (the courses hold them already)
     dosed_u: float = 0.0  # boluses since 20 min before the first of them
     most_u: float = math.inf  # another rule's limit on this dose
-    fresh_u: float = 0.0  # boluses of the last half hour, and how long ago the newest was
+    # Of the last half hour: boluses, carbohydrate logged as eaten, and how long ago the newest of each was.
+    fresh_u: float = 0.0
     fresh_min: float = 0.0
-    fresh_g: float = (
-        0.0  # carbohydrate logged as eaten in the last half hour, and how long ago the newest was
-    )
+    fresh_g: float = 0.0
     fresh_g_min: float = 0.0
 
     @property

@@ -150,7 +150,7 @@ def advise(
     resumed = _chosen(twin, t, carbs_g, policy, question, for_time_us, usual_uph)
     if resumed.dose_u < answer.dose_u:
         answer = resumed
-    said = f"the pump runs below its usual {usual_uph:.2f} U/h; the dose holds whether it goes back to it now or not"
+    said = f"The pump runs below its usual {usual_uph:.2f} U/h: the dose holds whether it goes back to it now or not."
     return msgspec.structs.replace(answer, assumptions=(*answer.assumptions, said))
 
 
