@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 
@@ -52,6 +52,7 @@ from edge.hub_state import CommandState, DownState, load_state, save_state
 from edge.hub_view import HubView
 from edge.notify import notify_systemd
 from edge.privacy_gate import PrivacyGate
+from edge.ringing import Ringing
 from edge.steady import steady_us, stretch_us
 from edge.store.journal import Detail
 from edge.store.repair import RepairReport
@@ -69,7 +70,6 @@ STATUS_EVERY_US: Final = 15 * US_PER_MIN
 STATUS_FLOOR_S: Final = 2.0
 ALARM_TICK_US: Final = US_PER_MIN
 ALARM_TICK_FLOOR_S: Final = 0.1
-RING_RETRY_S: Final = 1.0
 # Real seconds that a reading may be on its way, and that processes and pairing take at the start.
 TRANSPORT_S: Final = 5.0
 START_UP_S: Final = 20.0
@@ -77,14 +77,6 @@ RESTART_PAUSE_S: Final = 1.0
 POSTERIOR_HISTORY_BYTES: Final = 1 << 20  # an estimate is 1-2 kB and one is kept each day: about two years
 ANSWER_FIRST_S: Final = 0.5  # an erased hub ends, but not before the one who asked knows
 ENTRY_KINDS: Final = ("carbs_g", "bolus_u", "long_acting_u", "smbg_mgdl", "drug_mg", "weight_kg")
-
-
-class Rung(NamedTuple):
-    """What one wearable was told last: on which connection, how strong, because of which alarms."""
-
-    link: object
-    level: int
-    numbers: frozenset[int]
 
 
 class Hub:
@@ -114,9 +106,7 @@ class Hub:
         self._down_lock = asyncio.Lock()
         self.link = link
         self._rows_news = asyncio.Event()
-        self._ring_news = asyncio.Event()
         self._status_due = asyncio.Event()
-        self._rung: dict[str, Rung] = {}
         self._store_ok = True
         self._running: asyncio.Task[Any] | None = None
         self._erased = False
@@ -174,6 +164,7 @@ class Hub:
             self.counters,
             self._on_facts,
         )
+        self.ringing = Ringing(self.supervisor, self.alarms, self.view, self.counters, self._tell)
         self.refill: CloudRefill | None = None
         if link is not None:
             self.refill = CloudRefill(
@@ -197,7 +188,7 @@ class Hub:
             "radio": self.supervisor.run,
             "engine": self.engine.run,
             "alarms": self._run_alarms,
-            "ring": self._run_ring,
+            "ring": self.ringing.run,
             "status": self._run_status,
             "care": self.care.run,
         }
@@ -450,7 +441,7 @@ class Hub:
             log.info("alarm.raised" if alarm.raised else "alarm.cleared", number=alarm.number)
             self.view.on_alarm(alarm)
         if changes:
-            self._ring_news.set()
+            self.ringing.wake()
         elif not self.record.is_behind:
             return
         try:
@@ -488,39 +479,6 @@ class Hub:
                 self.care.told_of_space()
             notify_systemd("WATCHDOG=1")
             await asyncio.sleep(max(ALARM_TICK_FLOOR_S, min(5.0, self.clock.wait_s(ALARM_TICK_US))))
-
-    async def _run_ring(self) -> None:
-        """Keep every wearable showing the strongest active alarm, for as long as it takes to reach it.
-
-        A wearable forgets with its link (Immediate Alert has no memory), so each new connection is told again;
-        and each newly raised alarm rings even when the level stays the same.
-        """
-        while True:
-            self._ring_news.clear()
-            await asyncio.gather(
-                *(self._ring(source, link) for source, link in self.supervisor.wearables.items())
-            )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RING_RETRY_S):
-                    await self._ring_news.wait()
-
-    async def _ring(self, source: str, link: object) -> None:
-        active = [alarm for alarm in self.alarms.active.values() if alarm.level > 0]
-        wanted = Rung(link, self.alarms.level, frozenset(alarm.number for alarm in active))
-        shown = self._rung.get(source)
-        if shown is None or shown.link is not link:
-            shown = Rung(link, 0, frozenset())
-        if wanted.level == shown.level and wanted.numbers <= shown.numbers:
-            return
-        if not await self.supervisor.alert(wanted.level, source):
-            return
-        self._rung[source] = wanted
-        self.counters["alarm.shown" if wanted.level else "alarm.unshown"] += 1
-        for alarm in active:
-            delivered = self.view.mark_delivered(alarm)
-            if delivered is not None and self.link is not None:
-                with contextlib.suppress(StoreError):
-                    await self._send(delivered)
 
     async def _run_outbox(self) -> None:
         """Turn stored rows into outbox messages; the pointer moves in the same transaction."""

@@ -68,7 +68,7 @@ def make_hub(folder: Path, clock: HandClock) -> tuple[Hub, Wearables]:
     store = Store.open(folder / "replay.sqlite", KEY, hub_id="home", clock=clock)
     hub = Hub(config, store, clock, None, "")
     wearables = Wearables()
-    hub.supervisor = wearables  # type: ignore[assignment]
+    hub.supervisor = hub.ringing._supervisor = wearables  # type: ignore[assignment]
     return hub, wearables
 
 
@@ -78,7 +78,7 @@ def reading(clock: HandClock, mgdl: float) -> Sample:
 
 async def ring_until(hub: Hub, holds: Callable[[], bool]) -> None:
     """Let the ringing part run until something is seen."""
-    task = asyncio.create_task(hub._run_ring())
+    task = asyncio.create_task(hub.ringing.run())
     deadline_s = time.monotonic() + 10
     try:
         while not holds():
