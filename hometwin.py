@@ -421,7 +421,8 @@ def advice_confirm(
     context: typer.Context,
     advice_id: Annotated[str, typer.Argument(help="The advice, as listed.")],
     took: Annotated[
-        float | None, typer.Option(help="Units really taken; 0: not followed. Default: as advised.")
+        float | None,
+        typer.Option(help="Units really taken; 0: not followed. Default: as advised, unless it is void."),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The hub's TOML file.")] = None,
 ) -> None:

@@ -17,6 +17,8 @@ from core.units import US_PER_H
 SPAN_US: Final = 6 * US_PER_H  # the life of insulin and food
 ACTS: Final = ("bolus_u", "carbs_g", "long_acting_u")
 KINDS: Final = (*ACTS, "cgm_mgdl")
+INSULIN: Final = ("bolus_u", "long_acting_u")
+TRACE_U: Final = 0.1  # rounding of pens and pumps: less insulin than this changes no advice
 
 
 def digest(samples: Iterable[Sample], data_time_us: int) -> str:
@@ -32,6 +34,11 @@ def digest(samples: Iterable[Sample], data_time_us: int) -> str:
     )
     text = "\n".join(f"{t} {kind} {value!r} {source} {seq}" for t, kind, value, source, seq in kept)
     return hashlib.blake2b(text.encode(), digest_size=16, person=b"evidence").hexdigest()
+
+
+def insulin_after(samples: Iterable[Sample], time_us: int) -> bool:
+    """Whether insulin was taken after a time: advice that rests on data up to then does not know of it."""
+    return sum(s.value for s in samples if s.kind in INSULIN and s.time_us > time_us) > TRACE_U
 
 
 def person_mark(hub_id: str, patient_file: str) -> str:

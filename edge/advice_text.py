@@ -10,6 +10,7 @@ from core.units import US_PER_S
 
 STATE_WORDS = {
     "open": "open: decide, then say what you did",
+    "taken": "a dose like it is on record since: do not take it again, say what you did",
     "void": "VOID, do not use",
     "expired": "expired, do not use",
     "confirmed": "done",
@@ -52,6 +53,8 @@ def _rows(row: dict[str, Any], zone: ZoneInfo) -> list[str]:
         return [f"{lines[0]}  took {row['took_u']:g} U"]
     if row["state"] == "void" and row["void"]:
         lines.append(f"  {row['void']}")
+    if row["state"] == "taken":
+        lines.append(f"  then: hometwin advice confirm {row['advice_id']} --took UNITS")
     if row["state"] != "open":
         return lines
     lines += [f"  approved by {row['approved_by']}, until {_moment(row['expires_us'], zone)}"]

@@ -204,7 +204,9 @@ FILES: Final[dict[str, About]] = {
         "What became of each piece of advice, by advice_id.",
         {
             "expires_us": "until when it stands",
-            "void": "why it must not be used; empty: it may",
+            "since_us": "when the hub had it first (0: not kept)",
+            "void, void_us": "why it must not be used (empty: it may), and when it was withdrawn after it had been shown (0: it"
+            " was not)",
             "confirmed_us, took_u": "when the person said what was done (0: never), and how much insulin it was (U)",
         },
     ),

@@ -17,7 +17,7 @@ import structlog
 
 from core.clock import Clock
 from core.errors import HometwinError, InputError, StoreError, TamperedError
-from core.evidence import person_mark
+from core.evidence import INSULIN, person_mark
 from core.messages import (
     Alarm,
     Contribution,
@@ -133,6 +133,7 @@ class Hub:
             lambda: self.down,
             self._keep_down,
             self._send_up,
+            self._note,
         )
         self.privacy = PrivacyGate(config.privacy, store)
         if self.privacy.is_on:
@@ -231,6 +232,8 @@ class Hub:
         self.view.on_samples(new)
         await self._judge(new)
         self._on_rows()
+        if any(s.kind in INSULIN for s in new):
+            await self.desk.review()
 
     def _on_rows(self) -> None:
         self._rows_news.set()
@@ -267,10 +270,12 @@ class Hub:
         match request.get("do"):
             case "status":
                 self.view.active_alarms = tuple(self.alarms.active.values())
+                await self.desk.review()
                 return self.view.status(self)
             case "log":
                 return await self.log_by_hand(request)
             case "advice":
+                await self.desk.review()
                 return {
                     "advice": self.desk.rows(),
                     "policy": self.desk.policy_row(),

@@ -20,6 +20,8 @@ class AdviceNote(msgspec.Struct, frozen=True):
     void: str = ""  # why it must not be used; empty: it may
     confirmed_us: int = 0  # when the person said what was done; 0: not yet
     took_u: float = 0.0
+    since_us: int = 0  # when the hub had it first; 0: an older version did not keep that
+    void_us: int = 0  # when it was withdrawn after it had been shown; 0: it was not
 
     def state(self, now_us: int) -> str:
         """open | void | expired | confirmed."""
@@ -51,12 +53,19 @@ class DownState(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, last_number=number)
 
     def with_advice(self, number: int, advice: DoseAdvice, note: AdviceNote) -> DownState:
-        """The same advice may be sent again after a crash of the cloud: it takes the place of the older copy."""
+        """The same advice may be sent again after a crash of the cloud: it takes the place of the older copy.
+
+        What was withdrawn stays so, and what was done stays done.
+        """
         others = tuple(a for a in self.advice if a.advice_id != advice.advice_id)
         kept = (*others, advice)[-KEPT_ADVICE:]
         old = self.notes.get(advice.advice_id)
-        if old is not None and old.confirmed_us:
-            note = msgspec.structs.replace(note, confirmed_us=old.confirmed_us, took_u=old.took_u)
+        if old is not None:
+            note = msgspec.structs.replace(
+                note, confirmed_us=old.confirmed_us, took_u=old.took_u, since_us=old.since_us or note.since_us
+            )
+            if old.void_us:
+                note = msgspec.structs.replace(note, void=old.void, void_us=old.void_us)
         notes = {a.advice_id: self.notes[a.advice_id] for a in kept if a.advice_id in self.notes}
         notes[advice.advice_id] = note
         return msgspec.structs.replace(

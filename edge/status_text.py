@@ -41,7 +41,11 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     lines.append(f"alarms    {active or 'none'}")
     lines += _store_lines(status)
     zone = ZoneInfo(status["timezone"])
-    lines += [f"advice    {advice_line(row, zone)}" for row in status["advice"] if row["state"] == "open"]
+    lines += [
+        f"advice    {advice_line(row, zone)}"
+        for row in status["advice"]
+        if _is_current(row, status["now_us"])
+    ]
     for source, device in status["devices"].items():
         note = trouble(device)
         lines.append(f"{source:<9} {device['state'].replace('_', ' ')}{': ' + note if note else ''}")
@@ -52,6 +56,13 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     else:
         lines.append("cloud     not configured")
     return lines
+
+
+def _is_current(row: dict[str, Any], now_us: int) -> bool:
+    """Open advice; and what was withdrawn while somebody may still mean to take it."""
+    return row["state"] in ("open", "taken") or (
+        row["state"] == "void" and bool(row["withdrawn_us"]) and now_us <= row["expires_us"]
+    )
 
 
 def _store_lines(status: dict[str, Any]) -> list[str]:

@@ -163,6 +163,37 @@ async def test_a_dose_taken_meanwhile_makes_the_advice_void_at_the_hub(tmp_path:
     loop.db.close()
 
 
+async def test_insulin_taken_while_a_clinician_decided_makes_the_advice_void_at_the_hub(
+    tmp_path: Path,
+) -> None:
+    loop = await filled_loop(tmp_path)
+    loop.decide()  # the cloud has not heard of the dose yet
+    await loop.adviser.send_approved()
+    loop.hub_clock.us += US_PER_MIN
+    await loop.hub.take((Sample(NOON_US, "bolus_u", 3.0, "hand", 1),))
+    await loop.down()
+    assert loop.state_at_hub() == ["void"]
+    assert "insulin was taken after" in loop.hub.desk.rows()[0]["void"]
+    loop.hub.thread.close()
+    loop.db.close()
+
+
+async def test_a_dose_taken_as_advised_goes_round_when_the_pump_tells_of_it_first(tmp_path: Path) -> None:
+    loop = await filled_loop(tmp_path)
+    advice_id = loop.decide(dose_u=2.0)
+    await loop.adviser.send_approved()
+    await loop.down()
+    loop.hub_clock.us = loop.clock.time_us = NOON_US + 30 * US_PER_MIN
+    await loop.live([Sample(NOON_US + 29 * US_PER_MIN, "bolus_u", 2.0, "pump", 10_000_000_000)])
+    assert loop.state_at_hub() == ["taken"]
+    assert "record" not in (await loop.hub.on_request({"do": "confirm", "advice_id": advice_id}))["said"]
+    await loop.up()
+    with loop.db.read() as session:
+        assert queries.advice_cards(session, "home")[0].took_u == 2.0
+    loop.hub.thread.close()
+    loop.db.close()
+
+
 async def test_a_policy_goes_down_once_signed_and_holds_for_this_person(tmp_path: Path) -> None:
     loop = await filled_loop(tmp_path)
     with loop.db.write() as session:
