@@ -201,9 +201,11 @@ class Adviser:
             return
         tries.tell(hub_id, f"Computing, for a meal at about {words_at(meal.time_us, zone)} …")
         job = await self._job(hub_id, meal, now_us)
-        doses = await self._db.query(queries.samples, hub_id, job.now_us, ("bolus_u",))
-        if any(dose.time_us > job.now_us for dose in doses):
-            # The job sees the record up to the newest reading: a dose after it would be given again.
+        data_us = max((s.time_us for s in job.samples if s.kind == "cgm_mgdl"), default=job.now_us)
+        insulin = await self._db.query(queries.samples, hub_id, data_us, evidence.INSULIN)
+        if evidence.insulin_after(insulin, data_us):
+            # Advice holds for the record up to its newest reading: the hub would set it aside, and so it should where
+            # the job does not see the dose.
             tries.tell(hub_id, "Waiting for a glucose reading after the newest dose.")
             return
         result = await self._runner.run(job)

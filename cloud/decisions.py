@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from cloud import audit
 from cloud.db import AdviceRow, PolicyRow
-from cloud.queries import ADVICE_GRACE_US
+from cloud.queries import ADVICE_GRACE_US, samples
+from core import evidence
 from core.advice_types import HARD_MAX_DOSE_U, HARD_MAX_IOB_U, QUESTIONS
 from core.errors import InputError, RefusedError
 from core.messages import Confirmation, DoseAdvice, OwnAdvice, StandingPolicy, decode, encode
@@ -69,8 +70,8 @@ def decide(
 ) -> DoseAdvice:
     """Approve (``dose_u``: with this dose instead) or reject a proposal.
 
-    RefusedError when it is decided already, has lapsed, or the dose is not within the limits; InputError for
-    what makes no sense.
+    RefusedError when it is decided already, has lapsed, insulin was taken since, or the dose is not within the limits;
+    InputError for what makes no sense.
     """
     who, note = who.strip(), note.strip()
     if not who or len(who) > MAX_NAME:
@@ -95,6 +96,12 @@ def decide(
             if not note:
                 raise InputError("a changed dose needs a note", where="note", mend="say why in a few words")
             advice, verb = edited(advice, dose_u), "approved with another dose"
+        newer = samples(session, row.hub_id, advice.data_time_us, evidence.INSULIN)
+        if advice.dose_u > 0 and evidence.insulin_after(newer, advice.data_time_us):
+            raise RefusedError(  # the hub would set it aside
+                "insulin was taken after the data this advice rests on",
+                mend="reject it, or wait for the next",
+            )
         advice = msgspec.structs.replace(advice, approved_by=who, approved_us=now_us)
         row.body = encode(advice)
     row.state = "approved" if approve else "rejected"

@@ -134,6 +134,24 @@ async def test_a_usual_meal_gets_one_proposal_and_nothing_goes_down_unapproved(s
     assert advice.approved_by == ""
 
 
+@pytest.mark.parametrize("ago_s", [-60, 60])
+async def test_nothing_is_proposed_before_a_reading_after_the_newest_insulin(
+    setting: Setting, ago_s: int
+) -> None:
+    adviser = setting.adviser()
+    taken = Sample(NOON_US - ago_s * 1_000_000, "bolus_u", 2.0, "pump", 1)
+    with setting.db.write() as session:
+        filled.add_samples(session, [taken])
+    await adviser.look()
+    assert setting.count(AdviceRow) == 0
+    assert tries.of(HUB).now == "Waiting for a glucose reading after the newest dose."
+    setting.clock.time_us = NOON_US + 2 * US_PER_MIN
+    with setting.db.write() as session:
+        filled.add_samples(session, [Sample(NOON_US + 90_000_000, "cgm_mgdl", 140.0, "cgm", 9_999_999_999)])
+    await adviser.look()
+    assert setting.count(AdviceRow) == 1
+
+
 async def test_a_restart_repeats_no_proposal(setting: Setting) -> None:
     await setting.adviser().look()
     await setting.adviser().look()

@@ -93,6 +93,27 @@ def test_no_clinician_edits_beyond_the_limits(
         assert session.scalars(select(AdviceRow.state)).one() == "proposed"
 
 
+@pytest.mark.parametrize("kind", ["bolus_u", "long_acting_u"])
+def test_no_dose_is_approved_when_insulin_was_taken_after_its_data(db: Database, kind: str) -> None:
+    taken_us = advice().data_time_us + US_PER_MIN
+    with db.write() as session:
+        filled.add_samples(session, [Sample(taken_us, kind, 3.0, "pump", 1)])
+        filled.add_samples(session, [Sample(taken_us, "carbs_g", 30.0, "hand", 1)])
+    with pytest.raises(RefusedError, match="insulin was taken after the data"):
+        decide(db)
+    assert decide(db, approve=False).approved_by == ""
+    with db.read() as session:
+        assert session.scalars(select(AdviceRow.state)).one() == "rejected"
+
+
+def test_food_after_the_data_or_a_dose_before_it_keeps_nobody_from_approving(db: Database) -> None:
+    data_us = advice().data_time_us
+    with db.write() as session:
+        filled.add_samples(session, [Sample(data_us, "bolus_u", 3.0, "pump", 1)])
+        filled.add_samples(session, [Sample(data_us + US_PER_MIN, "carbs_g", 30.0, "hand", 1)])
+    assert decide(db).approved_by == "Dr. Grün"
+
+
 def test_a_refused_dose_cannot_be_edited_into_one() -> None:
     with pytest.raises(RefusedError, match="no dose was advised"):
         decisions.edited(advice(refused="falling", dose_u=0.0), 1.0)
