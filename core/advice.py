@@ -299,7 +299,6 @@ def _ceiling(allowed_u: float, situation: Situation, policy: Policy) -> tuple[fl
         (policy.max_dose_u, "the clinician's largest bolus"),
         (policy.device_max_dose_u, "the device's largest bolus"),
         (iob_room, "the limit on insulin on board"),
-        (situation.most_u, "what may be given beyond this food as a correction"),
     ]
     ceiling, name = min(limits, key=lambda limit: limit[0])
     return (ceiling, name) if ceiling < allowed_u else (allowed_u, "")

@@ -130,7 +130,6 @@ class Situation(msgspec.Struct, frozen=True):
     assumed: tuple[str, ...] = ()  # what about the person is assumed
     eaten_g: float = 0.0  # meals on record of the last two hours (the courses hold them already)
     dosed_u: float = 0.0  # boluses since 20 min before the first of them
-    most_u: float = math.inf  # another rule's limit on this dose
     # Of the last half hour: boluses, carbohydrate logged as eaten, and how long ago the newest of each was.
     fresh_u: float = 0.0
     fresh_min: float = 0.0

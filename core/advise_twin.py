@@ -21,7 +21,7 @@ from core.chance import Floats
 from core.dosing import ACTION_MIN, insulin_on_board, iob_fraction
 from core.errors import InputError
 from core.messages import Quality, Sample
-from core.predictive import Futures, Stated
+from core.predictive import Futures, Prescribed, Stated
 from core.record import Entry
 from core.refusal import MISFIT_NIS
 from core.trend import TREND_SPAN_US, trend
@@ -180,8 +180,8 @@ def _chosen(
     for_time_us: int | None,
     basal_uph: float | None = None,
 ) -> Advice:
-    """The answer by the person's courses, held to every rule. ``basal_uph``: the pump's rate from now on."""
-    standing = stated(twin, t, policy, carbs_g > 0)._replace(basal_uph=basal_uph)
+    """The answer by the person's courses. ``basal_uph``: the pump's rate from now on."""
+    standing = stated(twin, t, policy)._replace(basal_uph=basal_uph)
     source = TwinPaths(twin, t, for_time_us, standing)
     now = situation(twin, t, source, for_time_us)
     now = msgspec.structs.replace(now, assumed=(*now.assumed, *_told(twin, t, policy, standing)))
@@ -189,45 +189,29 @@ def _chosen(
         now = msgspec.structs.replace(now, iob_u=now.iob_u + extra_basal_u(twin, t))
     if question == MODULATE:
         now = msgspec.structs.replace(now, basal_uph=usual_basal_uph(twin, t))
-    answer = choose(source, carbs_g, policy, now, question)
-    if carbs_g > 0:
-        ratio = policy.carb_ratio_g_per_u or twin.therapy_shown(t)[1]
-        room_u = policy.max_over_calculator * carbs_g / ratio
-        if answer.dose_u > room_u:
-            # What is beyond this food is a correction and must hold as one: a sweet is no way round its rules.
-            room_u += _chosen(twin, t, 0.0, policy, "correction", for_time_us, basal_uph).dose_u
-        if answer.dose_u <= room_u:
-            return answer
-        return choose(source, carbs_g, policy, msgspec.structs.replace(now, most_u=room_u), question)
-    raised = question == "basal" and (answer.basal_uph or 0.0) > (now.basal_uph or math.inf)
-    if answer.dose_u == 0 and not raised:
-        return answer
-    # Insulin without a meal: it must hold on steady courses too, and is never more than the others allow, so that a
-    # little carbohydrate never means less of it.
-    steady = TwinPaths(twin, t, for_time_us, standing._replace(steady=True))
-    held = choose(steady, carbs_g, policy, now, question)
-    if raised:
-        return held if (held.basal_uph or now.basal_uph or 0.0) < (answer.basal_uph or 0.0) else answer
-    return held if held.dose_u <= answer.dose_u else answer
+    return choose(source, carbs_g, policy, now, question)
 
 
-def stated(twin: Twin, t: int, policy: Policy, meal: bool) -> Stated:
-    """What the futures stand on. ``meal``: carbohydrate is planned.
+def stated(twin: Twin, t: int, policy: Policy) -> Stated:
+    """What the futures stand on: the same for every question, so that no question is a way round another.
 
-    The usual meal and dose are in the corrected forecast. Without a meal it must hold on the mechanism alone too,
-    whatever the question is called. Where the mechanism says less of a dose, or other of a meal, than the prescription,
-    most of the difference is believed (TRUST_PRESCRIBED); that a dose does less than the mechanism says never is, nor
-    that a gram needs more insulin: a slip in the ratio would be a dose too large.
+    What a plan does is mostly what is prescribed; but never is a dose believed to do less than the mechanism says, nor
+    a gram to need more insulin: a slip in the prescription would be a dose too large. What is on board is the
+    mechanism's, moved towards the prescription by the weight of both (TRUST_PRESCRIBED), within the same limits.
     """
-    place = Stated(lower=not meal)
     correction, ratio = policy.correction_mgdl_per_u, policy.carb_ratio_g_per_u
     if correction is None or ratio is None:
-        return place
+        return Stated()
     shown_correction, shown_ratio = twin.therapy_shown(t)
     insulin = correction / shown_correction
     carbs = insulin * shown_ratio / ratio
     insulin = _believed(max(insulin, 1.0))
-    return place._replace(insulin=insulin, carbs=min(_believed(carbs), insulin))
+    said = min(max(correction, shown_correction), MOST_SCALED * shown_correction)
+    return Stated(
+        insulin=insulin,
+        carbs=min(_believed(carbs), insulin),
+        prescribed=Prescribed(said, max(ratio, shown_ratio)),
+    )
 
 
 def _believed(factor: float) -> float:
@@ -236,17 +220,23 @@ def _believed(factor: float) -> float:
 
 
 def _told(twin: Twin, t: int, policy: Policy, standing: Stated) -> list[str]:
-    """In words, where the prescription moved the courses, or was not believed."""
+    """In words, what the prescription does to the courses, and where it was not believed."""
     said = []
+    if standing.prescribed is not None:
+        fall, ratio = standing.prescribed
+        said.append(
+            f"what a dose and food do is mostly what is prescribed: 1 U lowers by {fall:.0f} mg/dL, 10 g raise by"
+            f" {10.0 * fall / ratio:.0f} mg/dL"
+        )
     if max(abs(math.log(f)) for f in (standing.insulin, standing.carbs)) > math.log(TOLD_FROM):
         said.append(
-            f"insulin does {standing.insulin:.1f} times and carbohydrate {standing.carbs:.1f} times what the twin"
-            " found, towards the prescribed correction factor and ratio"
+            f"insulin on board does {standing.insulin:.1f} times and carbohydrate {standing.carbs:.1f} times what the"
+            " twin found, towards the prescribed correction factor and ratio"
         )
-    ratio, shown_ratio = policy.carb_ratio_g_per_u, twin.therapy_shown(t)[1]
-    if ratio is not None and _believed(shown_ratio / ratio) > TOLD_FROM:
+    prescribed_ratio, shown_ratio = policy.carb_ratio_g_per_u, twin.therapy_shown(t)[1]
+    if prescribed_ratio is not None and _believed(shown_ratio / prescribed_ratio) > TOLD_FROM:
         said.append(
-            f"a meal needs no more than 1 U for {shown_ratio:.1f} g, as the twin found, where 1 U for {ratio:.1f} g is"
+            f"a meal needs no more than 1 U for {shown_ratio:.1f} g, as the twin found, where 1 U for {prescribed_ratio:.1f} g is"
             " prescribed: please check that ratio"
         )
     return said

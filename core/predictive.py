@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import correction as corr
+from core.dosing import iob_fraction
 from core.models import hovorka as model
 from core.track import MAX_RK4_MIN, Track
 from core.units import MGDL_PER_MMOLL, US_PER_MIN
@@ -29,8 +30,14 @@ WARM_UP_WIDER: Final = 1.3  # nothing of this person is known yet
 # stiffness allows: such a draw ran away over the pole of the saturation at -1 mmol/L, with everybody's spread.
 LEAST_DISTURBANCE: Final = -0.05
 # Of the band's width, when nothing but a plan happens: the band was learned over all that people do next, meals, doses
-# and sugar. From bodies that lived just such a course (docs/decisions/0008, 0012).
-NOTHING_ELSE: Final = 0.6
+# and sugar. From bodies that lived just such a course (docs/decisions/0014).
+NOTHING_ELSE: Final = 0.8
+# What a planned dose or meal does is this share the prescription's course, the rest the mechanism's. On the
+# prescription's course a draw is as strong as on its own, to these powers: found with the width (docs/decisions/0014).
+BY_PRESCRIPTION: Final = 0.85
+MEAL_POWER: Final = 0.5
+DOSE_POWER: Final = 0.25
+ABSORBED_MIN: Final = 240.0  # carbohydrate of a bolus calculator: evenly over four hours
 # Where a unit is measured: beside a meal, the same for every plan, so that a larger meal never asks for less insulin.
 PROBE_U: Final = 0.1
 PROBE_G: Final = 30.0
@@ -139,6 +146,23 @@ def draw_paths(track: Track, until_min: float, plan: Plan, draws: int, seed: tup
     return Futures(track, until_min, draws, seed).paths(plan)
 
 
+class Prescribed(NamedTuple):
+    """What a bolus calculator says of a person, as far as it is believed."""
+
+    correction_mgdl_per_u: float
+    carb_ratio_g_per_u: float
+
+    def unit(self, after_min: Array) -> Array:
+        """What one unit has done to glucose so long after it, mg/dL: the insulin curve of the calculator."""
+        gone = [1.0 - iob_fraction(max(t, 0.0)) for t in after_min]
+        return -self.correction_mgdl_per_u * np.array(gone)
+
+    def gram(self, after_min: Array) -> Array:
+        """What one gram has done, mg/dL: what the carbohydrate ratio covers, absorbed evenly."""
+        rise = self.correction_mgdl_per_u / self.carb_ratio_g_per_u
+        return np.asarray(rise * np.clip(after_min / ABSORBED_MIN, 0.0, 1.0))
+
+
 class Stated(NamedTuple):
     """What advice asks of futures: courses in which a plan happens and nothing else.
 
@@ -146,17 +170,14 @@ class Stated(NamedTuple):
     expects the usual meals and doses at the usual times, and a plan that names them counts them twice; without it the
     mechanism drifts in people whom it fits badly. ``insulin``, ``carbs``: factors on what doses and meals do, those on
     board with those of a plan (of the gut only a factor below 1: sugar not yet absorbed is no reason for insulin).
-    ``lower``: nowhere above the mechanism alone, so that what is safe is safe on both.
-    ``steady``: nothing unrecorded on the way either, so that a draw which starts low or answers strongly stays so for hours,
-    as bodies do that nothing else happens to (docs/decisions/0011).
+    ``prescribed``: what a plan does is mostly what the prescription says (BY_PRESCRIPTION); None: the mechanism's alone.
     ``basal_uph``: the pump's rate from now on; None: as it is.
     """
 
-    habit: float = 0.5
+    habit: float = 0.25
     insulin: float = 1.0
     carbs: float = 1.0
-    lower: bool = False
-    steady: bool = False
+    prescribed: Prescribed | None = None
     basal_uph: float | None = None
 
 
@@ -187,8 +208,6 @@ class Futures:
         if stated is not None:
             mechanism = _at(base_path(track, until_min, ()), times)
             middle = stated.habit * middle + (1.0 - stated.habit) * mechanism
-            if stated.lower:
-                middle = np.minimum(middle, mechanism)
             scale = NOTHING_ELSE * scale
         self._base: Array = middle + deviation * scale
         if stated is not None:
@@ -197,26 +216,39 @@ class Futures:
             self._base += (stated.carbs - 1.0) * (self._free - self._run(times.size, (), gut=0.0))
 
     def paths(self, plan: Plan, insulin: float | None = None, carbs: float | None = None) -> Array:
-        """float64[draws, n_steps] mg/dL. ``insulin``, ``carbs``: factors on this plan other than the stated ones."""
+        """float64[draws, n_steps] mg/dL. ``insulin``, ``carbs``: factors for this plan, by the mechanism alone."""
         if not plan:
             return self._base.copy()
         n_out = self._base.shape[1]
         if self._stated is None:
             return np.asarray(self._base + (self._run(n_out, plan) - self._free))
         acting = self._stated.insulin if insulin is None else insulin
+        prescribed = self._stated.prescribed if insulin is None and carbs is None else None
         effect = np.zeros_like(self._base)
         meals = tuple(act for act in plan if act[1] == "carbs_g")
         if meals:
             if meals not in self._fed:  # a search asks for many doses with one meal
                 self._fed[meals] = self._run(n_out, meals) - self._free
-            effect += (self._stated.carbs if carbs is None else carbs) * self._fed[meals]
+            fed = (self._stated.carbs if carbs is None else carbs) * self._fed[meals]
+            if prescribed is not None:
+                said = sum(value * prescribed.gram(self._after_min(at_us)) for at_us, _, value in meals)
+                fed = _agreed(fed, np.asarray(said), MEAL_POWER)
+            effect += fed
         for at_us, kind, value in plan:
             if kind == "bolus_u":
-                effect += acting * value * self._unit(n_out, at_us)
+                unit = acting * self._unit(n_out, at_us)
+                if prescribed is not None:
+                    unit = _agreed(unit, prescribed.unit(self._after_min(at_us)), DOSE_POWER)
+                effect += value * unit
         rates = tuple(act for act in plan if act[1] == "basal_uph")
         if rates:
             effect += acting * (self._run(n_out, rates) - self._free)
         return np.asarray(self._base + effect)
+
+    def _after_min(self, at_us: int) -> Array:
+        """Minutes since ``at_us`` at each step, below 0 before it."""
+        ahead_min = (at_us - self._track.time_us) / US_PER_MIN
+        return np.asarray(STEP_MIN * np.arange(1.0, self._base.shape[1] + 1.0) - ahead_min)
 
     def _unit(self, n_out: int, at_us: int) -> Array:
         """What a unit at ``at_us`` does to each draw, mg/dL: twice the dose does twice as much.
@@ -245,8 +277,22 @@ class Futures:
 
     def _run(self, n_out: int, plan: Plan, kept: tuple[float, float] = (1.0, 1.0), gut: float = 1.0) -> Array:
         rng = np.random.default_rng(self._seed)
-        quiet = self._stated is not None and self._stated.steady
-        return _simulate(self._track, n_out, plan, self._draws, rng, kept, gut, quiet)
+        return _simulate(self._track, n_out, plan, self._draws, rng, kept, gut)
+
+
+def _agreed(effect: Array, said: Array, power: float) -> Array:
+    """What a plan does, mostly as the prescription says: float64[draws, n_steps] mg/dL.
+
+    ``effect``: by the mechanism, each draw its own; ``said``: the prescription's course, float64[n_steps]. A draw in
+    which the mechanism makes more of the plan makes more of it there too; none turns a meal or a dose round.
+    """
+    area = effect.sum(axis=1)
+    middle = float(area.mean())
+    if abs(middle) < 1e-9:
+        return effect
+    strength = np.maximum(area / middle, 0.0) ** power
+    strength = strength / strength.mean()
+    return np.asarray((1.0 - BY_PRESCRIPTION) * effect + BY_PRESCRIPTION * strength[:, None] * said)
 
 
 def _simulate(
@@ -257,13 +303,11 @@ def _simulate(
     rng: np.random.Generator,
     kept: tuple[float, float] = (1.0, 1.0),
     gut: float = 1.0,
-    quiet: bool = False,
 ) -> Array:
     """Sensed glucose (mg/dL) of mechanistic futures with drawn state, parameters and disturbance.
 
     ``kept``: shares of the insulin in the two depots under the skin beyond what the present basal rate leaves there.
     ``gut``: share kept of what is in the gut.
-    ``quiet``: no new disturbance comes; the present one still fades.
     """
     runner = track.fork()
     runner.rest()
@@ -271,8 +315,6 @@ def _simulate(
     start = rng.standard_normal((model.N, draws))
     believed = np.maximum(1.0 + runner.tuning.sd_carbs * rng.standard_normal(draws), 0.0)
     shocks = rng.standard_normal((n_out, n_linear, draws))
-    if quiet:
-        shocks[:, model.DISTURBANCE] = 0.0
     points = np.ascontiguousarray(runner.mean[:, None] + runner.factor.T @ start)
     np.maximum(points[n_linear:], 0.0, out=points[n_linear:])
     if min(kept) < 1.0:

@@ -15,7 +15,7 @@ from core.chance import chance_of
 from core.errors import InputError
 from core.messages import Quality, Sample
 from core.patient import Patient, Therapy
-from core.predictive import NOTHING_ELSE, Stated, base_path
+from core.predictive import BY_PRESCRIPTION, NOTHING_ELSE, Prescribed, Stated, base_path
 from core.twin import Advice, Policy, Twin
 from firmware_sim.person import VirtualPerson
 from tests.core.people import MIN_US, START_US
@@ -112,17 +112,46 @@ def test_a_dose_is_held_for_stronger_when_the_prescription_says_so_and_never_for
             twin,
             t,
             msgspec.structs.replace(POLICY, correction_mgdl_per_u=f * shown, carb_ratio_g_per_u=f * ratio),
-            True,
         )
         for f in (1.0, 2.0, 0.5, 100.0)
     )
-    assert agreed == pytest.approx(Stated(0.5, 1.0, 1.0))
+    assert (agreed.habit, agreed.insulin, agreed.carbs) == pytest.approx((Stated().habit, 1.0, 1.0))
+    assert agreed.prescribed == pytest.approx((shown, ratio))
     assert strong.insulin == pytest.approx(2.0**TRUST_PRESCRIBED)
     assert weak.insulin == 1.0
     assert strong.carbs == pytest.approx(1.0)  # a meal's rise: correction factor over ratio
     assert absurd.insulin == pytest.approx(2.5)
-    assert stated(twin, t, Policy(), True) == Stated(0.5)
-    assert stated(twin, t, Policy(), False) == Stated(0.5, lower=True)
+    assert strong.prescribed == pytest.approx((2.0 * shown, 2.0 * ratio))
+    assert weak.prescribed == pytest.approx((shown, ratio))
+    assert absurd.prescribed == pytest.approx((2.5 * shown, 100.0 * ratio))
+    assert stated(twin, t, Policy()) == Stated()
+
+
+def test_what_a_plan_does_is_mostly_what_is_prescribed_and_every_draw_keeps_its_strength(twin: Twin) -> None:
+    t = at(16 * 60)
+    said = Prescribed(40.0, 10.0)
+    bare, told = (twin.futures(t, 400.0, 400, 1, Stated(0.0, prescribed=p)) for p in (None, said))
+    np.testing.assert_array_equal(bare.paths(()), told.paths(()))
+    nothing = bare.paths(())
+    dose, meal = [(t, "bolus_u", 2.0)], [(t, "carbs_g", 40.0)]
+    fall, rise = nothing - told.paths(dose), told.paths(meal) - nothing
+    own_fall, own_rise = nothing - bare.paths(dose), bare.paths(meal) - nothing
+    # After 400 min a calculator's dose has done all of its work: 2 U x 40; 40 g are 4 U at 10 g per U.
+    for mine, own, whole in ((fall, own_fall, 80.0), (rise, own_rise, 160.0)):
+        expected = BY_PRESCRIPTION * whole + (1.0 - BY_PRESCRIPTION) * own.mean(axis=0)[-1]
+        assert mine.mean(axis=0)[-1] == pytest.approx(expected)
+        assert np.corrcoef(mine.sum(axis=1), own.sum(axis=1))[0, 1] > 0.9
+        assert np.all(mine.sum(axis=1) > 0)
+    np.testing.assert_allclose(nothing - told.paths([(t, "bolus_u", 4.0)]), 2.0 * fall, atol=1e-9)
+    np.testing.assert_allclose(told.paths([*dose, *meal]) - nothing, rise - fall, atol=1e-9)
+    # Nothing happens before the plan does; what has been eaten already, and sugar, are the mechanism's.
+    later = told.paths([(t + 60 * MIN_US, "carbs_g", 40.0)]) - nothing
+    assert np.abs(later[:, :12]).max() < 1e-9
+    assert later[:, -1].mean() == pytest.approx(rise[:, -1].mean(), rel=0.2)
+    np.testing.assert_allclose(told.paths(meal, carbs=1.0) - nothing, own_rise, atol=1e-9)
+    # Half of the ratio's carbohydrate is eaten after two hours, and two thirds of a dose have worked after 140 min.
+    np.testing.assert_allclose(said.gram(np.array([-5.0, 120.0, 240.0, 300.0])), [0.0, 2.0, 4.0, 4.0])
+    np.testing.assert_allclose(said.unit(np.array([-5.0, 0.0, 380.0])), [0.0, 0.0, -40.0])
 
 
 def test_a_unit_on_board_acts_as_a_unit_planned(samples: list[Sample]) -> None:
@@ -165,16 +194,18 @@ def test_a_ratio_is_never_believed_to_ask_for_more_insulin_than_the_mechanism(tw
     right = Policy(carb_ratio_g_per_u=ratio, correction_mgdl_per_u=correction)
     for f in (3.0, 10.0):
         slip = msgspec.structs.replace(right, carb_ratio_g_per_u=max(0.5, ratio / f))
-        assert stated(twin, t, slip, True) == pytest.approx(Stated(0.5, 1.0, 1.0))
+        assert stated(twin, t, slip) == stated(twin, t, right)
         answer = twin.advise(t, 40.0, slip)
-        plain = TwinPaths(twin, t, None, Stated(0.5)).paths(40.0, answer.dose_u, slip.draws, 300.0)
-        assert chance_of(plain).p70_bound <= 0.05
+        source = TwinPaths(twin, t, None, stated(twin, t, right))
+        assert chance_of(source.paths(40.0, answer.dose_u, slip.draws, 300.0)).within(0.05, 0.01)
         assert any("check that ratio" in text for text in answer.assumptions)
     strong = msgspec.structs.replace(
         right, carb_ratio_g_per_u=2.0 * ratio, correction_mgdl_per_u=2.0 * correction
     )
-    assert any("insulin does 1.6 times" in text for text in twin.advise(t, 40.0, strong).assumptions)
-    assert not any("times" in text for text in twin.advise(t, 40.0, right).assumptions)
+    assert any("insulin on board does 1.6 times" in text for text in twin.advise(t, 40.0, strong).assumptions)
+    said = twin.advise(t, 40.0, right).assumptions
+    assert not any("times" in text for text in said)
+    assert any(f"1 U lowers by {correction:.0f} mg/dL" in text for text in said)
 
 
 def test_sugar_and_a_lower_basal_rate_do_no_more_than_the_mechanism_says(twin: Twin) -> None:
@@ -196,7 +227,7 @@ def test_sugar_and_a_lower_basal_rate_do_no_more_than_the_mechanism_says(twin: T
     assert change(plain, 0.5)[-1] > 1.0 > -1.0 > change(plain, 1.5)[-1]
 
 
-def test_one_situation_gets_one_answer_and_it_is_safe_on_both_courses(
+def test_one_situation_gets_one_answer_whatever_the_question_is_called(
     samples: list[Sample], twin: Twin
 ) -> None:
     high = [
@@ -213,25 +244,10 @@ def test_one_situation_gets_one_answer_and_it_is_safe_on_both_courses(
         dose_u = max(doses, default=0.0)
         dosed += dose_u > 0
         if dose_u > 0:
-            factors = stated(twin, t, policy, False)
-            for habit in (0.0, 0.5):
-                course = TwinPaths(twin, t, None, Stated(habit, factors.insulin, factors.carbs))
-                assert chance_of(course.paths(0.0, dose_u, policy.draws, 300.0)).within(0.05, 0.01)
-            steady = TwinPaths(twin, t, None, factors._replace(steady=True))
-            assert chance_of(steady.paths(0.0, dose_u, policy.draws, 300.0)).within(0.05, 0.01)
+            course = TwinPaths(twin, t, None, stated(twin, t, policy))
+            assert chance_of(course.paths(0.0, dose_u, policy.draws, 300.0)).within(0.05, 0.01)
             assert dose_u <= twin.advise(t, 4.0, policy, "meal").dose_u  # a sweet in it does not ask for less
     assert dosed > 0
-
-
-def test_steady_courses_stay_where_they_start_to_go(twin: Twin) -> None:
-    """Their width is that of the others at each hour; what lies low after one hour lies low after five."""
-    t = at(16 * 60)
-    loud, steady = (twin.futures(t, 300.0, 500, 1, Stated(steady=s)).paths(()) for s in (False, True))
-    np.testing.assert_allclose(steady.std(axis=0), loud.std(axis=0), rtol=0.25)
-    hours = slice(11, 60, 12)
-    apart = [np.corrcoef(paths[:, hours].T)[0, -1] for paths in (loud, steady)]
-    assert apart[1] > apart[0] + 0.1
-    assert steady.min(axis=1).mean() > loud.min(axis=1).mean()
 
 
 @pytest.mark.parametrize("minute", MOMENTS)
