@@ -160,6 +160,7 @@ def _bolus(
         if late > calculated:
             calculated = late
             reasons.append(f"{missing_g:.0f} g eaten in the last two hours have no bolus on record.")
+    reasons += words.very_high_reasons(situation)
     reasons += words.logged_reasons(carbs_g, situation)
     reasons += words.calculator_reasons(carbs_g, situation, policy, carb_ratio, calculated)
     allowed = calculated * policy.max_over_calculator

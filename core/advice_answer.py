@@ -49,7 +49,7 @@ class Answer:
 
     def refuse(self, why: str, course: Floats | None = None) -> Advice:
         """No dose. ``course``: what is expected then, if it was simulated."""
-        reasons: tuple[str, ...] = (f"No dose is advised: {why}.",)
+        reasons: tuple[str, ...] = (f"No dose is advised: {why}.", *words.very_high_reasons(self._situation))
         if course is None:
             return self._make(UNKNOWN, reasons, refused=why, action="none")
         chance, band = chance_of(course), band_of(course)

@@ -126,6 +126,9 @@ class Situation(msgspec.Struct, frozen=True):
     expected_mgdl: float | None = None
     record_us: int | None = None  # length of the record; None: not asked for
     changing: str = ""  # a change under way that the model does not explain, in words
+    warned: str = (
+        ""  # such a change where refusing insulin would be the worse: said, and insulin may be advised
+    )
     basal_uph: float | None = None  # the pump's present rate
     assumed: tuple[str, ...] = ()  # what about the person is assumed
     eaten_g: float = 0.0  # meals on record of the last two hours (the courses hold them already)

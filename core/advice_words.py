@@ -6,6 +6,11 @@ from core.advice_types import HARD_MAX_DOSE_U, NOT_A_DEVICE, Policy, Situation
 from core.chance import Chance
 from core.dosing import correction_dose
 
+VERY_HIGH_MGDL = 250.0  # level 2 hyperglycaemia (Battelino, Diabetes Care 2019;42:1593)
+VERY_HIGH = (
+    "Glucose is 250 mg/dL or more: look at the pen or the infusion set, test for ketones, and do what your clinician told"
+    " you for it."
+)
 _NOTHING_U = 0.05  # a share below half a usual step is not worth a word
 
 
@@ -29,6 +34,14 @@ def low_anyway(situation: Situation, *, near: bool) -> str:
         if taken
         else ("no insulin now: a low is too likely later on even without it; ask again in half an hour")
     )
+
+
+def very_high_reasons(situation: Situation) -> list[str]:
+    """What a very high glucose asks for beside insulin, whether a dose is advised or refused."""
+    if not situation.glucose_mgdl >= VERY_HIGH_MGDL:
+        return []
+    seen = [f"{situation.warned[0].upper()}{situation.warned[1:]}."] if situation.warned else []
+    return [*seen, VERY_HIGH]
 
 
 def logged_reasons(carbs_g: float, situation: Situation) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from core.advice import advise as choose
 from core.advice_types import MIN_DRAWS, MODULATE, Advice, Policy, Situation
+from core.advice_words import VERY_HIGH_MGDL
 from core.blood import blood_error
 from core.chance import Floats
 from core.dosing import ACTION_MIN, insulin_on_board, iob_fraction
@@ -37,6 +38,14 @@ CHANGE_SPAN_US: Final = 6 * US_PER_H
 CUSUM_SLACK: Final = 0.5  # shifts of one SD are looked for
 CUSUM_ALARM: Final = 8.0  # innovations of a 5-min sensor hang together, so above the 5 of independent ones
 MEAL_SPAN_US: Final = 2 * US_PER_H  # a bolus later than this comes after the meal has done its work
+LOWER: Final = (
+    "glucose keeps coming out lower than the twin expects: something has changed (exercise, a dose or a meal not on"
+    " record?)"
+)
+HIGHER: Final = (
+    "glucose keeps coming out higher than the twin expects: something has changed (a meal not on record, illness, a"
+    " failing infusion set?)"
+)
 PROBE_RATE: Final = 0.1  # of the usual rate
 MEAL_G: Final = 20.0  # below, it is the treatment of a low
 # Weight of the prescription against the mechanism's own idea, in logs: errors of .30 (core.therapy_facts) and .45
@@ -303,6 +312,9 @@ def situation(
     if source is not None and at_us - t >= 5 * US_PER_MIN:
         expected = float(np.median(source.paths(0.0, 0.0, MIN_DRAWS, 0.0)[:, -1]))
     first = next((e for e in twin.record.entries if e.kind == "cgm_mgdl"), None)
+    changed = change_words([i.z for i in innovations])
+    # No insulin for hours is no safe answer to a glucose that is very high and keeps coming out higher still.
+    warned = changed if changed == HIGHER and last is not None and last.value >= VERY_HIGH_MGDL else ""
     return Situation(
         time_us=t,
         glucose_mgdl=last.value if last is not None else math.nan,
@@ -315,7 +327,8 @@ def situation(
         model=estimate.model,
         expected_mgdl=expected,
         record_us=None if first is None else t - first.time_us,
-        changing=twin.changing or change_words([i.z for i in innovations]),
+        changing=twin.changing or ("" if warned else changed),
+        warned=warned,
         basal_uph=twin.basal_uph(t),
         eaten_g=sum(e.value for e in meals),
         dosed_u=sum(dose_u for time_us, dose_u in boluses if time_us >= covered_us),
@@ -335,16 +348,8 @@ def change_words(z: Sequence[float]) -> str:
         high = max(0.0, high + step - CUSUM_SLACK)
         low = max(0.0, low - step - CUSUM_SLACK)
     if low >= CUSUM_ALARM:
-        return (
-            "glucose keeps coming out lower than the twin expects: something has changed (exercise, a dose or a meal"
-            " not on record?)"
-        )
-    if high >= CUSUM_ALARM:
-        return (
-            "glucose keeps coming out higher than the twin expects: something has changed (a meal not on record,"
-            " illness, a failing infusion set?)"
-        )
-    return ""
+        return LOWER
+    return HIGHER if high >= CUSUM_ALARM else ""
 
 
 def _last_reading(twin: Twin, t: int) -> Entry | None:

@@ -29,9 +29,10 @@ WARM_UP_WIDER: Final = 1.3  # nothing of this person is known yet
 # mmol/kg/min: -5.6 mg/dL a minute, more than glucose ever falls. Beyond, near zero glucose the step is longer than the
 # stiffness allows: such a draw ran away over the pole of the saturation at -1 mmol/L, with everybody's spread.
 LEAST_DISTURBANCE: Final = -0.05
-# Of the band's width, when nothing but a plan happens: the band was learned over all that people do next, meals, doses
-# and sugar. From bodies that lived just such a course (docs/decisions/0014).
-NOTHING_ELSE: Final = 0.8
+# Of the width, when nothing but a plan happens. The learned band holds all that people do next, meals, doses and sugar;
+# the mechanism's draws are as wide in somebody whom it fits well as in anybody. So the width is this share of the
+# geometric mean of both, from bodies that lived just such a course (docs/decisions/0014).
+NOTHING_ELSE: Final = 0.75
 # What a planned dose or meal does is this share the prescription's course, the rest the mechanism's. On the
 # prescription's course a draw is as strong as on its own, to these powers: found with the width (docs/decisions/0014).
 BY_PRESCRIPTION: Final = 0.85
@@ -174,7 +175,7 @@ class Stated(NamedTuple):
     ``basal_uph``: the pump's rate from now on; None: as it is.
     """
 
-    habit: float = 0.25
+    habit: float = 0.35
     insulin: float = 1.0
     carbs: float = 1.0
     prescribed: Prescribed | None = None
@@ -208,7 +209,7 @@ class Futures:
         if stated is not None:
             mechanism = _at(base_path(track, until_min, ()), times)
             middle = stated.habit * middle + (1.0 - stated.habit) * mechanism
-            scale = NOTHING_ELSE * scale
+            scale = NOTHING_ELSE * np.sqrt(scale * spread)
         self._base: Array = middle + deviation * scale
         if stated is not None:
             self._base += self._held_for_more(times.size, stated.insulin)
