@@ -148,16 +148,32 @@ def contributions(
         reason = "because the twin expects glucose to end lower than the calculator does"
     else:
         reason = "because the twin expects glucose to stay higher than the calculator does"
-    if situation.eaten_g > 0 and carbs_u == 0 and rest > 0:
-        reason = "for a meal of the last two hours without its bolus"
-    shares = [
+    late_u = calculated_u - max(0.0, carbs_u + counted_u)
+    meal, level = (
         (carbs_u, "for the meal"),
-        (raw_u, f"because glucose is {abs(glucose - policy.target_mgdl):.0f} mg/dL {where} target"),
-        (counted_u - raw_u, f"for {situation.iob_u:.1f} U of insulin still acting"),
-        (rest, reason),
-    ]
-    told = sorted((s for s in shares if abs(s[0]) >= _NOTHING_U), key=lambda s: -abs(s[0]))
-    return tuple(f"{units:+.1f} U {text}" for units, text in told[:3])
+        f"because glucose is {abs(glucose - policy.target_mgdl):.0f} mg/dL {where} target",
+    )
+    late = (late_u, "for a meal of the last two hours without its bolus")
+    floor_u = max(0.0, carbs_u + counted_u) - carbs_u - counted_u  # a calculator gives no less than nothing
+    kept = (rest + floor_u, reason)
+    acting = (counted_u - raw_u, f"for {situation.iob_u:.1f} U of insulin still acting")
+    told = _worth([meal, (raw_u, level), acting, late, kept])
+    if len(told) > 3:  # all of them, as three at most: what is said must add up to the dose
+        less = (
+            f"{level}, less {situation.iob_u:.1f} U of insulin still acting"
+            if abs(acting[0]) >= _NOTHING_U
+            else level
+        )
+        told = _worth([meal, (counted_u, less), late, kept])
+    if len(told) > 3:
+        told = _worth(
+            [(carbs_u + late_u, "for this meal and the one without its bolus"), (counted_u, less), kept]
+        )
+    return tuple(f"{units:+.1f} U {text}" for units, text in sorted(told, key=lambda s: -abs(s[0])))
+
+
+def _worth(shares: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    return [share for share in shares if abs(share[0]) >= _NOTHING_U]
 
 
 def limits(policy: Policy) -> tuple[str, ...]:

@@ -146,9 +146,21 @@ def test_an_answer_says_why_what_is_expected_and_what_would_change_it() -> None:
     assert answer.ladder[0].p_below_70_bound <= answer.ladder[-1].p_below_70_bound
 
 
-def test_the_shares_that_are_told_add_up_to_the_dose() -> None:
-    answer = advise(FakePerson(isf=36.0, spread=0.05), 60.0, POLICY, situation(glucose_mgdl=150.0))
-    assert sum(float(text.split(" U ")[0]) for text in answer.why) == pytest.approx(answer.dose_u, abs=0.16)
+@pytest.mark.parametrize("iob_u", [0.0, 0.5, 1.7])
+@pytest.mark.parametrize("glucose_mgdl", [85.0, 150.0, 190.0])
+@pytest.mark.parametrize(
+    ("carbs_g", "eaten_g"), [(60.0, 0.0), (0.0, 0.0), (0.0, 40.0), (60.0, 40.0), (8.0, 0.0)]
+)
+def test_the_shares_that_are_told_add_up_to_the_dose(
+    iob_u: float, glucose_mgdl: float, carbs_g: float, eaten_g: float
+) -> None:
+    for isf in (30.0, 36.0, 55.0):
+        now = situation(glucose_mgdl=glucose_mgdl, iob_u=iob_u, eaten_g=eaten_g)
+        answer = advise(FakePerson(isf=isf, spread=0.05), carbs_g, POLICY, now)
+        if answer.refused is None:
+            assert len(answer.why) <= 3
+            told = [float(text.split(" U ")[0]) for text in answer.why]
+            assert sum(told) == pytest.approx(answer.dose_u, abs=0.05 * max(1, len(told)) + 0.1)
 
 
 def test_a_more_sensitive_person_gets_less_and_the_bounds_hold_for_the_dose_given() -> None:
