@@ -20,6 +20,8 @@ SEED: Final = 20261126
 RISE_MGDL_PER_G: Final = 3.0
 # The courses are 299 numbers, not a distribution: a wider spread of theirs moves single ones by a little.
 SLACK_U: Final = 0.1
+# … and where a unit lowers by a fraction of a mg/dL (absurd states), so much insulin is no more than this little.
+SLACK_MGDL: Final = 0.25
 ABSURD: Final = 0.2  # share of states with values that no sensor or pump can give
 T = np.array([0.1, 0.3, 0.6, 0.8, 1.0, 0.9])  # six moments of the five hours are enough to rank doses by
 _Z = np.random.default_rng(SEED).standard_normal((3, MIN_DRAWS, 1))
@@ -102,7 +104,7 @@ def search(n: int, first: int = 0) -> Seen:
             # ``no_more``: the other's dose may not be the larger one; else not the smaller one.
             larger, smaller = (beside, answer) if no_more else (answer, beside)
             compared += max(answer.dose_u, beside.dose_u) > 0
-            slack_u = SLACK_U if what == "wider" else 1e-9
+            slack_u = max(SLACK_U, SLACK_MGDL / state.isf_mgdl_per_u) if what == "wider" else 1e-9
             if larger.dose_u > smaller.dose_u + slack_u:
                 wrong.append(f"{what}: {answer.dose_u:g} then {beside.dose_u:g} U")
         broken += [f"state {k}: {each}" for each in wrong]

@@ -85,9 +85,14 @@ def choice_reasons(
     reasons = []
     hours = policy.horizon_min / 60
     if bounded:
+        more_u = min(ceiling_u, calculated_u)
+        kept = (
+            f"Lowered from {more_u:.1f} U to {dose_u:.1f} U"
+            if more_u > dose_u
+            else f"No more than {dose_u:.1f} U"
+        )
         reasons.append(
-            f"Lowered from {min(ceiling_u, max(calculated_u, dose_u)):.1f} U to {dose_u:.1f} U: with more, the"
-            f" chance of a low in the next {hours:g} h could exceed the limit."
+            f"{kept}: with more, the chance of a low in the next {hours:g} h could exceed the limit."
         )
     elif dose_u < ceiling_u - policy.dose_step_u:
         reasons.append(f"{dose_u:.1f} U gives the best expected course over the next {hours:g} h.")
@@ -142,7 +147,7 @@ def contributions(
     rest = dose_u - calculated_u
     if capped_by and rest < 0:
         reason = f"held back by {capped_by}"
-    elif bounded:
+    elif bounded and rest <= 0:
         reason = "held back because more could lead to a low"
     elif rest < 0:
         reason = "because the twin expects glucose to end lower than the calculator does"

@@ -161,6 +161,7 @@ def test_the_shares_that_are_told_add_up_to_the_dose(
             assert len(answer.why) <= 3
             told = [float(text.split(" U ")[0]) for text in answer.why]
             assert sum(told) == pytest.approx(answer.dose_u, abs=0.05 * max(1, len(told)) + 0.1)
+            assert not any(text.startswith("+") and "held back" in text for text in answer.why)
 
 
 def test_a_more_sensitive_person_gets_less_and_the_bounds_hold_for_the_dose_given() -> None:
