@@ -229,10 +229,12 @@ def advise(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Ask the twin for a dose at one moment of a recording. Research software: do not dose by it."""
-    from edge.advise import advice_json, advice_lines
+    from edge.advise import advice_json, advice_lines, no_patient_words
     from edge.advise import advise as ask
 
     answer, zone, at_us = ask(events, patient, at, carbs, question, draws)
+    if patient is None:
+        typer.echo(no_patient_words(), err=as_json)  # JSON stays JSON; its assumptions are in it
     typer.echo(advice_json(answer) if as_json else "\n".join(advice_lines(answer, zone, at_us)))
 
 

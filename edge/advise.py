@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from core.advice_types import HARD_MAX_CARBS_G, MODULATE, QUESTIONS, Advice, policy_of
+from core.advice_types import HARD_MAX_CARBS_G, MODULATE, QUESTIONS, Advice, Policy, policy_of
 from core.errors import InputError
 from core.events import parse_event_time
 from core.twin import Twin
@@ -76,6 +76,16 @@ def _check_question(carbs_g: float, question: str | None) -> None:
         raise InputError("unknown question", where="question", mend="use one of " + " ".join(QUESTIONS))
     if question in ("correction", "basal", MODULATE) and carbs_g > 0:
         raise InputError("carbohydrate belongs to the question 'meal'", where="carbs_g")
+
+
+def no_patient_words() -> str:
+    """What an answer without a patient file rests on instead: the defaults, and guesses that the answer lists."""
+    assumed = Policy()
+    return (
+        f"No patient file was given (--patient). Assumed: the clock is UTC, the target {assumed.target_mgdl:g} mg/dL,"
+        f" at most {assumed.max_dose_u:g} U at once and {assumed.max_iob_u:g} U on board; weight, usual basal insulin and"
+        " ratios are guessed (see the assumptions)."
+    )
 
 
 def advice_json(answer: Advice) -> str:
