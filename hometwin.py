@@ -229,10 +229,12 @@ def advise(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Ask the twin for a dose at one moment of a recording. Research software: do not dose by it."""
-    from edge.advise import advice_json, advice_lines
+    from edge.advise import advice_json, advice_lines, no_patient_words
     from edge.advise import advise as ask
 
     answer, zone, at_us = ask(events, patient, at, carbs, question, draws)
+    if patient is None:
+        typer.echo(no_patient_words(), err=as_json)  # JSON stays JSON; its assumptions are in it
     typer.echo(advice_json(answer) if as_json else "\n".join(advice_lines(answer, zone, at_us)))
 
 
@@ -380,6 +382,9 @@ def log(
         str, typer.Option(help="Correct an older entry: its SOURCE:NUMBER, e.g. hand:1767602981424.")
     ] = "",
     delete: Annotated[str, typer.Option(help="Take an older entry back: its SOURCE:NUMBER is enough.")] = "",
+    sure: Annotated[
+        bool, typer.Option("--sure", help="Store a bolus that is far above the usual ones: it is right.")
+    ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Enter a meal, dose or reading by hand. Corrections are new records; nothing is ever overwritten."""
@@ -387,9 +392,14 @@ def log(
     from edge.control import ask_hub
     from edge.hand_words import hand_request
 
-    request = hand_request(what, value, at, unit, replace, delete)
+    request = hand_request(what, value, at, unit, replace, delete, sure)
     answer = ask_hub(load_config(config).control_socket, request)
+    if answer.get("unsure"):
+        typer.echo(f"hometwin: nothing was stored: {answer['said']}", err=True)
+        raise typer.Exit(2)
     typer.echo(answer["said"])
+    if not delete:
+        typer.echo(f"to take it back: hometwin log --delete {answer['source']}:{answer['seq']}")
 
 
 @app.command()

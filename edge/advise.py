@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from core.advice_types import Advice, policy_of
+from core.advice_types import HARD_MAX_CARBS_G, MODULATE, QUESTIONS, Advice, Policy, policy_of
 from core.errors import InputError
 from core.events import parse_event_time
 from core.twin import Twin
-from core.units import US_PER_S
+from core.units import US_PER_MIN, US_PER_S
 from edge.readers import read_record
 from edge.replay.command import load_patient
 
+# Three readings of a usual sensor. Of a later moment the record says nothing, and a slip in the date is likelier.
+MAX_PAST_END_US: Final = 15 * US_PER_MIN
+
 
 def advise(
-    events: Path, patient_file: Path | None, at: str, carbs_g: float, question: str | None, draws: int
+    events: Path,
+    patient_file: Path | None,
+    at: str,
+    carbs_g: float,
+    question: str | None,
+    draws: int,
+    now_us: int | None = None,
 ) -> tuple[Advice, ZoneInfo, int]:
     """The answer, the person's zone, and the moment asked about (µs UTC). What the file holds later is not used.
 
-    Raises InputError or ConfigError for what cannot be used.
+    Raises InputError or ConfigError for what cannot be used; for a wrong argument before the file is read, which
+    takes a while, as the twin's work on it does.
     """
     patient = load_patient(patient_file)
     zone = ZoneInfo(patient.timezone)
     at_us = parse_event_time(at, zone, "--at")
     policy = policy_of(patient, draws).checked()
-    record = read_record(events, zone)
+    _check_question(carbs_g, question)
+    if at_us > (time.time_ns() // 1000 if now_us is None else now_us):
+        raise InputError(
+            "lies in the future", where="--at", mend="name a moment of the recording, with its time zone"
+        )
+    record = read_record(events, zone, now_us)
     known = [s for s in record.samples if s.time_us <= at_us]
     if not known:
         first = min((s.time_us for s in record.samples), default=0)
@@ -39,9 +56,36 @@ def advise(
             where="--at",
             mend="ask later",
         )
+    last_us = max(s.time_us for s in record.samples)
+    if at_us > last_us + MAX_PAST_END_US:
+        raise InputError(
+            f"lies after the recording, which ends at {_moment(last_us, zone)}",
+            where="--at",
+            mend=f"ask at most {MAX_PAST_END_US // US_PER_MIN:.0f} min after it",
+        )
     twin = Twin(patient)
     twin.observe(known)
     return twin.advise(at_us, carbs_g, policy, question), zone, at_us
+
+
+def _check_question(carbs_g: float, question: str | None) -> None:
+    """What core.advice.advise says of such arguments, in its words, before the twin is made."""
+    if not (math.isfinite(carbs_g) and 0 <= carbs_g <= HARD_MAX_CARBS_G):
+        raise InputError(f"carbohydrate must lie in 0..{HARD_MAX_CARBS_G:g} g", where="carbs_g")
+    if question and question not in (*QUESTIONS, MODULATE):
+        raise InputError("unknown question", where="question", mend="use one of " + " ".join(QUESTIONS))
+    if question in ("correction", "basal", MODULATE) and carbs_g > 0:
+        raise InputError("carbohydrate belongs to the question 'meal'", where="carbs_g")
+
+
+def no_patient_words() -> str:
+    """What an answer without a patient file rests on instead: the defaults, and guesses that the answer lists."""
+    assumed = Policy()
+    return (
+        f"No patient file was given (--patient). Assumed: the clock is UTC, the target {assumed.target_mgdl:g} mg/dL,"
+        f" at most {assumed.max_dose_u:g} U at once and {assumed.max_iob_u:g} U on board; weight, usual basal insulin and"
+        " ratios are guessed (see the assumptions)."
+    )
 
 
 def advice_json(answer: Advice) -> str:

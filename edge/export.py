@@ -51,6 +51,7 @@ SAMPLE_COLUMNS: Final = (
 AGGREGATE_COLUMNS: Final = (
     "start", "width_s", "kind", "source", "count", "mean", "min", "max", "sd", "doubtful",
 )  # fmt: skip
+PATIENT_FILE: Final = "patient.toml"
 REPLAY_COLUMNS: Final = ("episode", "time", "kind", "value")
 
 
@@ -114,7 +115,8 @@ class _Writer:
         self._json("policy.json", begin["policy"])
         self._json("prior.json", shapes.prior(begin["prior"]))
         self._json("hub.json", shapes.hub(begin["hub"]))
-        self._json("settings.json", self._settings())
+        patient = self._patient()
+        self._json("settings.json", self._settings(patient))
         if begin["snapshot"]:
             self._twin(base64.b64decode(begin["snapshot"]))
         if begin["set_aside"]:
@@ -274,14 +276,24 @@ class _Writer:
             except shapes.Unknown:
                 self._unreadable["twin.msgpack"] += 1
 
-    def _settings(self) -> dict[str, Any]:
+    def _patient(self) -> str | None:
+        """The text of the patient file, which is written as it is too: the other commands take it as --patient."""
+        if self._config.patient is None:
+            return None
+        path = self._config.path(self._config.patient)
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            self.missing.append(f"the patient file: {path.name} cannot be read")
+            return None
+        with self._open(PATIENT_FILE) as file:
+            file.write(text)
+        return text
+
+    def _settings(self, patient: str | None) -> dict[str, Any]:
         settings: dict[str, Any] = msgspec.to_builtins(self._config)
         for device in settings["device"]:
             device.pop("passkey", None)
-        patient = None
-        if self._config.patient is not None:
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                patient = self._config.path(self._config.patient).read_text(encoding="utf-8")
         return {"hub": settings, "patient_toml": patient}
 
     def _facts(self, begin: dict[str, Any], spans: list[tuple[int, int, int]]) -> dict[str, Any]:

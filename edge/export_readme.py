@@ -243,7 +243,11 @@ FILES: Final[dict[str, About]] = {
         {"number": "of the message", "message": "type names what it is; bare numbers as in the files above"},
     ),
     "settings.json": About(
-        "The hub's settings without passkeys, and the patient file as it is (patient_toml)."
+        "The hub's settings without passkeys, and the text of patient.toml (patient_toml; null: there is none)."
+    ),
+    "patient.toml": About(
+        "The patient file as it is: weight, time zone, therapy. `hometwin replay`, `whatif`, `effect` and `advise` take it"
+        " as --patient, with events.csv.",
     ),
 }
 UNKNOWN: Final = About(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from core.advice_types import HARD_MAX_DOSE_U
 from core.errors import InputError
 from core.messages import Quality, Sample
 from core.units import KINDS, US_PER_DAY, US_PER_MIN, check_value
@@ -17,7 +19,12 @@ COMMAND: Final = "command"  # a hand entry over MQTT; its number is the command'
 # A plan for later is not a record; clocks of phones and hubs differ by less than this.
 MAX_AHEAD_US: Final = 5 * US_PER_MIN
 MAX_BACK_US: Final = 90 * US_PER_DAY
-FIELDS: Final = frozenset({"do", "kind", "value", "time_us", "at", "amends", "deleted"})
+# 80 typed for 8.0: what a bolus is compared with, from how many on, and what is never worth a question.
+RECENT_US: Final = 14 * US_PER_DAY
+MIN_RECENT: Final = 5  # of fewer the largest says little
+MAX_TIMES_LARGEST: Final = 3.0  # a slip of the decimal point is ten; a feast seldom more than two
+UNDOUBTED_U: Final = 5.0
+FIELDS: Final = frozenset({"do", "kind", "value", "time_us", "at", "amends", "deleted", "sure"})
 
 
 def hand_sample(
@@ -57,6 +64,25 @@ def hand_sample(
         amends=amends,
         deleted=deleted,
     )
+
+
+def dose_doubt(entry: Sample, recent: Iterable[Sample]) -> str:
+    """What to ask before this bolus is stored; empty when there is nothing to. ``recent``: boluses that stand.
+
+    It holds a dose, so it is an answer for the person's own terminal and never an error, whose text logs may keep.
+    """
+    if entry.kind != "bolus_u" or entry.deleted:
+        return ""
+    units = [s.value for s in recent if s.kind == "bolus_u" and (s.source, s.seq) != entry.amends]
+    units = [u for u in units if math.isfinite(u) and u > 0]
+    largest_u = max(units) if len(units) >= MIN_RECENT else math.inf
+    if entry.value > max(UNDOUBTED_U, MAX_TIMES_LARGEST * largest_u):
+        why = f"{entry.value / largest_u:.0f} times your largest of the last two weeks"
+    elif entry.value > HARD_MAX_DOSE_U:
+        why = f"more than the {HARD_MAX_DOSE_U:g} U that pumps give at once"
+    else:
+        return ""
+    return f"that is {entry.value:g} U, {why}: if it is right, add --sure"
 
 
 def _kind_of(amends: tuple[str, int], find: Callable[[str, str, int], Sample | None]) -> str:

@@ -40,6 +40,7 @@ def hand_request(
     unit: str,
     replace: str,
     delete: str,
+    sure: bool = False,
 ) -> dict[str, Any]:
     """The request for the control socket; InputError names the word that cannot be used."""
     kind = WORDS.get(what, what)
@@ -66,6 +67,8 @@ def hand_request(
         request["value"] = _in_unit(kind, value, unit)
         if replace:
             request["amends"] = _reference(replace)
+    if sure:
+        request["sure"] = True
     if at:
         request["at"] = at  # the hub reads it by its own clock
     return request

@@ -45,7 +45,7 @@ from edge.damage import StoreDamage
 from edge.desk import StoreDesk
 from edge.engine_link import EngineLink
 from edge.engine_messages import Answer, Blur
-from edge.hand import COMMAND, MAX_BACK_US, hand_sample
+from edge.hand import COMMAND, MAX_BACK_US, RECENT_US, dose_doubt, hand_sample
 from edge.hand_words import entry_words
 from edge.hub_advice import AdviceDesk
 from edge.hub_state import CommandState, DownState, load_state, save_state
@@ -311,16 +311,24 @@ class Hub:
                 asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._running.cancel)
 
     async def log_by_hand(self, request: dict[str, Any], command_id: int | None = None) -> dict[str, Any]:
-        """A meal, dose or reading that a person typed; amendments are new records."""
+        """A meal, dose or reading that a person typed; amendments are new records.
 
-        def make() -> Sample:
+        A dose that looks like a slip is asked about instead (``unsure``), unless the request is ``sure``.
+        """
+
+        def make() -> Sample | str:
             now_us, zone = self.clock.now_us(), self.config.zone
             if command_id is not None:
                 return hand_sample(request, command_id, now_us, zone, self._standing, COMMAND)
-            hand_sample(request, 0, now_us, zone, self._standing)  # a refused entry takes no number
+            entry = hand_sample(request, 0, now_us, zone, self._standing)  # a refused entry takes no number
+            recent = self.store.between(now_us - RECENT_US, now_us + US_PER_MIN, ("bolus_u",))
+            if request.get("sure") is not True and (doubt := dose_doubt(entry, recent)):
+                return doubt
             return hand_sample(request, self.store.next_number("hand"), now_us, zone, self._standing)
 
         sample = await self.thread(make)
+        if isinstance(sample, str):
+            return {"unsure": True, "said": sample}
         await self.take((sample,))
         self.counters["hand.entries"] += 1
         what = "hand.deleted" if sample.deleted else "hand.corrected" if sample.amends else "hand.entered"
@@ -351,11 +359,12 @@ class Hub:
         """A hand entry that came over MQTT. A bad one is counted and named, never fatal.
 
         The command's own number is the record's key, so a repetition after a crash changes nothing. A clear
-        command has none and gets the next number of this hub.
+        command has none and gets the next number of this hub. Nobody can be asked here, and a large dose that
+        is missing would be worse than a wrong one: what comes is stored.
         """
         assert self.link is not None
         try:
-            await self.log_by_hand(request, command_id)
+            await self.log_by_hand({**request, "sure": True}, command_id)
         except InputError as err:
             self.counters["command.refused"] += 1
             log.warning("command.refused", field=err.where)

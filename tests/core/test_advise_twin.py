@@ -424,7 +424,7 @@ def test_the_command_gives_the_contract_for_an_event_file(samples: list[Sample],
         app, ["advise", str(file), "--at", moment, "--carbs", "45", "--draws", "400", "--json"]
     )
     assert run.exit_code == 0, run.output
-    body = json.loads(run.output)
+    body = json.loads(run.stdout)  # what is said of the missing patient file is on the other stream
     for name in (
         "dose_u",
         "p_below_70",
@@ -439,6 +439,7 @@ def test_the_command_gives_the_contract_for_an_event_file(samples: list[Sample],
     assert body["horizon_min"] == 300
     assert body["draws"] == 400
     told = CliRunner().invoke(app, ["advise", str(file), "--at", moment, "--carbs", "45", "--draws", "400"])
+    assert told.output.startswith("No patient file was given (--patient). Assumed: the clock is UTC")
     assert "not a medical device" in told.output
     early = CliRunner().invoke(app, ["advise", str(file), "--at", "2001-01-01T00:00", "--carbs", "45"])
     assert isinstance(early.exception, InputError)

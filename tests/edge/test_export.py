@@ -27,6 +27,7 @@ from edge.control import ask_hub
 from edge.desk import StoreDesk
 from edge.export import _outside, export
 from edge.hub_state import AdviceNote, DownState, save_state
+from edge.replay.command import load_patient
 from edge.status_text import status_lines
 from edge.store.journal import check_chain, read_line
 from edge.store.keys import create_key
@@ -125,8 +126,24 @@ async def test_everything_comes_out_and_the_hashes_fit(
     everything = b"".join(p.read_bytes() for p in target.iterdir())
     assert str(PASSKEY).encode() not in everything
     assert "weight_kg" in json.loads((target / "settings.json").read_text())["patient_toml"]
+    assert (
+        load_patient(target / "patient.toml").weight_kg == 70.0
+    )  # what the other commands take as --patient
+    assert "\npatient.toml\n" in (target / "README.txt").read_text()
     assert {p.stat().st_mode & 0o077 for p in target.iterdir()} == {0}
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_without_a_patient_file_there_is_none_and_an_unreadable_one_is_told_missing(
+    config: HubConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "patient.toml").write_bytes(b"weight_kg = 7\xff")
+    assert "missing: the patient file: patient.toml cannot be read" in export(config, tmp_path / "unreadable")
+    lines = export(msgspec.structs.replace(config, patient=None), tmp_path / "none")
+    assert not any("patient file" in line for line in lines)
+    for name in ("unreadable", "none"):
+        assert not (tmp_path / name / "patient.toml").exists()
+        assert json.loads((tmp_path / name / "settings.json").read_text())["patient_toml"] is None
 
 
 def test_the_exported_audit_log_can_be_checked_with_a_common_tool(config: HubConfig, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.errors import InputError
 from core.messages import Quality, Sample
 from core.units import US_PER_DAY, US_PER_H
-from edge.hand import hand_sample
+from edge.hand import dose_doubt, hand_sample
 from edge.hand_words import entry_words, hand_request, parse_time
 
 LONDON = ZoneInfo("Europe/London")
@@ -183,3 +183,48 @@ def test_any_request_gives_a_record_or_an_input_error(fields: dict[str, Any]) ->
     except InputError:
         return
     assert sample.source == "hand"
+
+
+def boluses(*units: float) -> list[Sample]:
+    return [Sample(NOW_US - i * US_PER_H, "bolus_u", u, "pump", i) for i, u in enumerate(units)]
+
+
+USUAL = boluses(2.0, 3.0, 6.0, 4.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("units", "recent", "says"),
+    [
+        (
+            80.0,
+            USUAL,
+            "that is 80 U, 13 times your largest of the last two weeks: if it is right, add --sure",
+        ),
+        (18.5, USUAL, "3 times your largest"),
+        (18.0, USUAL, ""),
+        (18.5, USUAL[:4], ""),  # four say little
+        (4.0, boluses(*[0.5] * 5), ""),  # small doses are no danger
+        (5.5, boluses(*[0.5] * 5), "11 times"),
+        (
+            25.5,
+            boluses(*[20.0] * 5),
+            "more than the 25 U that pumps give at once: if it is right, add --sure",
+        ),
+        (25.5, [], "more than the 25 U"),
+        (25.0, boluses(0.0, float("nan"), 2.0, 2.0, 2.0, 2.0), ""),  # what is no dose does not count
+    ],
+)
+def test_a_bolus_far_above_the_usual_ones_is_asked_about(
+    units: float, recent: list[Sample], says: str
+) -> None:
+    doubt = dose_doubt(made(words("bolus", units)), recent)
+    assert doubt.endswith(says) if says.endswith("--sure") else says in doubt
+    assert bool(doubt) == bool(says)
+
+
+def test_what_a_correction_replaces_does_not_excuse_it_and_other_kinds_are_not_asked_about() -> None:
+    slip = Sample(NOW_US, "bolus_u", 80.0, "hand", 99)
+    again = msgspec.structs.replace(slip, seq=100, value=60.0, amends=("hand", 99))
+    assert "10 times" in dose_doubt(again, [*USUAL, slip])
+    assert not dose_doubt(msgspec.structs.replace(again, deleted=True), USUAL)
+    assert not dose_doubt(made(words("carbs", 90.0)), USUAL)

@@ -202,6 +202,23 @@ async def test_a_corrected_entry_leaves_the_screen(tmp_path: Path) -> None:
     hub.thread.close()
 
 
+async def test_a_bolus_that_looks_like_a_slip_is_stored_only_when_said_to_be_right(tmp_path: Path) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    for units in (2.0, 3.0, 6.0, 4.0, 2.5):
+        await hub.log_by_hand({"kind": "bolus_u", "value": units})
+    rows = hub.store.last_row
+    asked = await hub.log_by_hand({"kind": "bolus_u", "value": 80})
+    assert (asked["unsure"], hub.store.last_row) == (True, rows)
+    assert "13 times your largest" in asked["said"]
+    clock.us += 15 * US_PER_DAY  # the usual ones are long ago
+    assert "seq" in await hub.log_by_hand({"kind": "bolus_u", "value": 20})
+    stored = await hub.log_by_hand({"kind": "bolus_u", "value": 80, "sure": True})
+    assert hub.view.newest["bolus_u"].value == 80
+    assert stored["said"].endswith(f"hand:{stored['seq']}")
+    hub.thread.close()
+
+
 async def test_hand_entries_are_in_the_audit_log_without_their_values(tmp_path: Path) -> None:
     clock = HandClock()
     hub, _ = make_hub(tmp_path, clock)
