@@ -87,6 +87,7 @@ RESCUE_REACH_MIN: Final = 150.0  # what fast sugar is judged by
 RESCUE_STEP_G: Final = 5.0
 MAX_RESCUE_G: Final = 30.0
 LADDER_RUNGS: Final = 8
+WARNED_SHARE: Final = 0.5  # of the calculator's, while something goes on that the twin does not explain
 
 
 def advise(
@@ -163,7 +164,7 @@ def _bolus(
     reasons += words.very_high_reasons(situation)
     reasons += words.logged_reasons(carbs_g, situation)
     reasons += words.calculator_reasons(carbs_g, situation, policy, carb_ratio, calculated)
-    allowed = calculated * policy.max_over_calculator
+    allowed = calculated * (WARNED_SHARE if situation.warned else policy.max_over_calculator)
     ceiling, capped_by = _ceiling(allowed, situation, policy)
 
     step_u = policy.dose_step_u

@@ -8,8 +8,8 @@ from core.dosing import correction_dose
 
 VERY_HIGH_MGDL = 250.0  # level 2 hyperglycaemia (Battelino, Diabetes Care 2019;42:1593)
 VERY_HIGH = (
-    "Glucose is 250 mg/dL or more: look at the pen or the infusion set, test for ketones, and do what your clinician told"
-    " you for it."
+    "Glucose is 250 mg/dL or more: check it with a fingerstick, look at the pen or the infusion set, test for ketones, and"
+    " do what your clinician told you for it."
 )
 _NOTHING_U = 0.05  # a share below half a usual step is not worth a word
 

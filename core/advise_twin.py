@@ -26,7 +26,7 @@ from core.predictive import Futures, Prescribed, Stated
 from core.record import Entry
 from core.refusal import MISFIT_NIS
 from core.trend import TREND_SPAN_US, trend
-from core.units import US_PER_H, US_PER_MIN
+from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 
 if TYPE_CHECKING:
     from core.twin import Twin
@@ -56,6 +56,15 @@ LOWERED: Final = 0.8  # of the usual basal rate: below, the pump is taken to be 
 LATE_MIN: Final = 5.0
 AHEAD_MIN: Final = 720.0
 FRESH_US: Final = 30 * US_PER_MIN  # a bolus is still mostly where it was put
+# A ratio below these is a slip: of the mechanism's (which itself asks for a half to twice what bodies need: then nothing
+# is believed), and of what the person takes at most (then it is believed as far as this, within half as much again).
+SLIP: Final = 0.6
+DOSED: Final = 0.75
+MOST_RAISED: Final = 1.5
+DOSED_SPAN_US: Final = 14 * US_PER_DAY
+AT_MEAL_US: Final = 20 * US_PER_MIN
+MEALS_TO_TELL: Final = 8
+SLIP_TOLD_FROM: Final = 1.2
 TOLD_FROM: Final = 1.3  # factors nearer to 1 are within the error of any prescription
 SEED: Final = 1  # the same draws for every candidate: doses then differ by dose, not by luck
 
@@ -216,11 +225,33 @@ def stated(twin: Twin, t: int, policy: Policy) -> Stated:
     carbs = insulin * shown_ratio / ratio
     insulin = _believed(max(insulin, 1.0))
     said = min(max(correction, shown_correction), MOST_SCALED * shown_correction)
+    taken = dosed_ratio(twin, t, said, policy.target_mgdl) or 0.0
+    prescribed = Prescribed(said, max(ratio, shown_ratio, min(DOSED * taken, MOST_RAISED * ratio)))
     return Stated(
         insulin=insulin,
         carbs=min(_believed(carbs), insulin),
-        prescribed=Prescribed(said, max(ratio, shown_ratio)),
+        prescribed=None if ratio < SLIP * shown_ratio else prescribed,
     )
+
+
+def dosed_ratio(twin: Twin, t: int, correction_mgdl_per_u: float, target_mgdl: float) -> float | None:
+    """Carbohydrate per unit (g/U) at the fifth of the last two weeks' meals with most insulin; None: too few meals.
+
+    Without what glucose above target asked for. A prescription that asks for far more than its person ever took is a slip.
+    """
+    known = list(twin.record.between(t - DOSED_SPAN_US, t))
+    boluses = [e for e in known if e.kind == "bolus_u"]
+    ratios, glucose_mgdl = [], target_mgdl
+    for entry in known:
+        if entry.kind == "cgm_mgdl":
+            glucose_mgdl = entry.value
+        if entry.kind != "carbs_g" or entry.value < MEAL_G or entry.time_us > t - AT_MEAL_US:
+            continue
+        taken_u = sum(b.value for b in boluses if abs(b.time_us - entry.time_us) <= AT_MEAL_US)
+        for_meal_u = taken_u - max(0.0, glucose_mgdl - target_mgdl) / correction_mgdl_per_u
+        if for_meal_u > 0.2 * taken_u:
+            ratios.append(entry.value / for_meal_u)
+    return float(np.quantile(ratios, 0.2)) if len(ratios) >= MEALS_TO_TELL else None
 
 
 def _believed(factor: float) -> float:
@@ -232,21 +263,24 @@ def _told(twin: Twin, t: int, policy: Policy, standing: Stated) -> list[str]:
     """In words, what the prescription does to the courses, and where it was not believed."""
     said = []
     if standing.prescribed is not None:
-        fall, ratio = standing.prescribed
+        fall, per_u = standing.prescribed
         said.append(
             f"what a dose and food do is mostly what is prescribed: 1 U lowers by {fall:.0f} mg/dL, 10 g raise by"
-            f" {10.0 * fall / ratio:.0f} mg/dL"
+            f" {10.0 * fall / per_u:.0f} mg/dL"
         )
     if max(abs(math.log(f)) for f in (standing.insulin, standing.carbs)) > math.log(TOLD_FROM):
         said.append(
             f"insulin on board does {standing.insulin:.1f} times and carbohydrate {standing.carbs:.1f} times what the"
             " twin found, towards the prescribed correction factor and ratio"
         )
-    prescribed_ratio, shown_ratio = policy.carb_ratio_g_per_u, twin.therapy_shown(t)[1]
-    if prescribed_ratio is not None and _believed(shown_ratio / prescribed_ratio) > TOLD_FROM:
+    ratio = policy.carb_ratio_g_per_u
+    believed = (
+        twin.therapy_shown(t)[1] if standing.prescribed is None else standing.prescribed.carb_ratio_g_per_u
+    )
+    if ratio is not None and policy.correction_mgdl_per_u is not None and believed / ratio > SLIP_TOLD_FROM:
         said.append(
-            f"a meal needs no more than 1 U for {shown_ratio:.1f} g, as the twin found, where 1 U for {prescribed_ratio:.1f} g is"
-            " prescribed: please check that ratio"
+            f"a meal needs no more than 1 U for {believed:.1f} g, by what the twin found and what was taken at meals, where"
+            f" 1 U for {ratio:.1f} g is prescribed: please check that ratio"
         )
     return said
 

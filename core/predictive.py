@@ -38,6 +38,8 @@ NOTHING_ELSE: Final = 0.75
 BY_PRESCRIPTION: Final = 0.85
 MEAL_POWER: Final = 0.5
 DOSE_POWER: Final = 0.25
+STRENGTHS: Final = (0.3, 3.0)  # no draw goes without, and none takes all
+LEAST_FRESH_G: Final = 2.0
 ABSORBED_MIN: Final = 240.0  # carbohydrate of a bolus calculator: evenly over four hours
 # Where a unit is measured: beside a meal, the same for every plan, so that a larger meal never asks for less insulin.
 PROBE_U: Final = 0.1
@@ -214,7 +216,9 @@ class Futures:
         if stated is not None:
             self._base += self._held_for_more(times.size, stated.insulin)
         if stated is not None and stated.carbs < 1.0:
-            self._base += (stated.carbs - 1.0) * (self._free - self._run(times.size, (), gut=0.0))
+            self._base += (stated.carbs - 1.0) * (self._free - self._run(times.size, (), gut=(0.0, 0.0)))
+        if stated is not None and stated.prescribed is not None:
+            self._base += self._fed_for_less(times.size, stated.carbs, stated.prescribed)
 
     def paths(self, plan: Plan, insulin: float | None = None, carbs: float | None = None) -> Array:
         """float64[draws, n_steps] mg/dL. ``insulin``, ``carbs``: factors for this plan, by the mechanism alone."""
@@ -276,7 +280,28 @@ class Futures:
         moved_on = older - self._run(n_out, (), (0.0, 0.0))
         return np.asarray(np.minimum(fresh, 0.0) + max(insulin - 1.0, 0.0) * moved_on)
 
-    def _run(self, n_out: int, plan: Plan, kept: tuple[float, float] = (1.0, 1.0), gut: float = 1.0) -> Array:
+    def _fed_for_less(self, n_out: int, carbs: float, prescribed: Prescribed) -> Array:
+        """What food just eaten is held for less than the forecast holds, mg/dL, not above 0: it acts as food planned.
+
+        Else half of a meal logged, and the rest asked for, would get more insulin than the whole.
+        """
+        track = self._track
+        fresh = float(track.mean[model.N_LINEAR + model.D1])
+        fresh_g = fresh / model.meal_mmol_per_kg(track.nominal.consts, 1.0, float(track.mean[model.LN_AG]))
+        if fresh_g < LEAST_FRESH_G:
+            return np.zeros_like(self._base)
+        held = self._free - self._run(n_out, (), gut=(0.0, 1.0))
+        said = fresh_g * prescribed.gram(self._after_min(track.time_us))
+        acting = min(carbs, 1.0)  # what lies below 1 is in the course already
+        return np.asarray(np.minimum(_agreed(acting * held, said, MEAL_POWER) - acting * held, 0.0))
+
+    def _run(
+        self,
+        n_out: int,
+        plan: Plan,
+        kept: tuple[float, float] = (1.0, 1.0),
+        gut: tuple[float, float] = (1.0, 1.0),
+    ) -> Array:
         rng = np.random.default_rng(self._seed)
         return _simulate(self._track, n_out, plan, self._draws, rng, kept, gut)
 
@@ -289,9 +314,10 @@ def _agreed(effect: Array, said: Array, power: float) -> Array:
     """
     area = effect.sum(axis=1)
     middle = float(area.mean())
-    if abs(middle) < 1e-9:
-        return effect
-    strength = np.maximum(area / middle, 0.0) ** power
+    if not abs(middle) > 1e-9:  # nothing to tell draws apart by: a dose acts none the less, food need not
+        return np.asarray((1.0 - BY_PRESCRIPTION) * effect + BY_PRESCRIPTION * np.minimum(said, 0.0))
+    least, most = STRENGTHS
+    strength = np.clip(np.maximum(area / middle, 0.0) ** power, least, most)
     strength = strength / strength.mean()
     return np.asarray((1.0 - BY_PRESCRIPTION) * effect + BY_PRESCRIPTION * strength[:, None] * said)
 
@@ -303,12 +329,12 @@ def _simulate(
     draws: int,
     rng: np.random.Generator,
     kept: tuple[float, float] = (1.0, 1.0),
-    gut: float = 1.0,
+    gut: tuple[float, float] = (1.0, 1.0),
 ) -> Array:
     """Sensed glucose (mg/dL) of mechanistic futures with drawn state, parameters and disturbance.
 
     ``kept``: shares of the insulin in the two depots under the skin beyond what the present basal rate leaves there.
-    ``gut``: share kept of what is in the gut.
+    ``gut``: shares kept of what is in the two compartments of the gut.
     """
     runner = track.fork()
     runner.rest()
@@ -320,7 +346,8 @@ def _simulate(
     np.maximum(points[n_linear:], 0.0, out=points[n_linear:])
     if min(kept) < 1.0:
         _leave_basal(runner, points, kept)
-    points[[n_linear + model.D1, n_linear + model.D2]] *= gut
+    points[n_linear + model.D1] *= gut[0]
+    points[n_linear + model.D2] *= gut[1]
     phi, noise = np.zeros((n_linear, n_linear)), np.zeros((n_linear, n_linear))
     nodes, work = np.zeros((5, model.N_INPUT)), np.zeros(model.WORK_SIZE)
     mu = runner.dynamics[:, :1]
