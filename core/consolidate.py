@@ -161,6 +161,17 @@ def merged(anchor: Anchor, night: NightInfo, gamma: float = GAMMA) -> Anchor:
     )
 
 
+def mixed(first: tuple[Array, Array], second: tuple[Array, Array], share: float) -> tuple[Array, Array]:
+    """(mean, covariance) of what is ``second`` with probability ``share`` and else ``first``.
+
+    Moments of a mixture of two normals: C = (1 − h)C₁ + h C₂ + h(1 − h)(m₂ − m₁)(m₂ − m₁)ᵀ (Bar-Shalom, Li & Kirubarajan,
+    Estimation with Applications to Tracking and Navigation, 2001, chapter 1): where they disagree it is unsure.
+    """
+    apart = second[0] - first[0]
+    cov = (1.0 - share) * first[1] + share * second[1] + share * (1.0 - share) * np.outer(apart, apart)
+    return first[0] + share * apart, cov
+
+
 def _lean(of: Anchor | NightInfo) -> Array:
     return np.array(of.lean) if of.lean else np.zeros(N_NAMES)
 

@@ -21,10 +21,11 @@ from core.consolidate import (
     base_of,
     fresh_anchor,
     merged,
+    mixed,
     posterior,
     read_night,
 )
-from core.contexts import Looked, after_night, day_of
+from core.contexts import DWELL_US, SETTLE_US, Looked, after_night, day_of
 from core.contexts import look as look_once
 from core.errors import DecodeError, InputError
 from core.guidance import Guidance, packed
@@ -43,6 +44,11 @@ ACROSS_US: Final = (
     6 * 3_600_000_000
 )  # a day of which more lies before a change says nothing of either context
 NIGHT_LATE_US: Final = 30 * 3_600_000_000  # after so long any hour will do
+
+# How much of what a night tells the filter out of the usual is the usual life's. No probability (a context of a week ends on one day
+# of seven) but what errors cost: one that goes on shows in the readings of that day whatever was told, one that is over
+# not for eighteen hours (docs/decisions/0015). More of it: ln s in a context strays; less: the first day back is worse.
+OVER_SHARE: Final = 0.7
 
 
 class Protection(NamedTuple):
@@ -153,7 +159,7 @@ def night(
     )
     pull = told
     if anchor.nights + len(anchor.recent) > 0:
-        theta, cov = _observed(after)
+        theta, cov = _coming(twin, memory, after, gamma, now_us)
         pull = (*told, Guidance(now_us, "pull", tuple(theta.tolist()), packed(cov)))
     record = NightRecord(
         now_us,
@@ -169,6 +175,21 @@ def night(
         readings,
     )
     return Night(memory, pull, keep, drop, record)
+
+
+def _coming(
+    twin: Twin, memory: Memory, found: Posterior, gamma: float, now_us: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the filter is told of the coming day: ``found``, of the present context; out of the usual also that it may be over.
+
+    For DWELL_US after a change was found the context found stands alone: its evidence is of that day.
+    """
+    here = _observed(found)
+    usual = memory.anchor(USUAL)
+    if memory.current == USUAL or usual is None or now_us < memory.look.open_until_us - SETTLE_US + DWELL_US:
+        return here
+    there = posterior(usual, twin.patient.therapy, twin.consts(), gamma)
+    return mixed(here, _observed(there), OVER_SHARE)
 
 
 def _observed(found: Posterior) -> tuple[np.ndarray, np.ndarray]:

@@ -15,12 +15,13 @@ from core.consolidate import (
     N_NAMES,
     fresh_anchor,
     merged,
+    mixed,
     posterior,
     shift_seen,
     split,
 )
 from core.errors import DecodeError
-from core.guidance import packed
+from core.guidance import packed, unpacked
 from core.memory import NAMES, USUAL, Context, Day, Memory, NightInfo, from_bytes, to_bytes
 from core.models import hovorka as model
 from core.patient import Therapy
@@ -287,6 +288,59 @@ def test_nights_find_a_change_and_the_way_back(lived: Twin) -> None:
     assert usual is not None
     assert abs(posterior(usual, Therapy(), CONSTS).mean[S]) < 0.05
     assert memory.look.drift_more < 1.0  # nothing is left over that could alarm again
+
+
+def test_moments_of_a_mixture_are_those_of_its_draws() -> None:
+    rng = np.random.default_rng(3)
+    first = np.array([0.0, 1.0]), np.array([[0.04, 0.01], [0.01, 0.09]])
+    second = np.array([-0.6, 1.2]), np.array([[0.02, 0.0], [0.0, 0.01]])
+    other = rng.random(400_000) < 0.3
+    draws = np.where(
+        other[:, None],
+        rng.multivariate_normal(*second, other.size),
+        rng.multivariate_normal(*first, other.size),
+    )
+    mean, cov = mixed(first, second, 0.3)
+    assert mean == pytest.approx(draws.mean(axis=0), abs=0.002)
+    assert cov == pytest.approx(np.cov(draws.T), abs=0.002)
+    for share, own in ((0.0, first), (1.0, second)):
+        assert mixed(first, second, share)[0] == pytest.approx(own[0])
+        assert mixed(first, second, share)[1] == pytest.approx(own[1])
+
+
+@pytest.mark.parametrize("where", ["usual", "ill", "just ill"])
+def test_out_of_the_usual_a_night_tells_that_it_may_be_over(lived: Twin, where: str) -> None:
+    """Once a change has settled the filter hears of both anchors; in the usual life and just after a change of one."""
+    now_us = START_US + 3 * DAY_US
+    memory = with_usual(lived, np.zeros(5))
+    said = msgspec.structs.replace(info(-0.5, 0.1), from_us=now_us - DAY_US, to_us=now_us)
+    if where != "usual":
+        ill = Context(1, "illness", "words", ("illness",), now_us - 4 * DAY_US)
+        memory = memory.with_context(ill).with_anchor(1, merged(merged(BASE, said), said))
+        found_us = now_us - DAY_US // (8 if where == "just ill" else 1)
+        until_us = (
+            found_us + contexts.SETTLE_US
+        )  # in progress in both cases: the filter is told earlier than people
+        look = msgspec.structs.replace(memory.look, open_until_us=until_us, opened_for="words")
+        memory = msgspec.structs.replace(memory, current=1, look=look)
+    alone = learning.Protection(rehearsal=False)
+    found = learning.night(lived, memory, [], now_us, np.random.default_rng(1), alone, said)
+    assert found.memory.current == memory.current
+    (pull,) = found.guidance
+    own = posterior(found.memory.anchor() or BASE, Therapy(), CONSTS).theta()
+    sd = math.sqrt(unpacked(pull.cov)[0, 0])
+    of_a_day = math.hypot(math.sqrt(own[1][0, 0]), 0.15)
+    if where != "ill":
+        assert pull.theta == pytest.approx(own[0])
+        assert sd == pytest.approx(of_a_day)
+        return
+    usual = posterior(found.memory.anchor(USUAL) or BASE, Therapy(), CONSTS).theta()
+    assert own[0][0] + 0.1 < pull.theta[0] < usual[0][0] - 0.1
+    assert sd > math.hypot(of_a_day, 0.15)  # it is less sure than either
+    # What is shown to people and kept is of the context alone.
+    assert found.record.mean[S] == pytest.approx(
+        posterior(found.memory.anchor() or BASE, Therapy(), CONSTS).mean[S]
+    )
 
 
 @pytest.mark.parametrize(("hours", "taken"), [(20, True), (12, False)])
