@@ -188,7 +188,8 @@ class Futures:
     """Drawn futures of one moment, to be asked with many plans: the same draws serve all of them.
 
     The futures without a plan have the calibrated mean and width at every step; a plan adds to each its own
-    mechanistic effect, under that draw's parameters. ``stated``: nothing but the plan happens.
+    effect, by the mechanism under that draw's parameters. ``stated``: nothing but the plan happens, and what it does is
+    mostly what is prescribed.
     """
 
     def __init__(
