@@ -158,6 +158,9 @@ class HubLink:
         self._stood_s = time.monotonic()
         self._table.on_connected(self._stood_s)
         self.connected, self.problem = True, ""
+        self._outbox_has_more = (
+            True  # a reading of the outbox that the last connection began may be lost with it
+        )
         self.counters["sync.connected"] += 1
         log.info("sync.connected", hub=self.hub_id, in_flight=len(self._table.in_flight))
         self._say_hello(connection)
@@ -279,9 +282,17 @@ class HubLink:
             self._called_us = issued_us
         done = self._table.on_ack(ack.numbers, time.monotonic())
         if done and self._outbox is not None:
-            await self._in_thread(self._outbox.done, list(done))
-            for number in done:
-                self._payloads.pop(number, None)
+            # The table has let go of them, so the outbox must too, even when the connection ends meanwhile:
+            # a number that only the outbox held would never be sent, nor forgotten, before the next start.
+            forgetting = asyncio.ensure_future(self._in_thread(self._outbox.done, list(done)))
+            try:
+                await asyncio.shield(forgetting)
+            except asyncio.CancelledError:
+                forgetting.add_done_callback(lambda _: self.wake())  # till then they may fill what we read
+                raise
+            finally:
+                for number in done:
+                    self._payloads.pop(number, None)
             self.counters["uplink.acknowledged"] += len(done)
         if not ack.numbers:
             self.counters["uplink.rewound"] += 1

@@ -77,9 +77,14 @@ async def drain(cloud: Cloud, outbox: MemoryOutbox) -> None:
     link = cloud.house.hub_link()
     link.bind(outbox=outbox, on_down=ignore_down)
     async with running(link):
-        await wait_until(
-            lambda: not outbox.waiting, f"drained; cloud log:\n{cloud.log.read_text()}", PATIENCE_S
-        )
+        try:
+            await wait_until(lambda: not outbox.waiting, "drained", PATIENCE_S)
+        except AssertionError as err:
+            codes = [process.poll() for process in cloud.processes]
+            raise AssertionError(
+                f"{err}; finished {len(outbox.finished)}, link {dict(link.counters)}, "
+                f"cloud processes {codes}, their log:\n{cloud.log.read_text()}"
+            ) from None
 
 
 def check_exactly_once_in_order(cloud: Cloud, samples: int, uplinks: int) -> None:
