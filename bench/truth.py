@@ -3,7 +3,8 @@
 Each person lives 10 days; days 4–10 are scored every 15 min, causally, beside persistence. Two sensors:
 "matched" has an average sensor's AR(2) noise and nothing else; "typical" has calibration drift, dropouts,
 compression lows, warm-up and delay. "planned" forecasts know the logged inputs of the horizon, as a person
-who asks "what if I eat this" does; the others do not.
+who asks "what if I eat this" does; the others do not. Forecasts of readings are judged by readings, those of
+blood (core.blood) by true plasma; the matched sensor's are told that it has no lasting error.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bench.recordings import US_PER_MIN, interpolate
 from bench.report import Figure, Section, Table
 from core.messages import Sample
 from core.patient import Patient
+from core.predictive import Z90
 from core.twin import Twin
 from firmware_sim.person import Event, Record, VirtualPerson
 from firmware_sim.person_cgm import AVERAGE_NOISE
@@ -68,11 +70,17 @@ class Scored:
     mean: np.ndarray
     sd: np.ndarray
     planned_mean: np.ndarray
+    blood: np.ndarray
+    blood_planned: np.ndarray
+    blood_sd: np.ndarray
     innovations: np.ndarray  # normalised one-step errors in time order, every reading of the scored days
 
 
-def score(record: Record, weight_kg: float) -> Scored:
-    """Feed in order; forecast from the newest state every 15 min, one step ahead at each reading."""
+def score(record: Record, weight_kg: float, lasting: bool = True) -> Scored:
+    """Feed in order; forecast from the newest state every 15 min, one step ahead at each reading.
+
+    ``lasting``: whether the sensor may be off for days (Twin.blood).
+    """
     samples = samples_of(record.events)
     cgm = np.array([(t / US_PER_MIN, v) for t, k, v in record.events if k == "cgm_mgdl"])
     first_min = record.truth.start_us // US_PER_MIN
@@ -108,6 +116,8 @@ def score(record: Record, weight_kg: float) -> Scored:
         until_us = t_us + HORIZONS_MIN[-1] * US_PER_MIN
         later = [s for s in samples[k + 1 : k + 120] if s.kind in INPUTS and s.time_us <= until_us]
         knowing = twin.forecast(t_us, HORIZONS_MIN, planned=later).forecast if later else forecast
+        blood = twin.blood(t_us, HORIZONS_MIN, lasting=lasting)
+        known = twin.blood(t_us, HORIZONS_MIN, planned=later, lasting=lasting) if later else blood
         plasma = [record.truth.plasma_at(t_us + h * US_PER_MIN) for h in HORIZONS_MIN]
         rows.append(
             (
@@ -117,16 +127,17 @@ def score(record: Record, weight_kg: float) -> Scored:
                 *forecast.mean,
                 *forecast.sd,
                 *knowing.mean,
+                *blood.mean,
+                *known.mean,
+                *((blood.low + blood.high) / (2.0 * Z90)),
                 t_us / US_PER_MIN,
             )
         )
     table = np.array(rows)
     n = len(HORIZONS_MIN)
     shown = np.column_stack([interpolate(cgm[:, 0], cgm[:, 1], table[:, -1] + h, 11.0) for h in HORIZONS_MIN])
-    parts = [table[:, 2 + i * n : 2 + (i + 1) * n] for i in range(4)]
-    return Scored(
-        table[:, 0], table[:, 1], parts[0], shown, parts[1], parts[2], parts[3], np.array(innovations)
-    )
+    plasma_then, *parts = (table[:, 2 + i * n : 2 + (i + 1) * n] for i in range(7))
+    return Scored(table[:, 0], table[:, 1], plasma_then, shown, *parts, np.array(innovations))
 
 
 def _rmse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -149,7 +160,12 @@ def _forecast_rows(
             ratios["held"] = held / last
             shares = " ".join(f"{r:.2f}" for r in ratios["held"][1:])
             rows.append((f"true plasma now, held, {label}, {target}", *_text(held), shares))
-        for name, field in (("twin", "mean"), ("twin, inputs planned", "planned_mean")):
+        methods = [("twin, reading", "mean"), ("twin, reading, inputs planned", "planned_mean")]
+        if target == "plasma":
+            methods = [("twin", "blood"), ("twin, inputs planned", "blood_planned"), *methods]
+        else:
+            methods = [(name.replace(", reading", ""), field) for name, field in methods]
+        for name, field in methods:
             each = np.array([_rmse(getattr(p, field), aim) for p, aim in zip(people, aims, strict=True)])
             mean = each.mean(axis=0)
             ratios[f"{name}/{target}"] = mean / last
@@ -169,16 +185,22 @@ def _honesty(label: str, people: Sequence[Scored]) -> tuple[tuple[str, ...], flo
     cover = np.sum([(i & k).sum(0) for i, k in zip(inside, known, strict=True)], axis=0) / np.sum(
         [k.sum(0) for k in known], axis=0
     )
+    in_blood = [np.abs(p.blood - p.plasma) <= Z95 * p.blood_sd for p in people]
+    has = [~np.isnan(p.plasma) for p in people]
+    cover_blood = np.sum([(i & k).sum(0) for i, k in zip(in_blood, has, strict=True)], axis=0) / np.sum(
+        [k.sum(0) for k in has], axis=0
+    )
     nis = np.array([np.mean(p.innovations**2) for p in people])
     lag = np.array([np.corrcoef(p.innovations[:-1], p.innovations[1:])[0, 1] for p in people])
     row = (
         label,
         *(f"{c:.2f}" for c in cover[1:]),
+        *(f"{c:.2f}" for c in cover_blood[1:]),
         f"{np.median(nis):.2f}",
         f"{nis.min():.2f}–{nis.max():.2f}",
         f"{np.median(lag):+.2f}",
     )
-    return row, float(np.mean(nis)), cover[1:]
+    return row, float(np.mean(nis)), np.concatenate((cover[1:], cover_blood[1:]))
 
 
 def responses(seeds: Sequence[int]) -> list[tuple[str, ...]]:
@@ -360,7 +382,9 @@ def run(quick: bool = False) -> Section:
         people = []
         for seed in track(seeds, description=f"virtual people, {label} sensor"):
             person = VirtualPerson(seed, sensor=sensor)
-            people.append(score(person.record(START_US, DAYS + 0.1), person.weight_kg))
+            people.append(
+                score(person.record(START_US, DAYS + 0.1), person.weight_kg, lasting=label == "typical")
+            )
         more, ratios = _forecast_rows(label, people)
         rows += more
         row, nis, cover = _honesty(label, people)
@@ -387,8 +411,15 @@ def run(quick: bool = False) -> Section:
             tuple(rows),
         ),
         Table(
-            "Honesty: 95 % band of the coming CGM, one-step innovations",
-            ("sensor", *(f"cover {c}" for c in columns), "NIS median", "NIS range", "lag-1"),
+            "Honesty: 95 % bands of the coming CGM and of true plasma, one-step innovations",
+            (
+                "sensor",
+                *(f"CGM {c}" for c in columns),
+                *(f"plasma {c}" for c in columns),
+                "NIS median",
+                "NIS range",
+                "lag-1",
+            ),
             tuple(honest),
         ),
         Table(

@@ -142,7 +142,7 @@ class TwinPaths:
     def _in_blood(self, readings: Floats) -> Floats:
         """Futures of readings as futures of blood: the sensor's lasting error is one for a whole course."""
         rng = np.random.default_rng((SEED, len(readings)))
-        error = self._blood.mean_mgdl + self._blood.sd_mgdl * rng.standard_normal(len(readings))
+        error = self._blood.cautious_mgdl + self._blood.sd_mgdl * rng.standard_normal(len(readings))
         # As drawn, however low: a clip would bend what a dose does, and a lower glucose ask for more.
         return np.asarray(readings + error[:, None])
 

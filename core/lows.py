@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core import correction as corr
+from core.lows_prior import WEIGHTS
+
+if TYPE_CHECKING:
+    from core.predictive import Outlook
+    from core.track import Track
 
 Array = NDArray[np.float64]
 
@@ -77,6 +82,16 @@ def tail(mean: Array, half: Array) -> float:
     """Without fresh readings: the greatest chance that the bands give at one of AHEAD_MIN (normal tails)."""
     z = (LOW_MGDL - mean) / (np.maximum(half, 1e-6) * SD_PER_HALF)
     return 0.5 * math.erfc(-float(z.max()) / math.sqrt(2.0))
+
+
+def chance_of(track: Track, near: Outlook) -> float:
+    """The chance as ``track`` stands; ``near``: its outlook at AHEAD_MIN."""
+    if not track.corrected() or track.age_s(track.time_us) > 60.0 * FRESH_MIN:
+        return tail(near.mean, near.low)
+    now_mgdl = float(track.learn[corr.AT_TIMES + 1])
+    if now_mgdl < LOW_MGDL:
+        return 1.0
+    return chance(features(now_mgdl, *slopes(track.learn), near.mean, near.low), WEIGHTS)
 
 
 def fit(people: Sequence[tuple[Array, NDArray[np.bool_]]]) -> Array:

@@ -16,15 +16,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import correction_pool, lows, snapshot
+from core import correction_pool, lows, sharing, snapshot
 from core.advice_types import Advice, Policy
-from core.correction import AT_TIMES, Population
+from core.blood import BloodError, BloodForecast, blood_error, in_blood
+from core.correction import Population
 from core.correction_prior import POPULATION
 from core.errors import InputError
 from core.filters.smoother import Tape
 from core.gate import SC_HAS_BASAL, SC_LONG_AT, SC_READINGS, SC_Z1
 from core.guidance import Guidance
-from core.lows_prior import WEIGHTS
 from core.messages import Contribution, Estimate, Forecast, Prior, Sample
 from core.models import registry
 from core.models.hovorka import BASAL
@@ -192,9 +192,7 @@ class Twin:
         seed: int = 0,
     ) -> ForecastResult:
         """Predictive distribution of CGM glucose at ``t`` + horizons, given inputs ``planned`` after ``t``."""
-        horizons = tuple(float(h) for h in horizons_min)
-        if not horizons or not all(0.0 <= h <= HORIZON_LIMIT_MIN for h in horizons):
-            raise InputError(f"horizons must lie in 0..{HORIZON_LIMIT_MIN:g} min", where="forecast")
+        horizons = self._horizons(horizons_min)
         if not 0 <= paths <= 100_000:
             raise InputError("paths must lie in 0..100000", where="forecast")
         plan = self._check_plan(t, planned)
@@ -221,9 +219,25 @@ class Twin:
             p95=tuple(high.tolist()),
             data_age_s=track.age_s(t),
             status=track.status(t),
-            low_chance=_low_chance(track, near),
+            low_chance=lows.chance_of(track, near),
         )
         return ForecastResult(message, drawn)
+
+    def blood(
+        self,
+        t: int,
+        horizons_min: Sequence[float],
+        planned: Iterable[Sample] = (),
+        lasting: bool = True,
+    ) -> BloodForecast:
+        """Predictive distribution of glucose in blood at ``t`` + horizons (core.blood); ``forecast`` is of readings.
+
+        ``lasting``: the sensor may be off for days, as sensors are; False for one that is known not to be.
+        """
+        horizons = self._horizons(horizons_min)
+        plan = self._check_plan(t, planned)
+        error = blood_error(self.record, t) if lasting else BloodError(0.0, 0.0)
+        return in_blood(self._at(t), np.array(horizons), plan, error)
 
     def advise(self, t: int, carbs_g: float, policy: Policy, question: str | None = None) -> Advice:
         """What to do at ``t`` about a meal of ``carbs_g``, a correction, the basal rate, or in general.
@@ -346,41 +360,11 @@ class Twin:
 
     def contribution(self, t: int) -> Contribution:
         """Information on log-parameters that data added to the prior, as precision and Λm differences."""
-        track = self._at(t)
-        k = self.model.N_THETA
-        cov = (track.factor.T @ track.factor)[:k, :k]
-        precision = np.linalg.inv(cov)
-        prior_precision = np.diag(track.nominal.dynamics[:k, 2] ** -2.0)
-        delta = precision - prior_precision
-        # Refreshed variances can make a direction look less known than before: that is no information.
-        values, vectors = np.linalg.eigh(delta)
-        delta = (vectors * np.maximum(values, 0.0)) @ vectors.T
-        mean = track.mean[:k]
-        information = delta @ mean + prior_precision @ (mean - track.nominal.dynamics[:k, 0])
-        return Contribution(
-            time_us=t,
-            model=self.model.NAME,
-            prior_version=self.prior.version if self.prior is not None else 0,
-            names=self.model.NAMES[:k],
-            delta_precision=tuple(delta[np.tril_indices(k)].tolist()),
-            delta_information=tuple(information.tolist()),
-            correction=correction_pool.told(track.learn, self.population, track.start),
-        )
+        return sharing.contribution(self._at(t), t, self.model, self.prior, self.population)
 
     def set_prior(self, prior: Prior) -> None:
         """Use a population prior from here on: parameters return to it; what was learned stays."""
-        if prior.model != self.model.NAME:
-            raise InputError("prior belongs to another model", where="prior.model")
-        k = len(prior.names)
-        numbers = (*prior.mean, *prior.covariance)
-        if len(prior.mean) != k or len(prior.covariance) != k * (k + 1) // 2:
-            raise InputError("prior has the wrong size", where="prior")
-        if not all(math.isfinite(v) for v in numbers) or any(
-            prior.covariance[i * (i + 1) // 2 + i] <= 0 for i in range(k)
-        ):
-            raise InputError("prior is not a distribution", where="prior.covariance")
-        if prior.correction:
-            correction_pool.read(prior.correction, self.population)
+        sharing.check_prior(prior, self.model, self.population)
         self.prior = prior
         # It counts from the newest event on, as if it were an event itself: a rewind meets it again.
         self._prior_from_us = self._head_us()
@@ -454,6 +438,13 @@ class Twin:
         start = correction_pool.read(prior.correction, self.population) if prior.correction else None
         if start is not None:
             track.begin(start)
+
+    @staticmethod
+    def _horizons(horizons_min: Sequence[float]) -> tuple[float, ...]:
+        horizons = tuple(float(h) for h in horizons_min)
+        if not horizons or not all(0.0 <= h <= HORIZON_LIMIT_MIN for h in horizons):
+            raise InputError(f"horizons must lie in 0..{HORIZON_LIMIT_MIN:g} min", where="forecast")
+        return horizons
 
     def _check_plan(self, t: int, planned: Iterable[Sample]) -> list[tuple[int, str, float]]:
         plan = []
@@ -583,13 +574,3 @@ class Twin:
         self._checkpoints = kept
         if kept and now_us - kept[0].track.seen_us > HISTORY_US - 2 * US_PER_DAY:
             self.record.forget_before(kept[0].track.seen_us)
-
-
-def _low_chance(track: Track, near: Outlook) -> float:
-    """Of core.lows; ``near``: the outlook at its horizons."""
-    if not track.corrected() or track.age_s(track.time_us) > 60.0 * lows.FRESH_MIN:
-        return lows.tail(near.mean, near.low)
-    now_mgdl = float(track.learn[AT_TIMES + 1])
-    if now_mgdl < lows.LOW_MGDL:
-        return 1.0
-    return lows.chance(lows.features(now_mgdl, *lows.slopes(track.learn), near.mean, near.low), WEIGHTS)

@@ -29,6 +29,7 @@ HORIZONS_MIN: Final = (15.0, 30.0, 60.0, 120.0, 240.0, 360.0)
 LEAD_US: Final = 3 * US_PER_DAY
 POSTERIOR_US: Final = US_PER_H  # one row of posterior.csv at most this often
 PROGRESS_EVERY: Final = 50  # readings between two reports of progress: 20 ms of work
+STICK_NEAR_US: Final = 10 * US_PER_MIN  # a fingerstick this long after a reading is compared with it
 PER_FORECAST: Final = 4 * len(HORIZONS_MIN)
 Floats = NDArray[np.float64]
 
@@ -49,6 +50,17 @@ class Posterior(NamedTuple):
     sd: tuple[float, ...]
 
 
+class Stick(NamedTuple):
+    """A fingerstick beside what was known just before it, mg/dL: the newest reading, and blood by the twin (90 % band)."""
+
+    time_us: int
+    value: float
+    reading: float
+    blood: float
+    low: float
+    high: float
+
+
 @dataclass
 class Trace:
     """What the pass found, growing as it runs: a stopped pass leaves a shorter one."""
@@ -66,6 +78,7 @@ class Trace:
     status: list[str] = field(default_factory=list)
     posteriors: list[Posterior] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    sticks: list[Stick] = field(default_factory=list)
     assumed: tuple[tuple[str, str], ...] = ()
     notes: list[str] = field(default_factory=list)
     not_finite: int = 0
@@ -144,6 +157,7 @@ def _run(trace: Trace, twin: Twin, sink: Sink, on_progress: Callable[[int], None
         for minute_us in _quiet_minutes(alarms, t):
             _note(trace, sink, alarms.on_time(minute_us, minute_us))
         tick = time.perf_counter()
+        _sticks(trace, twin, samples[fed:until])
         twin.observe(samples[fed:until])
         forecast = twin.forecast(t, HORIZONS_MIN).forecast
         estimate = twin.estimate(t)
@@ -174,6 +188,18 @@ def _run(trace: Trace, twin: Twin, sink: Sink, on_progress: Callable[[int], None
         trace.notes.append(f"{trace.not_finite} forecasts were not finite and are left out")
     if twin.ignored_old:
         trace.notes.append(f"{twin.ignored_old} events came too late for the twin")
+
+
+def _sticks(trace: Trace, twin: Twin, coming: Sequence[Sample]) -> None:
+    """Fingersticks among ``coming``, none of which the twin has seen."""
+    if not trace.made_us:
+        return
+    for sample in coming:
+        if sample.kind == "smbg_mgdl" and sample.time_us - trace.made_us[-1] <= STICK_NEAR_US:
+            blood = twin.blood(sample.time_us, (0.0,))
+            mean = float(blood.mean[0])
+            band = (mean - float(blood.low[0]), mean + float(blood.high[0]))
+            trace.sticks.append(Stick(sample.time_us, sample.value, trace.reading_mgdl[-1], mean, *band))
 
 
 def _quiet_minutes(alarms: ThresholdAlarms, now_us: int) -> list[int]:

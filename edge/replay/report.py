@@ -45,7 +45,13 @@ def report_html(trace: Trace, summary: dict[str, Any], written_s: float) -> str:
     zone = ZoneInfo(summary["timezone"])
     parts = [_head(trace, summary)]
     if trace.made_us:
-        parts += [_tiles(summary), _overview(trace, summary, zone), _days(trace, zone), _accuracy(summary)]
+        parts += [
+            _tiles(summary),
+            _overview(trace, summary, zone),
+            _days(trace, zone),
+            _accuracy(summary),
+            _sticks(summary),
+        ]
         parts += [_calibration(trace, summary, zone), _parameters(trace, zone), _alarms(trace, summary)]
     parts += [_assumed(summary), _figures(summary), _foot(summary, written_s)]
     title = escape(f"Replay of {summary['file']}")
@@ -191,6 +197,23 @@ def _accuracy(summary: dict[str, Any]) -> str:
         f"forecast there is: “it stays as it is”.</p>{picture}"
         + _key(("var(--twin)", "twin"), ("var(--other)", "persistence"))
         + f'<div class="scroll"><table>{head}{"".join(rows)}</table></div></section>'
+    )
+
+
+def _sticks(summary: dict[str, Any]) -> str:
+    sticks = summary["fingersticks"]
+    if not sticks["n"]:
+        return ""
+    rows = "".join(
+        f"<tr><td>{words}</td><td>{sticks[f'{which}_mard_pct']:.1f} %</td><td>{sticks[f'{which}_bias_mgdl']:+.1f}</td></tr>"
+        for words, which in (("newest reading", "reading"), ("blood, by the twin", "blood"))
+    )
+    return (
+        "<section><h2>Beside fingersticks</h2>"
+        '<p class="quiet">A sensor sits in tissue: it lags behind blood by some ten minutes, and may read high or low for '
+        f"days. {sticks['n']} fingersticks were compared with what was known just before each of them; the meter's own "
+        f"error is in every figure. The twin's 90 % band of blood held {100 * sticks['blood_coverage']:.0f} % of them.</p>"
+        f"<table><tr><th></th><th>MARD</th><th>bias, mg/dL</th></tr>{rows}</table></section>"
     )
 
 

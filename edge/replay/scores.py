@@ -20,6 +20,13 @@ RANGES: Final = (("low", 0.0, 70.0), ("target", 70.0, 180.0), ("high", 180.0, 1e
 EPISODE_GAP_US: Final = 30 * US_PER_MIN  # readings above 70 for this long end an episode
 WARNED_US: Final = 60 * US_PER_MIN  # a warning counts for an episode that begins within this
 CHI2_95: Final = 3.841  # 95th percentile of chi-square with one degree of freedom
+STICK_FIGURES: Final = (
+    "reading_mard_pct",
+    "blood_mard_pct",
+    "reading_bias_mgdl",
+    "blood_bias_mgdl",
+    "blood_coverage",
+)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -153,6 +160,22 @@ def nis_scores(trace: Trace) -> dict[str, Any]:
         "median": float(np.median(nis)),
         "share_above_3_84": float(np.mean(nis > CHI2_95)),
     }
+
+
+def stick_scores(trace: Trace) -> dict[str, Any]:
+    """Readings, and the twin's blood, beside fingersticks that neither had seen. The meter's own error is in all of it."""
+    sticks = [s for s in trace.sticks if s.value > 0]
+    if not sticks:
+        return {"n": 0, **dict.fromkeys(STICK_FIGURES)}
+    _, value, reading, blood, low, high = np.array(sticks, dtype=np.float64).T
+    figures = (
+        mard_pct(reading, value),
+        mard_pct(blood, value),
+        float(np.mean(reading - value)),
+        float(np.mean(blood - value)),
+        coverage(low, high, value),
+    )
+    return {"n": len(sticks), **dict(zip(STICK_FIGURES, figures, strict=True))}
 
 
 def second_half(trace: Trace) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from edge.replay.scores import (
     low_warnings,
     nis_scores,
     second_half,
+    stick_scores,
 )
 
 
@@ -60,6 +61,7 @@ def summarise(trace: Trace, record: Record, name: str, timezone: str) -> dict[st
         "horizons": whole,
         "horizons_second_half": later,
         "alarms": {"raised": dict(sorted(raised.items())), "low": low_warnings(trace)},
+        "fingersticks": stick_scores(trace),
         "glucose": msgspec.structs.asdict(metrics) if metrics is not None else None,
         "assumed": [{"name": what, "from": source} for what, source in trace.assumed],
         "notes": [*record.notes, *trace.notes],

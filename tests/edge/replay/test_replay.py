@@ -444,3 +444,28 @@ def test_real_recording_beats_persistence_at_an_hour(recording_2307: Path, tmp_p
     assert summary["rmse"]["60"] < summary["persistence_rmse"]["60"]
     assert any("60 min: RMSE" in line for line in lines)
     assert_no_nan(tmp_path)
+
+
+def test_fingersticks_are_compared_with_what_was_known_before_them(tmp_path: Path) -> None:
+    life = live(3.0, seed=4)
+    readings = {s.time_us: s.value for s in life.samples if s.kind == "cgm_mgdl"}
+    samples = list(life.samples)
+    for k in range(18):  # a sensor that reads 30 mg/dL low, and a meter without error
+        at_us = START_US + (240 + 215 * k) * MIN_US
+        samples.append(Sample(at_us + 60_000_000, "smbg_mgdl", readings[at_us] + 30.0, "meter", k))
+    alone = Sample(START_US + 3 * DAY_MIN * MIN_US + 20 * MIN_US, "smbg_mgdl", 300.0, "meter", 99)
+    path = write_events(tmp_path / "sticks.csv", [*samples, alone])
+    replay(path, None, None, tmp_path / "out")
+    found = summary_of(tmp_path / "out")["fingersticks"]
+    assert found["n"] == 18  # the last one has no reading beside it
+    assert found["reading_bias_mgdl"] == pytest.approx(-30.0, abs=0.1)
+    assert (
+        -25.0 < found["blood_bias_mgdl"] < -5.0
+    )  # learned from earlier ones, never from the one it is judged by
+    assert found["blood_mard_pct"] < 0.8 * found["reading_mard_pct"]
+    assert "Beside fingersticks" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_without_fingersticks_nothing_is_said_of_blood(whole: Path) -> None:
+    assert summary_of(whole)["fingersticks"]["n"] == 0
+    assert "Beside fingersticks" not in (whole / "report.html").read_text()
