@@ -29,6 +29,7 @@ def advice_block(card: AdviceCard, now_us: int, zone: ZoneInfo) -> str:
     return (
         f'<header><span class="state {_state_css(card, now_us)}">{_state_words(card, now_us)}</span>'
         f"<h3>{title}</h3><p>{meal}, at about {words.moment(a.for_time_us, now_us, zone)}</p></header>"
+        f"{_closed(card, now_us)}"
         f"{_chances(a)}"
         f"{_why(a)}"
         f'<ul class="reasons">{reasons}</ul>'
@@ -124,6 +125,12 @@ def _expected(advice: DoseAdvice) -> str:
     return table(("After", "With it", "Without"), rows, "Expected glucose, mg/dL (90 %)")
 
 
+def _closed(card: AdviceCard, now_us: int) -> str:
+    """Why there is no button any more."""
+    why = card.closed(now_us)
+    return f'<p class="warn">It cannot be approved any more: {escape(why)}.</p>' if why else ""
+
+
 def _changes(advice: DoseAdvice) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in advice.changes)
     return (
@@ -176,7 +183,7 @@ def _decision(card: AdviceCard, now_us: int, zone: ZoneInfo) -> str:
 
 
 def _state_words(card: AdviceCard, now_us: int) -> str:
-    if card.lapsed(now_us):
+    if card.closed(now_us):
         return "Lapsed undecided"
     return {
         "proposed": "Waits for your decision",
@@ -188,4 +195,4 @@ def _state_words(card: AdviceCard, now_us: int) -> str:
 
 
 def _state_css(card: AdviceCard, now_us: int) -> str:
-    return "lapsed" if card.lapsed(now_us) else escape(card.state)
+    return "lapsed" if card.closed(now_us) else escape(card.state)

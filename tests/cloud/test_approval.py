@@ -51,7 +51,7 @@ def db(tmp_path: Path) -> Database:
 
 
 def decide(db: Database, **changes: object) -> DoseAdvice:
-    given: dict[str, object] = {"approve": True, "who": "Dr. Grün", "note": "less today", "now_us": NOW + 1}
+    given: dict[str, object] = {"approve": True, "who": "Dr. Grün", "note": "less today", "now_us": NOW}
     with db.write() as session:
         return decisions.decide(session, f"{HUB}-1", **(given | changes))
 
@@ -99,6 +99,7 @@ def test_no_dose_is_approved_when_insulin_was_taken_after_its_data(db: Database,
     with db.write() as session:
         filled.add_samples(session, [Sample(taken_us, kind, 3.0, "pump", 1)])
         filled.add_samples(session, [Sample(taken_us, "carbs_g", 30.0, "hand", 1)])
+    assert closed(db) == "insulin was taken after the data this advice rests on"
     with pytest.raises(RefusedError, match="insulin was taken after the data"):
         decide(db)
     assert decide(db, approve=False).approved_by == ""
@@ -106,11 +107,45 @@ def test_no_dose_is_approved_when_insulin_was_taken_after_its_data(db: Database,
         assert session.scalars(select(AdviceRow.state)).one() == "rejected"
 
 
-def test_food_after_the_data_or_a_dose_before_it_keeps_nobody_from_approving(db: Database) -> None:
+def closed(db: Database, now_us: int = NOW) -> str:
+    """What the card says, and whether the overview still counts it."""
+    with db.read() as session:
+        why = queries.advice_cards(session, HUB)[0].closed(now_us)
+        assert queries.people(session, now_us)[0].undecided == (0 if why else 1)
+    return why
+
+
+def test_a_snack_after_the_data_or_a_dose_before_it_keeps_nobody_from_approving(db: Database) -> None:
     data_us = advice().data_time_us
     with db.write() as session:
         filled.add_samples(session, [Sample(data_us, "bolus_u", 3.0, "pump", 1)])
-        filled.add_samples(session, [Sample(data_us + US_PER_MIN, "carbs_g", 30.0, "hand", 1)])
+        filled.add_samples(session, [Sample(data_us + US_PER_MIN, "carbs_g", 20.0, "hand", 1)])
+    assert closed(db) == ""
+    assert decide(db).approved_by == "Dr. Grün"
+    assert closed_once_decided(db) == ""
+
+
+def closed_once_decided(db: Database) -> str:
+    with db.read() as session:
+        return queries.advice_cards(session, HUB)[0].closed(NOW + US_PER_DAY)
+
+
+def test_nobody_approves_a_meal_that_is_on_record_or_past(db: Database) -> None:
+    assert closed(db) == ""
+    assert closed(db, NOW + 1) == "the time of its meal has passed"
+    with pytest.raises(RefusedError, match="time of its meal has passed: it cannot be approved any more"):
+        decide(db, now_us=NOW + 1)
+    data_us = advice().data_time_us
+    with db.write() as session:
+        eaten = [Sample(data_us + k * US_PER_MIN, "carbs_g", 15.0, "hand", k) for k in (1, 2)]
+        filled.add_samples(session, eaten)  # half of the meal's 60 g, in two entries
+    assert closed(db) == "food for it is on record already"
+    with pytest.raises(RefusedError, match="food for it is on record already: it cannot be approved"):
+        decide(db, dose_u=3.0)
+    with db.write() as session:
+        taken_back = Sample(data_us, "carbs_g", 0.0, "hand", 3, amends=("hand", 1), deleted=True)
+        filled.add_samples(session, [taken_back])
+    assert closed(db) == ""
     assert decide(db).approved_by == "Dr. Grün"
 
 
