@@ -24,6 +24,7 @@ from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
 from edge import dose_match
 from edge.engine_link import EngineLink
 from edge.engine_messages import AskAdvice
+from edge.hand import taken_doubt
 from edge.hub_state import AdviceNote, DownState
 from edge.store.store import Store
 
@@ -301,7 +302,10 @@ class AdviceDesk:
         return row
 
     async def confirm(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Keep what the person did about one piece of advice, once, and tell the cloud."""
+        """Keep what the person did about one piece of advice, once, and tell the cloud.
+
+        A dose far from the advised one is asked about instead (``unsure``), unless the request is ``sure``.
+        """
         await self.review()
         async with self._turn:
             return await self._confirm(request, self._clock.now_us())
@@ -329,6 +333,8 @@ class AdviceDesk:
             raise RefusedError("this advice is confirmed already", mend="correct the dose with hometwin log")
         if now_us > note.expires_us + MAX_LATE_US:
             raise RefusedError("this advice is more than a day old", mend="enter the dose with hometwin log")
+        if request.get("sure") is not True and (doubt := taken_doubt(took, advice.dose_u)):
+            return {"unsure": True, "said": doubt}
         done = msgspec.structs.replace(note, confirmed_us=now_us, took_u=float(took))
         await self._keep(lambda down: down.with_note(advice.advice_id, done))
         self._counters["advice.confirmed"] += 1
