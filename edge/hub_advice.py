@@ -47,6 +47,15 @@ class Void(NamedTuple):
     said: str
 
 
+class Between(NamedTuple):
+    """What insulin on record says of open advice: void, or taken, whole or in part; else nothing came between."""
+
+    void: Void | None = None
+    is_taken: bool = False
+    part_u: float = 0.0
+    begun_us: int = 0  # when the first part was taken
+
+
 OTHER_RECORD: Final = Void(
     "other_record",
     "it was made for another record: a dose, meal or reading differs from what this hub holds",
@@ -85,6 +94,9 @@ class AdviceDesk:
         self._own = f"{hub_id}-own-"
         self._turn = asyncio.Lock()  # what is judged from the state and written to it is one step
         self._taken: frozenset[str] = frozenset()  # open, and a bolus on record is about this dose
+        self._parts: dict[
+            str, float
+        ] = {}  # not confirmed, and so many units on record may be a part of the dose
         # Open on the disk and void all the same, and why: the disk cannot be read, or takes nothing.
         self._untold: dict[str, str] = {}
 
@@ -116,13 +128,13 @@ class AdviceDesk:
             return None
         old = self._state().notes.get(advice.advice_id)
         if old is not None and not old.void:
-            return (await self._insulin_between(advice, _since(advice, old), now_us, was_shown=True))[0]
+            return (await self._insulin_between(advice, _since(advice, old), now_us, was_shown=True)).void
         for other in self._state().advice:
             is_other = other.advice_id != advice.advice_id and other.advice_id not in self._taken
             if is_other and self._may_be_taken(other, now_us):
                 said = f"the dose of advice {other.advice_id} may have been taken: nobody has said yet"
                 return Void("another_open", said)
-        return (await self._insulin_between(advice, now_us, now_us, was_shown=False))[0]
+        return (await self._insulin_between(advice, now_us, now_us, was_shown=False)).void
 
     async def take_policy(self, message: Downlink, policy: StandingPolicy) -> None:
         """Keep a standing policy; another person's, or one with numbers that nobody can dose by, does nothing."""
@@ -154,22 +166,31 @@ class AdviceDesk:
         async with self._turn:
             now_us, state = self._clock.now_us(), self._state()
             taken: set[str] = set()
+            parts: dict[str, float] = {}
             untold: dict[str, str] = {}
             for advice in state.advice:
                 note = state.note(advice)
-                if advice.dose_u <= 0 or note.state(now_us) != "open":
+                is_open = note.state(now_us) == "open"
+                # Who took a part before the end takes the rest after it.
+                may_be_begun = note.state(now_us - dose_match.NEAR_US) == "open"
+                if advice.dose_u <= 0 or not (is_open or may_be_begun):
                     continue
                 try:
                     since_us = _since(advice, note)
-                    void, seems_taken = await self._insulin_between(advice, since_us, now_us, was_shown=True)
+                    found = await self._insulin_between(advice, since_us, now_us, was_shown=True)
                 except StoreError:
-                    untold[advice.advice_id] = UNREADABLE
+                    if is_open:
+                        untold[advice.advice_id] = UNREADABLE
                     continue
-                if seems_taken:
+                if found.part_u > 0 and found.begun_us <= note.expires_us:
+                    parts[advice.advice_id] = found.part_u
+                if not is_open:
+                    continue
+                if found.is_taken:
                     taken.add(advice.advice_id)
-                if void is not None and not await self._withdraw(advice, note, void, now_us):
-                    untold[advice.advice_id] = void.said
-            self._taken, self._untold = frozenset(taken), untold
+                if found.void is not None and not await self._withdraw(advice, note, found.void, now_us):
+                    untold[advice.advice_id] = found.void.said
+            self._taken, self._parts, self._untold = frozenset(taken), parts, untold
 
     async def _withdraw(self, advice: DoseAdvice, note: AdviceNote, void: Void, now_us: int) -> bool:
         """False: the disk does not take it, so it is found again next time."""
@@ -190,8 +211,8 @@ class AdviceDesk:
 
     async def _insulin_between(
         self, advice: DoseAdvice, since_us: int, now_us: int, *, was_shown: bool
-    ) -> tuple[Void | None, bool]:
-        """Why insulin makes advice void, if it does; and whether the dose on record seems to be this very one.
+    ) -> Between:
+        """Whether insulin makes advice void, or seems to be this very dose or a part of it.
 
         The cloud knows the record up to the newest reading; the hub's own engine knew all that was stored when it was
         asked. A dose that a person noted and no bolus stands for is known to neither.
@@ -205,15 +226,24 @@ class AdviceDesk:
         for dose in doses:
             if self._counts(dose.advice_id, now_us) and missing[dose.advice_id] > evidence.TRACE_U:
                 said = f"{missing[dose.advice_id]:.1f} U that you noted for advice {dose.advice_id} are not on record"
-                return Void("noted_not_on_record", said), False
+                return Between(Void("noted_not_on_record", said))
         unknown = [s for s in insulin if s.time_us > known_us or s.received_us > since_us]
         if sum(s.value for s in unknown) <= evidence.TRACE_U:
-            return None, False
+            return Between()
         this = dose_match.advised(advice.advice_id, advice.dose_u, since_us, now_us)
         doses.sort(key=lambda dose: -dose.units)
         if was_shown and len(doses) in dose_match.matched([*doses, this], boluses).values():
-            return None, True
-        return (INSULIN_AFTER if evidence.insulin_after(unknown, known_us) else INSULIN_LATE), False
+            return Between(is_taken=True)
+        parts = dose_match.parts(this, doses, boluses, now_us) if was_shown else []
+        keys = {part.key for part in parts}
+        if parts and sum(s.value for s in unknown if s.key not in keys) <= evidence.TRACE_U:
+            units = sum(part.value for part in parts)
+            return (
+                Between(is_taken=True)
+                if units >= this.least_u
+                else Between(part_u=units, begun_us=parts[0].time_us)
+            )
+        return Between(INSULIN_AFTER if evidence.insulin_after(unknown, known_us) else INSULIN_LATE)
 
     async def _noted(self, now_us: int) -> tuple[list[dose_match.Dose], list[Sample]]:
         """All doses that the person said were taken, and the boluses among which they are looked for."""
@@ -236,14 +266,15 @@ class AdviceDesk:
         return self._state().notes[advice_id].confirmed_us > now_us - ACTING_US
 
     def _may_be_taken(self, advice: DoseAdvice, now_us: int) -> bool:
-        """A dose that was shown, while it stands: withdrawn since, somebody may have taken it before."""
+        """A dose that was shown, while it stands, or is begun: withdrawn since, somebody may have taken it before."""
         note = self._state().note(advice)
+        stands = now_us <= note.expires_us or advice.advice_id in self._parts
         was_shown = not note.void or note.void_us
         return bool(
             advice.dose_u > 0
             and was_shown
             and not note.confirmed_us
-            and now_us <= note.expires_us
+            and stands
             and advice.person in ("", self.person)
         )
 
@@ -254,8 +285,9 @@ class AdviceDesk:
                 stands = (
                     "was withdrawn after it was shown" if self._state().note(advice).void else "is still open"
                 )
+                part_u = self._parts.get(advice.advice_id, 0.0)
                 raise RefusedError(
-                    f"advice {advice.advice_id} ({advice.dose_u:g} U) {stands}",
+                    f"advice {advice.advice_id} ({advice.dose_u:g} U) {f'is begun: {part_u:g} U are on record' if part_u else stands}",
                     mend=f"say first what you took: hometwin advice confirm {advice.advice_id} --took UNITS (0: none)",
                 )
         doses, boluses = await self._noted(now_us)
@@ -281,6 +313,7 @@ class AdviceDesk:
                 state=self._state_of(advice, note, now_us),
                 void=note.void or self._untold.get(advice.advice_id, ""),
                 withdrawn_us=note.void_us,
+                part_u=self._parts.get(advice.advice_id, 0.0),
                 expires_us=note.expires_us,
                 took_u=note.took_u if note.confirmed_us else None,
             )
@@ -293,6 +326,8 @@ class AdviceDesk:
         state = note.state(now_us)
         if state == "open" and advice.advice_id in self._untold:
             return "void"
+        if advice.advice_id in self._parts and state in ("open", "expired"):
+            return "part"
         return "taken" if state == "open" and advice.advice_id in self._taken else state
 
     def policy_row(self) -> dict[str, Any] | None:
@@ -323,6 +358,11 @@ class AdviceDesk:
                 raise RefusedError(
                     f"this advice is void: {why}",
                     mend=f"do not take it. If you did, say how much: hometwin advice confirm {advice_id} --took UNITS",
+                )
+            if advice.advice_id in self._parts:
+                raise RefusedError(
+                    f"only {self._parts[advice.advice_id]:g} U of its {advice.dose_u:g} U are on record",
+                    mend=f"say how much you took in all: hometwin advice confirm {advice_id} --took UNITS",
                 )
             took = advice.dose_u
         if isinstance(took, bool) or not isinstance(took, (int, float)):
@@ -372,9 +412,10 @@ class AdviceDesk:
         )
         if answer.advice is None:
             raise InputError(answer.note or "the engine gave no advice")
+        await self.review()  # a dose may have been begun meanwhile
         async with self._turn:
             advice = await self._give(answer.advice, policy, now_us)
-        await self.review()  # of what came while the engine thought
+        await self.review()
         return {"advice": next(row for row in self.rows() if row["advice_id"] == advice.advice_id)}
 
     async def _give(self, answer: DoseAdvice, policy: StandingPolicy, now_us: int) -> DoseAdvice:
@@ -388,8 +429,15 @@ class AdviceDesk:
             person=self.person,
             evidence=await self._evidence(answer.data_time_us),
         )
-        note = AdviceNote(min(now_us + OWN_LIFE_US, policy.expires_us), since_us=now_us)
+        void: Void | None = None
+        if advice.dose_u > 0:  # what came while the engine thought is no part of a dose that nobody had seen
+            found = await self._insulin_between(advice, now_us, self._clock.now_us(), was_shown=False)
+            void = found.void
+        expires_us = min(now_us + OWN_LIFE_US, policy.expires_us)
+        note = AdviceNote(expires_us, void.said if void else "", since_us=now_us)
         await self._keep(lambda down: down.with_advice(0, advice, note))
+        if void is not None:
+            await self._tell_void(advice.advice_id, void)
         self._counters["advice.alone"] += 1
         await self._send(OwnAdvice(advice, policy.policy_id))
         return advice
