@@ -326,6 +326,7 @@ def score_due(session: Session, hub_id: str, now_us: int) -> int:
             AdviceRow.hub_id == hub_id,
             AdviceRow.state.in_(("sent", "alone")),
             AdviceRow.outcome.is_(None),
+            AdviceRow.set_aside.is_(None),  # what nobody was to take promised nothing
             AdviceRow.created_us >= now_us - 3 * US_PER_DAY,
         )
     ).all()

@@ -4,12 +4,14 @@
         +----reject----> rejected                        a hub's own, under a standing policy: alone
 
 A decision is final, is made once, names who made it, and lands in the audit log in the same transaction, with the
-digest of the data that it rests on. What the person then did, and how it came out, is added later.
+digest of the data that it rests on. Whether the hub set it aside, what the person did, and how it came out, is added
+later.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -174,6 +176,27 @@ def confirm(session: Session, hub_id: str, said: Confirmation, now_us: int) -> b
     followed = "followed" if said.took_u > 0 else "did not follow"
     audit.note(session, now_us, f"person of {hub_id}", f"{followed} advice {said.advice_id}")
     return True
+
+
+def set_aside(session: Session, hub_id: str, told: Mapping[str, str], now_us: int) -> int:
+    """Keep which advice the hub lets nobody use, and why; returns how much of it was not known before.
+
+    A hub says it with each report, so nothing is lost if one is.
+    """
+    if not told:
+        return 0
+    rows = session.scalars(
+        select(AdviceRow).where(
+            AdviceRow.advice_id.in_(tuple(told)),
+            AdviceRow.hub_id == hub_id,
+            AdviceRow.state.in_(("approved", "sent", "alone")),
+            AdviceRow.set_aside.is_(None),
+        )
+    ).all()
+    for row in rows:
+        row.set_aside = told[row.advice_id] or "void"
+        audit.note(session, now_us, f"hub {hub_id}", f"set aside advice {row.advice_id}: {row.set_aside}")
+    return len(rows)
 
 
 def keep_own(session: Session, hub_id: str, own: OwnAdvice, now_us: int) -> bool:

@@ -96,6 +96,7 @@ class AdviceCard(msgspec.Struct, frozen=True):
     confirmed_us: int | None = None
     took_u: float | None = None
     outcome: Outcome | None = None
+    set_aside: str = ""  # why the hub lets nobody use it, in its word; empty: it has not said so
     overtaken: str = ""  # of a proposal: what came on record since, so that nobody may approve it
 
     def closed(self, now_us: int) -> str:
@@ -248,6 +249,7 @@ def advice_cards(session: Session, hub_id: str, limit: int = 8) -> list[AdviceCa
             row.confirmed_us,
             row.took_u,
             _outcome(row),
+            row.set_aside or "",
             overtaken(session, hub_id, advice) if row.state == "proposed" else "",
         )
         for row in rows

@@ -86,11 +86,13 @@ class AdviceDesk:
         keep: Callable[[Callable[[DownState], DownState]], Awaitable[None]],
         send: Callable[[Up], Awaitable[None]],
         note: Note,
+        status_due: Callable[[], None],
     ) -> None:
         self.person = person
         self._store, self._thread, self._clock = store, thread, clock
         self._counters, self._engine = counters, engine
         self._state, self._keep, self._send, self._note = state, keep, send, note
+        self._status_due = status_due
         self._own = f"{hub_id}-own-"
         self._turn = asyncio.Lock()  # what is judged from the state and written to it is one step
         self._taken: frozenset[str] = frozenset()  # open, and a bolus on record is about this dose
@@ -114,7 +116,7 @@ class AdviceDesk:
             void: Void | None = None
             if old is None or not (old.confirmed_us or old.void_us):
                 void = await self._why_not(advice, now_us)
-            note = AdviceNote(message.expires_us, void.said if void else "", since_us=now_us)
+            note = _new_note(message.expires_us, void, now_us)
             await self._keep(lambda down: down.with_advice(message.number, advice, note))
             if void is not None:
                 self._counters[f"down.{void.word}"] += 1
@@ -194,7 +196,7 @@ class AdviceDesk:
 
     async def _withdraw(self, advice: DoseAdvice, note: AdviceNote, void: Void, now_us: int) -> bool:
         """False: the disk does not take it, so it is found again next time."""
-        gone = msgspec.structs.replace(note, void=void.said, void_us=now_us)
+        gone = msgspec.structs.replace(note, void=void.said, void_us=now_us, void_word=void.word)
         try:
             await self._keep(lambda down: down.with_note(advice.advice_id, gone))
         except StoreError:
@@ -204,9 +206,10 @@ class AdviceDesk:
         return True
 
     async def _tell_void(self, advice_id: str, void: Void) -> None:
-        """The counter reaches the cloud with the hub's status; the audit log says which and why."""
+        """Which and why reaches the cloud with the hub's status, and the audit log."""
         self._counters["advice.void"] += 1
         log.warning("advice.void", why=void.word)
+        self._status_due()
         await self._note("hub", "advice.void", advice_id=advice_id, why=void.word)
 
     async def _insulin_between(
@@ -299,6 +302,11 @@ class AdviceDesk:
                     f"you noted {dose.units:g} U for advice {dose.advice_id}, and {missing_u:.1f} U of it are not on record",
                     mend=f"enter the dose with hometwin log bolus {dose.units:g}, or wait until your pump reports it",
                 )
+
+    def set_aside(self) -> dict[str, str]:
+        """Advice that must not be used, each with the word why, for the hub's status."""
+        notes = ((a.advice_id, self._state().note(a)) for a in self._state().advice)
+        return {advice_id: note.void_word or "void" for advice_id, note in notes if note.void}
 
     # ---- what the person sees and says --------------------------------------------------------------
 
@@ -434,7 +442,7 @@ class AdviceDesk:
             found = await self._insulin_between(advice, now_us, self._clock.now_us(), was_shown=False)
             void = found.void
         expires_us = min(now_us + OWN_LIFE_US, policy.expires_us)
-        note = AdviceNote(expires_us, void.said if void else "", since_us=now_us)
+        note = _new_note(expires_us, void, now_us)
         await self._keep(lambda down: down.with_advice(0, advice, note))
         if void is not None:
             await self._tell_void(advice.advice_id, void)
@@ -448,6 +456,13 @@ class AdviceDesk:
         if policy is None or policy.person != self.person or self._clock.now_us() > policy.expires_us:
             return None
         return policy
+
+
+def _new_note(expires_us: int, void: Void | None, now_us: int) -> AdviceNote:
+    """Of advice that has just come."""
+    if void is None:
+        return AdviceNote(expires_us, since_us=now_us)
+    return AdviceNote(expires_us, void.said, since_us=now_us, void_word=void.word)
 
 
 def _since(advice: DoseAdvice, note: AdviceNote) -> int:

@@ -39,7 +39,8 @@ class AdviceCards:
     def show(self, cards: Sequence[AdviceCard], now_us: int, zone: ZoneInfo) -> None:
         """Draw ``cards``, the undecided first."""
         key = tuple(
-            (c.advice.advice_id, c.state, c.closed(now_us), c.confirmed_us, c.outcome is None) for c in cards
+            (c.advice.advice_id, c.state, c.closed(now_us), c.set_aside, c.confirmed_us, c.outcome is None)
+            for c in cards
         )
         if key == self._shown:
             return

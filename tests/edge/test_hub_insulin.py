@@ -116,6 +116,8 @@ async def test_insulin_taken_after_the_data_makes_advice_void_as_it_comes(tmp_pa
     assert "insulin was taken after the data this advice rests on" in await shown(hub)
     assert (hub.counters["advice.void"], hub.counters["down.insulin_after"]) == (1, 1)
     assert ("hub", "advice.void", "insulin_after") in journal(hub)
+    assert hub._status().set_aside == {"home-1": "insulin_after"}
+    assert hub._status_due.is_set()  # the cloud hears of it now, not in a quarter of an hour
     await hub.on_down(down(advice(), 2))  # a cloud that crashed sends it again
     assert states(hub) == {"home-1": "void"}
     hub.thread.close()
@@ -144,6 +146,7 @@ async def test_the_advised_dose_itself_does_not_stand_in_the_way_of_its_confirma
     await hub.on_down(down(advice()))
     clock.us += 30 * MIN
     await hub.take([bolus(clock.us - MIN, 4.15, 2)])
+    assert hub._status().set_aside == {}
     text = await shown(hub)
     assert states(hub) == {"home-1": "taken"}
     assert "do not take it again" in text
@@ -186,6 +189,7 @@ async def test_another_dose_withdraws_what_was_shown_and_only_what_was_done_can_
     hub.thread.close()
     hub, _ = make_hub(tmp_path, clock)
     assert states(hub) == {"home-1": "void"}
+    assert hub._status().set_aside == {"home-1": "insulin_after"}
     # Whoever took it all the same is heard: a dose that the hub refused to hear of would be advised again.
     assert "not on record yet" in await confirm(hub, "home-1", 4.2)
     assert states(hub) == {"home-1": "confirmed"}
