@@ -434,14 +434,21 @@ def advice_confirm(
         float | None,
         typer.Option(help="Units really taken; 0: not followed. Default: as advised, unless it is void."),
     ] = None,
+    sure: Annotated[
+        bool, typer.Option("--sure", help="Note a dose that is far from the advised one: it is right.")
+    ] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The hub's TOML file.")] = None,
 ) -> None:
     """Say what was done about a piece of advice. It enters no dose: your pump, or `hometwin log`, does."""
     from edge.config import load_config
     from edge.control import ask_hub
 
-    request = {"do": "confirm", "advice_id": advice_id, "took_u": took}
-    typer.echo(ask_hub(load_config(config or context.obj).control_socket, request)["said"])
+    request = {"do": "confirm", "advice_id": advice_id, "took_u": took} | ({"sure": True} if sure else {})
+    answer = ask_hub(load_config(config or context.obj).control_socket, request)
+    if answer.get("unsure"):
+        typer.echo(f"hometwin: nothing was noted: {answer['said']}", err=True)
+        raise typer.Exit(2)
+    typer.echo(answer["said"])
 
 
 @advice_app.command("ask")

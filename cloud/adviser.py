@@ -39,8 +39,10 @@ ADVICE_AFTER_US: Final = US_PER_DAY  # of readings: the twin's own warm-up
 LEAD_US: Final = 60 * US_PER_MIN  # look this far ahead for a usual meal
 # Before this the state may change too much, after it nobody has time to decide.
 LAST_CALL_US: Final = 20 * US_PER_MIN
-# ... but at least so many real seconds: on a fast clock the calculation alone would outlast the meal.
-LEAD_S: Final = 24.0
+# ... but at least so many real seconds: on a fast clock the calculation alone would outlast the meal, after which
+# nobody may approve. Some ten seconds are computed, the rest is a clinician's. At 300x a longer lead would miss meals:
+# a habit is looked for within 75 min (habits.WINDOW_MIN) of the middle of the lead.
+LEAD_S: Final = 30.0
 LAST_CALL_S: Final = 12.0
 MEAL_GAP_US: Final = 150 * US_PER_MIN  # at most one advice per meal
 RECORD_US: Final = 14 * US_PER_DAY  # what the twin is shown; it forgets beyond 15 days itself
@@ -53,6 +55,7 @@ MAX_WAIT_S: Final = 30.0
 TRANSPORT_S: Final = 5.0
 DELIVERY_S: Final = 30.0
 DRAWS: Final = 2000  # twice what a hub affords: the bound on a chance of 1 % tightens from .4 to .6 %
+USABLE_US: Final = 30 * US_PER_MIN  # a meal may be so late; after that the hub lets its advice expire
 SCORE_GRACE_US: Final = 30 * US_PER_MIN  # readings may come late
 TWIN_KINDS: Final = (
     "cgm_mgdl",
@@ -213,6 +216,9 @@ class Adviser:
             tries.tell(hub_id, "", f"The last try, at {words_at(now_us, zone)}, failed: {result.problem}.")
             log.error("adviser.no_result", hub=hub_id, reason=result.problem)
             return
+        if self._clock.now_us() > meal.time_us:
+            tries.tell(hub_id, "", f"The last try, at {words_at(now_us, zone)}, took until after its meal.")
+            return
         if result.advice.refused:
             tries.tell(
                 hub_id,
@@ -276,9 +282,7 @@ class Adviser:
             # Sent first, marked second: after a crash between the two the hub gets it twice under one
             # advice_id; the other order could lose an approved advice.
             now_us = self._clock.now_us()
-            expires_us = max(
-                advice.for_time_us + queries.ADVICE_GRACE_US, now_us + span_us(self._clock, DELIVERY_S)
-            )
+            expires_us = max(advice.for_time_us + USABLE_US, now_us + span_us(self._clock, DELIVERY_S))
             await self._sender.send(hub_id, advice, expires_us)
             await self._db.run(decisions.mark_sent, advice.advice_id, now_us)
             log.info("advice.sent", hub=hub_id)
@@ -322,6 +326,7 @@ def score_due(session: Session, hub_id: str, now_us: int) -> int:
             AdviceRow.hub_id == hub_id,
             AdviceRow.state.in_(("sent", "alone")),
             AdviceRow.outcome.is_(None),
+            AdviceRow.set_aside.is_(None),  # what nobody was to take promised nothing
             AdviceRow.created_us >= now_us - 3 * US_PER_DAY,
         )
     ).all()

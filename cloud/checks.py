@@ -146,7 +146,8 @@ def _contribution_problem(c: Contribution) -> str:
 
 def _status_problem(s: HubStatus) -> str:
     # Its time is not judged: a hub whose clock is wrong must be able to say how it is.
-    texts = (s.version, s.person, *s.devices, *s.devices.values(), *s.counters)
+    texts = (s.version, s.person, *s.devices, *s.devices.values(), *s.counters, *s.set_aside.values())
+    texts += tuple(s.set_aside)
     return "" if len(texts) <= 4 * MAX_NAMES and _are_texts(texts) else "unusable name"
 
 

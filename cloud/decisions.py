@@ -4,22 +4,23 @@
         +----reject----> rejected                        a hub's own, under a standing policy: alone
 
 A decision is final, is made once, names who made it, and lands in the audit log in the same transaction, with the
-digest of the data that it rests on. What the person then did, and how it came out, is added later.
+digest of the data that it rests on. Whether the hub set it aside, what the person did, and how it came out, is added
+later.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cloud import audit
+from cloud import audit, closing
 from cloud.db import AdviceRow, PolicyRow
-from cloud.queries import ADVICE_GRACE_US, samples
-from core import evidence
+from cloud.queries import overtaken
 from core.advice_types import HARD_MAX_DOSE_U, HARD_MAX_IOB_U, QUESTIONS
 from core.errors import InputError, RefusedError
 from core.messages import Confirmation, DoseAdvice, OwnAdvice, StandingPolicy, decode, encode
@@ -66,12 +67,11 @@ def decide(
     note: str,
     now_us: int,
     dose_u: float | None = None,
-    grace_us: int = ADVICE_GRACE_US,
 ) -> DoseAdvice:
     """Approve (``dose_u``: with this dose instead) or reject a proposal.
 
-    RefusedError when it is decided already, has lapsed, insulin was taken since, or the dose is not within the limits;
-    InputError for what makes no sense.
+    RefusedError when it is decided already, its meal's time has passed, its insulin or food is on record, or the dose is
+    not within the limits; InputError for what makes no sense.
     """
     who, note = who.strip(), note.strip()
     if not who or len(who) > MAX_NAME:
@@ -86,8 +86,9 @@ def decide(
     if row.state != "proposed":
         raise RefusedError(f"this advice is {row.state} already", mend="reload the page")
     advice = decode(row.body, DoseAdvice)
-    if approve and now_us > advice.for_time_us + grace_us:
-        raise RefusedError("its time has passed", mend="reject it, or wait for the next")
+    why = overtaken(session, row.hub_id, advice) or closing.past(advice, now_us) if approve else ""
+    if why:
+        raise RefusedError(f"{why}: it cannot be approved any more", mend="wait for the next advice")
     if not approve and not note:
         raise InputError("a rejection needs a note", where="note", mend="say why in a few words")
     verb = "approved" if approve else "rejected"
@@ -96,12 +97,6 @@ def decide(
             if not note:
                 raise InputError("a changed dose needs a note", where="note", mend="say why in a few words")
             advice, verb = edited(advice, dose_u), "approved with another dose"
-        newer = samples(session, row.hub_id, advice.data_time_us, evidence.INSULIN)
-        if advice.dose_u > 0 and evidence.insulin_after(newer, advice.data_time_us):
-            raise RefusedError(  # the hub would set it aside
-                "insulin was taken after the data this advice rests on",
-                mend="reject it, or wait for the next",
-            )
         advice = msgspec.structs.replace(advice, approved_by=who, approved_us=now_us)
         row.body = encode(advice)
     row.state = "approved" if approve else "rejected"
@@ -181,6 +176,27 @@ def confirm(session: Session, hub_id: str, said: Confirmation, now_us: int) -> b
     followed = "followed" if said.took_u > 0 else "did not follow"
     audit.note(session, now_us, f"person of {hub_id}", f"{followed} advice {said.advice_id}")
     return True
+
+
+def set_aside(session: Session, hub_id: str, told: Mapping[str, str], now_us: int) -> int:
+    """Keep which advice the hub lets nobody use, and why; returns how much of it was not known before.
+
+    A hub says it with each report, so nothing is lost if one is.
+    """
+    if not told:
+        return 0
+    rows = session.scalars(
+        select(AdviceRow).where(
+            AdviceRow.advice_id.in_(tuple(told)),
+            AdviceRow.hub_id == hub_id,
+            AdviceRow.state.in_(("approved", "sent", "alone")),
+            AdviceRow.set_aside.is_(None),
+        )
+    ).all()
+    for row in rows:
+        row.set_aside = told[row.advice_id] or "void"
+        audit.note(session, now_us, f"hub {hub_id}", f"set aside advice {row.advice_id}: {row.set_aside}")
+    return len(rows)
 
 
 def keep_own(session: Session, hub_id: str, own: OwnAdvice, now_us: int) -> bool:

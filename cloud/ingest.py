@@ -238,6 +238,8 @@ def _add(
             asides = _add_alarm(session, hub_id, body, data, counters)
         case HubStatus():
             _watch_store(session, hub_id, body, now_us, counters)
+            if known_now := decisions.set_aside(session, hub_id, body.set_aside, now_us):
+                counters["advice.set_aside"] += known_now
             session.execute(update(HubRow).where(HubRow.hub_id == hub_id).values(status=data))
         case Contribution():
             asides = _add_contribution(session, hub_id, body, data, counters)

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Select, and_, func, select, type_coerce
 from sqlalchemy.orm import Session
 
-from cloud import audit, outcomes
+from cloud import audit, closing, outcomes
 from cloud.checks import EARLIEST_US, LATEST_US, problem_of, sample_problem
 from cloud.db import (
     AdviceRow,
@@ -34,7 +34,6 @@ from cloud.db import (
 from cloud.outcomes import Outcome, Scorecard
 from cloud.population import Fitted
 from cloud.sealing import SealedBytes
-from core.clock import Clock, span_us
 from core.errors import DecodeError
 from core.messages import (
     Alarm,
@@ -55,8 +54,6 @@ GLUCOSE: Final = "cgm_mgdl"
 SHOWN_KINDS: Final = ("cgm_mgdl", "smbg_mgdl", "bolus_u", "basal_uph", "long_acting_u", "carbs_g")
 # A basal rate holds until the next one: look this far back for the one in force at the left edge.
 BASAL_LOOKBACK_US: Final = US_PER_DAY
-ADVICE_GRACE_US: Final = 30 * US_PER_MIN  # after its meal time an undecided advice has lapsed
-DECIDE_S: Final = 90.0  # ... but not before so many real seconds
 
 POPULATION: Final = "population.glucose/1"  # row of ``meta`` that holds the stored fit
 POPULATION_SEAL: Final = SealedBytes("meta.population")
@@ -99,11 +96,14 @@ class AdviceCard(msgspec.Struct, frozen=True):
     confirmed_us: int | None = None
     took_u: float | None = None
     outcome: Outcome | None = None
-    grace_us: int = ADVICE_GRACE_US
+    set_aside: str = ""  # why the hub lets nobody use it, in its word; empty: it has not said so
+    overtaken: str = ""  # of a proposal: what came on record since, so that nobody may approve it
 
-    def lapsed(self, now_us: int) -> bool:
-        """Nobody decided in time."""
-        return self.state == "proposed" and now_us > self.advice.for_time_us + self.grace_us
+    def closed(self, now_us: int) -> str:
+        """Why nobody can approve this proposal any more; empty while it waits, and once it is decided."""
+        if self.state != "proposed":
+            return ""
+        return self.overtaken or closing.past(self.advice, now_us)
 
 
 class PersonView(msgspec.Struct, frozen=True):
@@ -129,32 +129,25 @@ def hub_ids(session: Session) -> list[str]:
     return list(session.scalars(select(HubRow.hub_id).order_by(HubRow.hub_id)))
 
 
-def grace_us(clock: Clock) -> int:
-    """How long after its meal an undecided advice stays open: on a fast clock a person still needs time to decide."""
-    return max(ADVICE_GRACE_US, span_us(clock, DECIDE_S))
-
-
-def people(session: Session, now_us: int, grace_us: int = ADVICE_GRACE_US) -> list[PersonLine]:
+def people(session: Session, now_us: int) -> list[PersonLine]:
     """The overview: whoever needs attention first."""
-    lines = [_line(session, hub, now_us, grace_us) for hub in session.scalars(select(HubRow))]
+    lines = [_line(session, hub, now_us) for hub in session.scalars(select(HubRow))]
     return sorted(lines, key=lambda p: (*_calm(p, now_us), p.person.casefold(), p.hub_id))
 
 
-def person(
-    session: Session, hub_id: str, start_us: int, now_us: int, grace_us: int = ADVICE_GRACE_US
-) -> PersonView | None:
+def person(session: Session, hub_id: str, start_us: int, now_us: int) -> PersonView | None:
     """One person's page from ``start_us`` on; None for an unknown hub."""
     hub = session.get(HubRow, hub_id)
     if hub is None:
         return None
     return PersonView(
-        line=_line(session, hub, now_us, grace_us),
+        line=_line(session, hub, now_us),
         samples=tuple(_shown_samples(session, hub_id, start_us)),
         forecast=last_forecast(session, hub_id),
         estimate=last_estimate(session, hub_id),
         alarms=tuple(alarms(session, hub_id, start_us)),
         prior=last_prior(session, hub_id),
-        advice=tuple(advice_cards(session, hub_id, grace_us=grace_us)),
+        advice=tuple(advice_cards(session, hub_id)),
         scorecard=scorecard(session, hub_id),
         policies=tuple(policies(session, hub_id, now_us)),
         context=life_context(session, hub_id),
@@ -236,9 +229,7 @@ def active_alarms(session: Session, hub_id: str, now_us: int) -> tuple[Alarm, ..
     return tuple(alarm for alarm in newest.values() if alarm.raised)
 
 
-def advice_cards(
-    session: Session, hub_id: str, limit: int = 8, grace_us: int = ADVICE_GRACE_US
-) -> list[AdviceCard]:
+def advice_cards(session: Session, hub_id: str, limit: int = 8) -> list[AdviceCard]:
     """The last pieces of advice, newest first."""
     rows = session.scalars(
         select(AdviceRow)
@@ -258,11 +249,17 @@ def advice_cards(
             row.confirmed_us,
             row.took_u,
             _outcome(row),
-            grace_us,
+            row.set_aside or "",
+            overtaken(session, hub_id, advice) if row.state == "proposed" else "",
         )
         for row in rows
         if (advice := _usable(row.body, DoseAdvice)) is not None
     ]
+
+
+def overtaken(session: Session, hub_id: str, advice: DoseAdvice) -> str:
+    """What came on record since this advice was made, so that nobody may approve it; empty when nothing did."""
+    return closing.overtaken(advice, samples(session, hub_id, advice.data_time_us, closing.KINDS))
 
 
 def _outcome(row: AdviceRow) -> Outcome | None:
@@ -409,14 +406,15 @@ def audit_lines(session: Session, limit: int = 50) -> list[tuple[int, str, str]]
     return [(row.time_us, row.who, row.what) for row in rows]
 
 
-def _line(session: Session, hub: HubRow, now_us: int, grace_us: int) -> PersonLine:
+def _line(session: Session, hub: HubRow, now_us: int) -> PersonLine:
     undecided = session.scalars(
         select(AdviceRow.body).where(AdviceRow.hub_id == hub.hub_id, AdviceRow.state == "proposed")
     )
     waiting = sum(
         1
         for body in undecided
-        if (advice := _usable(body, DoseAdvice)) is not None and advice.for_time_us + grace_us >= now_us
+        if (advice := _usable(body, DoseAdvice)) is not None
+        and not (closing.past(advice, now_us) or overtaken(session, hub.hub_id, advice))
     )
     return PersonLine(
         hub_id=hub.hub_id,

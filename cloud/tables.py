@@ -180,6 +180,7 @@ class AdviceRow(Base):
     confirmed_us: Mapped[int | None] = mapped_column(BigInteger)  # when the person said what was done
     took_u: Mapped[float | None] = mapped_column(SealedFloat("advice.took_u"))
     outcome: Mapped[bytes | None] = mapped_column(SealedBytes("advice.outcome"))  # cloud.outcomes.Outcome
+    set_aside: Mapped[str | None] = mapped_column(String(80))  # why the hub lets nobody use it, in its word
 
 
 class PolicyRow(Base):

@@ -25,7 +25,9 @@ MODULATION_STEP: Final = 0.25  # of the present rate
 
 
 def basal(answer: Answer, source: PathSource, policy: Policy, situation: Situation) -> Advice:
-    """A new basal rate, within the largest change that the clinician allows."""
+    """A new basal rate, within the largest change that the clinician allows: of the present rate, and upwards of the
+    usual one of the last week as well, or the share of one change would be asked for again and again.
+    """
     rate, basal = situation.basal_uph, getattr(source, "basal_paths", None)
     if rate is None or not rate > 0 or basal is None:
         return answer.refuse("no pump's basal rate is on record; a pen's dose is for the clinician")
@@ -36,6 +38,11 @@ def basal(answer: Answer, source: PathSource, policy: Policy, situation: Situati
     high = math.floor(most / rate / BASAL_STEP + 1e-9)
     if high < low:
         return answer.refuse("the basal rate on record lies above what the clinician allows")
+    week_uph = situation.basal_week_uph
+    raised_uph = rate if week_uph is None else max(rate, week_uph * (1 + policy.max_basal_change))
+    high = min(
+        high, math.floor(raised_uph / rate / BASAL_STEP + 1e-9)
+    )  # never below the present rate: that needs no leave
 
     def paths(k: int) -> Floats:
         return basal_source(k * BASAL_STEP, policy.draws, policy.horizon_min)
@@ -65,6 +72,7 @@ def basal(answer: Answer, source: PathSource, policy: Policy, situation: Situati
             f"glucose is {situation.glucose_mgdl:.0f} mg/dL and the target {policy.target_mgdl:.0f} mg/dL",
             f"the present rate is {rate:.2f} U/h",
             f"one change may be at most {100 * policy.max_basal_change:.0f} %",
+            words.basal_week_reason(week_uph, policy),
         ),
         course=chosen,
         without=course(round(1.0 / BASAL_STEP)) if high >= round(1.0 / BASAL_STEP) else chosen,

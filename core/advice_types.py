@@ -130,6 +130,9 @@ class Situation(msgspec.Struct, frozen=True):
         ""  # such a change where refusing insulin would be the worse: said, and insulin may be advised
     )
     basal_uph: float | None = None  # the pump's present rate
+    basal_week_uph: float | None = (
+        None  # the lowest usual one of the last week (core.basal_week); None: not known
+    )
     assumed: tuple[str, ...] = ()  # what about the person is assumed
     eaten_g: float = 0.0  # meals on record of the last two hours (the courses hold them already)
     dosed_u: float = 0.0  # boluses since 20 min before the first of them

@@ -120,6 +120,16 @@ def basal_reason(factor: float, rate_uph: float, policy: Policy, *, proven: bool
     return f"{change} gives the best expected course."
 
 
+def basal_week_reason(week_uph: float | None, policy: Policy) -> str:
+    """How far a raise may go at all within a week."""
+    if week_uph is None:
+        return "the usual rate at this hour is not known for a day yet, so it is not raised"
+    return (
+        f"within a week the rate may rise to {week_uph * (1 + policy.max_basal_change):.2f} U/h: the lowest usual rate at this"
+        f" hour was {week_uph:.2f} U/h"
+    )
+
+
 def chance_reasons(chance: Chance, policy: Policy) -> tuple[str, ...]:
     """The probability statement."""
     return (

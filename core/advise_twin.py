@@ -17,6 +17,7 @@ import numpy as np
 from core.advice import advise as choose
 from core.advice_types import MIN_DRAWS, MODULATE, Advice, Policy, Situation
 from core.advice_words import VERY_HIGH_MGDL
+from core.basal_week import basal_week_uph
 from core.blood import blood_error
 from core.chance import Floats
 from core.dosing import ACTION_MIN, insulin_on_board, iob_fraction
@@ -364,6 +365,7 @@ def situation(
         changing=twin.changing or ("" if warned else changed),
         warned=warned,
         basal_uph=twin.basal_uph(t),
+        basal_week_uph=basal_week_uph(twin, t),
         eaten_g=sum(e.value for e in meals),
         dosed_u=sum(dose_u for time_us, dose_u in boluses if time_us >= covered_us),
         fresh_u=sum(e.value for e in fresh_u),

@@ -120,6 +120,9 @@ class HubStatus(msgspec.Struct, frozen=True, tag=True):
     counters: dict[str, int]
     outbox_pending: int
     person: str = ""  # core.evidence.person_mark: whom this hub lives with now
+    # Advice that it holds and that nobody must use: advice_id -> why, in a word of edge.hub_advice. A peer of before this
+    # field leaves it out.
+    set_aside: dict[str, str] = {}
 
 
 class Contribution(msgspec.Struct, frozen=True, tag=True):

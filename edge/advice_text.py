@@ -10,6 +10,7 @@ from core.units import US_PER_S
 
 STATE_WORDS = {
     "open": "open: decide, then say what you did",
+    "part": "a part of it seems to be taken: the whole dose is too much now",
     "taken": "a dose like it is on record since: do not take it again, say what you did",
     "void": "VOID, do not use",
     "expired": "expired, do not use",
@@ -53,7 +54,12 @@ def _rows(row: dict[str, Any], zone: ZoneInfo) -> list[str]:
         return [f"{lines[0]}  took {row['took_u']:g} U"]
     if row["state"] == "void" and row["void"]:
         lines.append(f"  {row['void']}")
-    if row["state"] == "taken":
+    if row["state"] == "part":
+        lines.append(
+            f"  {row['part_u']:g} U came on record since. If they are a part of it, no more than"
+            f" {row['dose_u'] - row['part_u']:.1f} U are left; if not, take nothing of it"
+        )
+    if row["state"] in ("part", "taken"):
         lines.append(f"  then: hometwin advice confirm {row['advice_id']} --took UNITS")
     if row["state"] != "open":
         return lines

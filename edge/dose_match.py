@@ -97,13 +97,34 @@ def missing_u(doses: Sequence[Dose], boluses: Sequence[Sample]) -> dict[str, flo
 
     Large doses choose first. A dose that no single bolus covers is made up of those that are left, each in one dose.
     """
+    return _shared_out(doses, boluses)[0]
+
+
+def parts(this: Dose, doses: Sequence[Dose], boluses: Sequence[Sample], now_us: int) -> list[Sample]:
+    """Boluses that may be parts of an advised dose, by time: what ``doses``, which were noted, leave over. Empty when
+    they are more than the dose, lie further apart than NEAR_US, or are that old and still less than it.
+    """
+    found = [b for b in _shared_out(doses, boluses)[1] if this.may_be(b)]
+    found.sort(key=lambda bolus: bolus.time_us)
+    units = sum(bolus.value for bolus in found)
+    if not TRACE_U < units <= this.most_u:
+        return []
+    until_us = found[-1].time_us if units >= this.least_u else now_us
+    return found if until_us - found[0].time_us <= NEAR_US else []
+
+
+def _shared_out(doses: Sequence[Dose], boluses: Sequence[Sample]) -> tuple[dict[str, float], list[Sample]]:
+    """What is missing of each dose noted (see ``missing_u``), and the boluses that are no part of any."""
     doses = sorted(doses, key=lambda dose: -dose.units)
     of = matched(doses, boluses)
     whole = set(of.values())
     missing = [0.0 if k in whole else dose.units for k, dose in enumerate(doses)]
+    left = []
     for k, bolus in enumerate(boluses):
         short = [n for n, dose in enumerate(doses) if missing[n] > TRACE_U and dose.may_be(bolus)]
         if k not in of and short:
             nearest = min(short, key=lambda n: abs(bolus.time_us - doses[n].until_us))
             missing[nearest] = max(0.0, missing[nearest] - bolus.value)
-    return {dose.advice_id: missing[k] for k, dose in enumerate(doses)}
+        elif k not in of:
+            left.append(bolus)
+    return {dose.advice_id: missing[k] for k, dose in enumerate(doses)}, left

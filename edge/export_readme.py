@@ -207,6 +207,7 @@ FILES: Final[dict[str, About]] = {
             "since_us": "when the hub had it first (0: not kept)",
             "void, void_us": "why it must not be used (empty: it may), and when it was withdrawn after it had been shown (0: it"
             " was not)",
+            "void_word": "why, as the cloud is told it",
             "confirmed_us, took_u": "when the person said what was done (0: never), and how much insulin it was (U)",
         },
     ),

@@ -24,6 +24,7 @@ RECENT_US: Final = 14 * US_PER_DAY
 MIN_RECENT: Final = 5  # of fewer the largest says little
 MAX_TIMES_LARGEST: Final = 3.0  # a slip of the decimal point is ten; a feast seldom more than two
 UNDOUBTED_U: Final = 5.0
+PUMPS_MOST: Final = f"more than the {HARD_MAX_DOSE_U:g} U that pumps give at once"
 FIELDS: Final = frozenset({"do", "kind", "value", "time_us", "at", "amends", "deleted", "sure"})
 
 
@@ -77,12 +78,24 @@ def dose_doubt(entry: Sample, recent: Iterable[Sample]) -> str:
     units = [u for u in units if math.isfinite(u) and u > 0]
     largest_u = max(units) if len(units) >= MIN_RECENT else math.inf
     if entry.value > max(UNDOUBTED_U, MAX_TIMES_LARGEST * largest_u):
-        why = f"{entry.value / largest_u:.0f} times your largest of the last two weeks"
-    elif entry.value > HARD_MAX_DOSE_U:
-        why = f"more than the {HARD_MAX_DOSE_U:g} U that pumps give at once"
-    else:
-        return ""
-    return f"that is {entry.value:g} U, {why}: if it is right, add --sure"
+        return _ask(entry.value, f"{entry.value / largest_u:.0f} times your largest of the last two weeks")
+    return _ask(entry.value, PUMPS_MOST) if entry.value > HARD_MAX_DOSE_U else ""
+
+
+def taken_doubt(took_u: float, advised_u: float) -> str:
+    """The same of a dose that is said to have been taken on advice. Too little noted is as wrong as too much:
+    the rest would be advised again. 0 is not followed, and no slip.
+    """
+    if took_u > max(UNDOUBTED_U, MAX_TIMES_LARGEST * advised_u):
+        times = f"{took_u / advised_u:.0f} times the {advised_u:g} U advised" if advised_u > 0 else ""
+        return _ask(took_u, times or "and no insulin was advised")
+    if 0 < took_u < advised_u / MAX_TIMES_LARGEST:
+        return _ask(took_u, f"less than a third of the {advised_u:g} U advised")
+    return _ask(took_u, PUMPS_MOST) if took_u > max(HARD_MAX_DOSE_U, advised_u) else ""
+
+
+def _ask(units: float, why: str) -> str:
+    return f"that is {units:g} U, {why}: if it is right, add --sure"
 
 
 def _kind_of(amends: tuple[str, int], find: Callable[[str, str, int], Sample | None]) -> str:

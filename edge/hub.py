@@ -134,6 +134,7 @@ class Hub:
             self._keep_down,
             self._send_up,
             self._note,
+            self._status_due.set,
         )
         self.privacy = PrivacyGate(config.privacy, store)
         if self.privacy.is_on:
@@ -535,6 +536,7 @@ class Hub:
             counters={**self.counters, GENERATION: self.store.generation},
             outbox_pending=self.view.outbox_pending,
             person=self.desk.person,
+            set_aside=self.desk.set_aside(),
         )
 
     def _load_alarms(self) -> None:

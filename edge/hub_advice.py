@@ -24,6 +24,7 @@ from core.units import US_PER_DAY, US_PER_H, US_PER_MIN, US_PER_S
 from edge import dose_match
 from edge.engine_link import EngineLink
 from edge.engine_messages import AskAdvice
+from edge.hand import taken_doubt
 from edge.hub_state import AdviceNote, DownState
 from edge.store.store import Store
 
@@ -44,6 +45,15 @@ class Void(NamedTuple):
 
     word: str
     said: str
+
+
+class Between(NamedTuple):
+    """What insulin on record says of open advice: void, or taken, whole or in part; else nothing came between."""
+
+    void: Void | None = None
+    is_taken: bool = False
+    part_u: float = 0.0
+    begun_us: int = 0  # when the first part was taken
 
 
 OTHER_RECORD: Final = Void(
@@ -76,14 +86,19 @@ class AdviceDesk:
         keep: Callable[[Callable[[DownState], DownState]], Awaitable[None]],
         send: Callable[[Up], Awaitable[None]],
         note: Note,
+        status_due: Callable[[], None],
     ) -> None:
         self.person = person
         self._store, self._thread, self._clock = store, thread, clock
         self._counters, self._engine = counters, engine
         self._state, self._keep, self._send, self._note = state, keep, send, note
+        self._status_due = status_due
         self._own = f"{hub_id}-own-"
         self._turn = asyncio.Lock()  # what is judged from the state and written to it is one step
         self._taken: frozenset[str] = frozenset()  # open, and a bolus on record is about this dose
+        self._parts: dict[
+            str, float
+        ] = {}  # not confirmed, and so many units on record may be a part of the dose
         # Open on the disk and void all the same, and why: the disk cannot be read, or takes nothing.
         self._untold: dict[str, str] = {}
 
@@ -101,7 +116,7 @@ class AdviceDesk:
             void: Void | None = None
             if old is None or not (old.confirmed_us or old.void_us):
                 void = await self._why_not(advice, now_us)
-            note = AdviceNote(message.expires_us, void.said if void else "", since_us=now_us)
+            note = _new_note(message.expires_us, void, now_us)
             await self._keep(lambda down: down.with_advice(message.number, advice, note))
             if void is not None:
                 self._counters[f"down.{void.word}"] += 1
@@ -115,13 +130,13 @@ class AdviceDesk:
             return None
         old = self._state().notes.get(advice.advice_id)
         if old is not None and not old.void:
-            return (await self._insulin_between(advice, _since(advice, old), now_us, was_shown=True))[0]
+            return (await self._insulin_between(advice, _since(advice, old), now_us, was_shown=True)).void
         for other in self._state().advice:
             is_other = other.advice_id != advice.advice_id and other.advice_id not in self._taken
             if is_other and self._may_be_taken(other, now_us):
                 said = f"the dose of advice {other.advice_id} may have been taken: nobody has said yet"
                 return Void("another_open", said)
-        return (await self._insulin_between(advice, now_us, now_us, was_shown=False))[0]
+        return (await self._insulin_between(advice, now_us, now_us, was_shown=False)).void
 
     async def take_policy(self, message: Downlink, policy: StandingPolicy) -> None:
         """Keep a standing policy; another person's, or one with numbers that nobody can dose by, does nothing."""
@@ -153,26 +168,35 @@ class AdviceDesk:
         async with self._turn:
             now_us, state = self._clock.now_us(), self._state()
             taken: set[str] = set()
+            parts: dict[str, float] = {}
             untold: dict[str, str] = {}
             for advice in state.advice:
                 note = state.note(advice)
-                if advice.dose_u <= 0 or note.state(now_us) != "open":
+                is_open = note.state(now_us) == "open"
+                # Who took a part before the end takes the rest after it.
+                may_be_begun = note.state(now_us - dose_match.NEAR_US) == "open"
+                if advice.dose_u <= 0 or not (is_open or may_be_begun):
                     continue
                 try:
                     since_us = _since(advice, note)
-                    void, seems_taken = await self._insulin_between(advice, since_us, now_us, was_shown=True)
+                    found = await self._insulin_between(advice, since_us, now_us, was_shown=True)
                 except StoreError:
-                    untold[advice.advice_id] = UNREADABLE
+                    if is_open:
+                        untold[advice.advice_id] = UNREADABLE
                     continue
-                if seems_taken:
+                if found.part_u > 0 and found.begun_us <= note.expires_us:
+                    parts[advice.advice_id] = found.part_u
+                if not is_open:
+                    continue
+                if found.is_taken:
                     taken.add(advice.advice_id)
-                if void is not None and not await self._withdraw(advice, note, void, now_us):
-                    untold[advice.advice_id] = void.said
-            self._taken, self._untold = frozenset(taken), untold
+                if found.void is not None and not await self._withdraw(advice, note, found.void, now_us):
+                    untold[advice.advice_id] = found.void.said
+            self._taken, self._parts, self._untold = frozenset(taken), parts, untold
 
     async def _withdraw(self, advice: DoseAdvice, note: AdviceNote, void: Void, now_us: int) -> bool:
         """False: the disk does not take it, so it is found again next time."""
-        gone = msgspec.structs.replace(note, void=void.said, void_us=now_us)
+        gone = msgspec.structs.replace(note, void=void.said, void_us=now_us, void_word=void.word)
         try:
             await self._keep(lambda down: down.with_note(advice.advice_id, gone))
         except StoreError:
@@ -182,15 +206,16 @@ class AdviceDesk:
         return True
 
     async def _tell_void(self, advice_id: str, void: Void) -> None:
-        """The counter reaches the cloud with the hub's status; the audit log says which and why."""
+        """Which and why reaches the cloud with the hub's status, and the audit log."""
         self._counters["advice.void"] += 1
         log.warning("advice.void", why=void.word)
+        self._status_due()
         await self._note("hub", "advice.void", advice_id=advice_id, why=void.word)
 
     async def _insulin_between(
         self, advice: DoseAdvice, since_us: int, now_us: int, *, was_shown: bool
-    ) -> tuple[Void | None, bool]:
-        """Why insulin makes advice void, if it does; and whether the dose on record seems to be this very one.
+    ) -> Between:
+        """Whether insulin makes advice void, or seems to be this very dose or a part of it.
 
         The cloud knows the record up to the newest reading; the hub's own engine knew all that was stored when it was
         asked. A dose that a person noted and no bolus stands for is known to neither.
@@ -204,15 +229,24 @@ class AdviceDesk:
         for dose in doses:
             if self._counts(dose.advice_id, now_us) and missing[dose.advice_id] > evidence.TRACE_U:
                 said = f"{missing[dose.advice_id]:.1f} U that you noted for advice {dose.advice_id} are not on record"
-                return Void("noted_not_on_record", said), False
+                return Between(Void("noted_not_on_record", said))
         unknown = [s for s in insulin if s.time_us > known_us or s.received_us > since_us]
         if sum(s.value for s in unknown) <= evidence.TRACE_U:
-            return None, False
+            return Between()
         this = dose_match.advised(advice.advice_id, advice.dose_u, since_us, now_us)
         doses.sort(key=lambda dose: -dose.units)
         if was_shown and len(doses) in dose_match.matched([*doses, this], boluses).values():
-            return None, True
-        return (INSULIN_AFTER if evidence.insulin_after(unknown, known_us) else INSULIN_LATE), False
+            return Between(is_taken=True)
+        parts = dose_match.parts(this, doses, boluses, now_us) if was_shown else []
+        keys = {part.key for part in parts}
+        if parts and sum(s.value for s in unknown if s.key not in keys) <= evidence.TRACE_U:
+            units = sum(part.value for part in parts)
+            return (
+                Between(is_taken=True)
+                if units >= this.least_u
+                else Between(part_u=units, begun_us=parts[0].time_us)
+            )
+        return Between(INSULIN_AFTER if evidence.insulin_after(unknown, known_us) else INSULIN_LATE)
 
     async def _noted(self, now_us: int) -> tuple[list[dose_match.Dose], list[Sample]]:
         """All doses that the person said were taken, and the boluses among which they are looked for."""
@@ -235,14 +269,15 @@ class AdviceDesk:
         return self._state().notes[advice_id].confirmed_us > now_us - ACTING_US
 
     def _may_be_taken(self, advice: DoseAdvice, now_us: int) -> bool:
-        """A dose that was shown, while it stands: withdrawn since, somebody may have taken it before."""
+        """A dose that was shown, while it stands, or is begun: withdrawn since, somebody may have taken it before."""
         note = self._state().note(advice)
+        stands = now_us <= note.expires_us or advice.advice_id in self._parts
         was_shown = not note.void or note.void_us
         return bool(
             advice.dose_u > 0
             and was_shown
             and not note.confirmed_us
-            and now_us <= note.expires_us
+            and stands
             and advice.person in ("", self.person)
         )
 
@@ -253,8 +288,9 @@ class AdviceDesk:
                 stands = (
                     "was withdrawn after it was shown" if self._state().note(advice).void else "is still open"
                 )
+                part_u = self._parts.get(advice.advice_id, 0.0)
                 raise RefusedError(
-                    f"advice {advice.advice_id} ({advice.dose_u:g} U) {stands}",
+                    f"advice {advice.advice_id} ({advice.dose_u:g} U) {f'is begun: {part_u:g} U are on record' if part_u else stands}",
                     mend=f"say first what you took: hometwin advice confirm {advice.advice_id} --took UNITS (0: none)",
                 )
         doses, boluses = await self._noted(now_us)
@@ -266,6 +302,11 @@ class AdviceDesk:
                     f"you noted {dose.units:g} U for advice {dose.advice_id}, and {missing_u:.1f} U of it are not on record",
                     mend=f"enter the dose with hometwin log bolus {dose.units:g}, or wait until your pump reports it",
                 )
+
+    def set_aside(self) -> dict[str, str]:
+        """Advice that must not be used, each with the word why, for the hub's status."""
+        notes = ((a.advice_id, self._state().note(a)) for a in self._state().advice)
+        return {advice_id: note.void_word or "void" for advice_id, note in notes if note.void}
 
     # ---- what the person sees and says --------------------------------------------------------------
 
@@ -280,6 +321,7 @@ class AdviceDesk:
                 state=self._state_of(advice, note, now_us),
                 void=note.void or self._untold.get(advice.advice_id, ""),
                 withdrawn_us=note.void_us,
+                part_u=self._parts.get(advice.advice_id, 0.0),
                 expires_us=note.expires_us,
                 took_u=note.took_u if note.confirmed_us else None,
             )
@@ -292,6 +334,8 @@ class AdviceDesk:
         state = note.state(now_us)
         if state == "open" and advice.advice_id in self._untold:
             return "void"
+        if advice.advice_id in self._parts and state in ("open", "expired"):
+            return "part"
         return "taken" if state == "open" and advice.advice_id in self._taken else state
 
     def policy_row(self) -> dict[str, Any] | None:
@@ -301,7 +345,10 @@ class AdviceDesk:
         return row
 
     async def confirm(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Keep what the person did about one piece of advice, once, and tell the cloud."""
+        """Keep what the person did about one piece of advice, once, and tell the cloud.
+
+        A dose far from the advised one is asked about instead (``unsure``), unless the request is ``sure``.
+        """
         await self.review()
         async with self._turn:
             return await self._confirm(request, self._clock.now_us())
@@ -320,6 +367,11 @@ class AdviceDesk:
                     f"this advice is void: {why}",
                     mend=f"do not take it. If you did, say how much: hometwin advice confirm {advice_id} --took UNITS",
                 )
+            if advice.advice_id in self._parts:
+                raise RefusedError(
+                    f"only {self._parts[advice.advice_id]:g} U of its {advice.dose_u:g} U are on record",
+                    mend=f"say how much you took in all: hometwin advice confirm {advice_id} --took UNITS",
+                )
             took = advice.dose_u
         if isinstance(took, bool) or not isinstance(took, (int, float)):
             raise InputError("must be a number of units", where="took_u")
@@ -329,6 +381,8 @@ class AdviceDesk:
             raise RefusedError("this advice is confirmed already", mend="correct the dose with hometwin log")
         if now_us > note.expires_us + MAX_LATE_US:
             raise RefusedError("this advice is more than a day old", mend="enter the dose with hometwin log")
+        if request.get("sure") is not True and (doubt := taken_doubt(took, advice.dose_u)):
+            return {"unsure": True, "said": doubt}
         done = msgspec.structs.replace(note, confirmed_us=now_us, took_u=float(took))
         await self._keep(lambda down: down.with_note(advice.advice_id, done))
         self._counters["advice.confirmed"] += 1
@@ -366,9 +420,10 @@ class AdviceDesk:
         )
         if answer.advice is None:
             raise InputError(answer.note or "the engine gave no advice")
+        await self.review()  # a dose may have been begun meanwhile
         async with self._turn:
             advice = await self._give(answer.advice, policy, now_us)
-        await self.review()  # of what came while the engine thought
+        await self.review()
         return {"advice": next(row for row in self.rows() if row["advice_id"] == advice.advice_id)}
 
     async def _give(self, answer: DoseAdvice, policy: StandingPolicy, now_us: int) -> DoseAdvice:
@@ -382,8 +437,15 @@ class AdviceDesk:
             person=self.person,
             evidence=await self._evidence(answer.data_time_us),
         )
-        note = AdviceNote(min(now_us + OWN_LIFE_US, policy.expires_us), since_us=now_us)
+        void: Void | None = None
+        if advice.dose_u > 0:  # what came while the engine thought is no part of a dose that nobody had seen
+            found = await self._insulin_between(advice, now_us, self._clock.now_us(), was_shown=False)
+            void = found.void
+        expires_us = min(now_us + OWN_LIFE_US, policy.expires_us)
+        note = _new_note(expires_us, void, now_us)
         await self._keep(lambda down: down.with_advice(0, advice, note))
+        if void is not None:
+            await self._tell_void(advice.advice_id, void)
         self._counters["advice.alone"] += 1
         await self._send(OwnAdvice(advice, policy.policy_id))
         return advice
@@ -394,6 +456,13 @@ class AdviceDesk:
         if policy is None or policy.person != self.person or self._clock.now_us() > policy.expires_us:
             return None
         return policy
+
+
+def _new_note(expires_us: int, void: Void | None, now_us: int) -> AdviceNote:
+    """Of advice that has just come."""
+    if void is None:
+        return AdviceNote(expires_us, since_us=now_us)
+    return AdviceNote(expires_us, void.said, since_us=now_us, void_word=void.word)
 
 
 def _since(advice: DoseAdvice, note: AdviceNote) -> int:

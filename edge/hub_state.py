@@ -22,6 +22,7 @@ class AdviceNote(msgspec.Struct, frozen=True):
     took_u: float = 0.0
     since_us: int = 0  # when the hub had it first; 0: an older version did not keep that
     void_us: int = 0  # when it was withdrawn after it had been shown; 0: it was not
+    void_word: str = ""  # the same as ``void`` in a word, for the cloud; an older version did not keep it
 
     def state(self, now_us: int) -> str:
         """open | void | expired | confirmed."""
@@ -65,7 +66,9 @@ class DownState(msgspec.Struct, frozen=True):
                 note, confirmed_us=old.confirmed_us, took_u=old.took_u, since_us=old.since_us or note.since_us
             )
             if old.void_us:
-                note = msgspec.structs.replace(note, void=old.void, void_us=old.void_us)
+                note = msgspec.structs.replace(
+                    note, void=old.void, void_us=old.void_us, void_word=old.void_word
+                )
         notes = {a.advice_id: self.notes[a.advice_id] for a in kept if a.advice_id in self.notes}
         notes[advice.advice_id] = note
         return msgspec.structs.replace(

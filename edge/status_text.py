@@ -60,7 +60,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
 
 def _is_current(row: dict[str, Any], now_us: int) -> bool:
     """Open advice; and what was withdrawn while somebody may still mean to take it."""
-    return row["state"] in ("open", "taken") or (
+    return row["state"] in ("open", "part", "taken") or (
         row["state"] == "void" and bool(row["withdrawn_us"]) and now_us <= row["expires_us"]
     )
 

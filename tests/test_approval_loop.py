@@ -174,6 +174,10 @@ async def test_insulin_taken_while_a_clinician_decided_makes_the_advice_void_at_
     await loop.down()
     assert loop.state_at_hub() == ["void"]
     assert "insulin was taken after" in loop.hub.desk.rows()[0]["void"]
+    loop.hub.store.enqueue(encode(loop.hub._status()))
+    await loop.up()
+    with loop.db.read() as session:
+        assert queries.advice_cards(session, "home")[0].set_aside == "insulin_after"
     loop.hub.thread.close()
     loop.db.close()
 

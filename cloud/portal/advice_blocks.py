@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from cloud.outcomes import Scorecard
@@ -13,6 +14,14 @@ from cloud.queries import AdviceCard
 from core.chance import clopper_pearson_upper
 from core.messages import DoseAdvice, StandingPolicy
 from core.units import US_PER_MIN
+
+SET_ASIDE: Final = {
+    "insulin_after": "insulin came before it",
+    "insulin_late": "insulin came on record that it does not know of",
+    "other_record": "it was made for another record than the hub's",
+    "another_open": "another advised dose may have been taken",
+    "noted_not_on_record": "a dose that the person noted is not on record",
+}
 
 
 def advice_block(card: AdviceCard, now_us: int, zone: ZoneInfo) -> str:
@@ -29,6 +38,7 @@ def advice_block(card: AdviceCard, now_us: int, zone: ZoneInfo) -> str:
     return (
         f'<header><span class="state {_state_css(card, now_us)}">{_state_words(card, now_us)}</span>'
         f"<h3>{title}</h3><p>{meal}, at about {words.moment(a.for_time_us, now_us, zone)}</p></header>"
+        f"{_closed(card, now_us)}"
         f"{_chances(a)}"
         f"{_why(a)}"
         f'<ul class="reasons">{reasons}</ul>'
@@ -124,6 +134,12 @@ def _expected(advice: DoseAdvice) -> str:
     return table(("After", "With it", "Without"), rows, "Expected glucose, mg/dL (90 %)")
 
 
+def _closed(card: AdviceCard, now_us: int) -> str:
+    """Why there is no button any more."""
+    why = card.closed(now_us)
+    return f'<p class="warn">It cannot be approved any more: {escape(why)}.</p>' if why else ""
+
+
 def _changes(advice: DoseAdvice) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in advice.changes)
     return (
@@ -176,8 +192,10 @@ def _decision(card: AdviceCard, now_us: int, zone: ZoneInfo) -> str:
 
 
 def _state_words(card: AdviceCard, now_us: int) -> str:
-    if card.lapsed(now_us):
+    if card.closed(now_us):
         return "Lapsed undecided"
+    if card.set_aside:
+        return f"Set aside by the hub: {SET_ASIDE.get(card.set_aside, 'it must not be used')}"
     return {
         "proposed": "Waits for your decision",
         "approved": "Approved, going out",
@@ -188,4 +206,4 @@ def _state_words(card: AdviceCard, now_us: int) -> str:
 
 
 def _state_css(card: AdviceCard, now_us: int) -> str:
-    return "lapsed" if card.lapsed(now_us) else escape(card.state)
+    return "lapsed" if card.closed(now_us) or card.set_aside else escape(card.state)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from nicegui import ui
 
-from cloud import decisions, queries
+from cloud import decisions
 from cloud.portal import advice_blocks
 from cloud.portal.context import Context
 from cloud.queries import AdviceCard
@@ -39,13 +39,14 @@ class AdviceCards:
     def show(self, cards: Sequence[AdviceCard], now_us: int, zone: ZoneInfo) -> None:
         """Draw ``cards``, the undecided first."""
         key = tuple(
-            (c.advice.advice_id, c.state, c.lapsed(now_us), c.confirmed_us, c.outcome is None) for c in cards
+            (c.advice.advice_id, c.state, c.closed(now_us), c.set_aside, c.confirmed_us, c.outcome is None)
+            for c in cards
         )
         if key == self._shown:
             return
         self._shown = key
         self._holder.clear()
-        waiting = [c for c in cards if c.state == "proposed" and not c.lapsed(now_us)]
+        waiting = [c for c in cards if c.state == "proposed" and not c.closed(now_us)]
         done = [c for c in cards if c not in waiting]
         with self._holder:
             if not cards:
@@ -65,7 +66,7 @@ class AdviceCards:
     def _card(self, card: AdviceCard, now_us: int, zone: ZoneInfo) -> None:
         with ui.element("article").classes(f"advice {'refused' if card.advice.refused else ''}"):
             ui.html(advice_blocks.advice_block(card, now_us, zone), sanitize=False)
-            if card.state == "proposed" and not card.lapsed(now_us):
+            if card.state == "proposed" and not card.closed(now_us):
                 with ui.element("div").classes("decide"):
                     ui.button("Approve", on_click=lambda c=card: self._ask(c, True)).props(
                         'no-caps unelevated color="primary"'
@@ -119,7 +120,6 @@ class AdviceCards:
                 note=note,
                 dose_u=dose_u,
                 now_us=self._portal.clock.now_us(),
-                grace_us=queries.grace_us(self._portal.clock),
             )
         except HometwinError as err:
             ui.notify(f"{err.what}{f' ({err.mend})' if err.mend else ''}", type="negative")

@@ -27,7 +27,7 @@ async def overview(request: Request) -> None:
             ui.navigate.to("/login")
             return
         now_us = portal.clock.now_us()
-        lines = await portal.db.query(queries.people, now_us, queries.grace_us(portal.clock))
+        lines = await portal.db.query(queries.people, now_us)
         summary.show(blocks.overview_line(lines, now_us))
         cards.show(blocks.person_cards(lines, now_us))
 

@@ -61,8 +61,7 @@ class PersonPage:
         self._mark = await self._portal.db.query(queries.change_mark, self._hub_id)
         # One insulin life more than shown: insulin on board needs the boluses before the window.
         start_us = now_us - max(WINDOWS[self._window], 7 * US_PER_H)
-        grace_us = queries.grace_us(self._portal.clock)
-        self._view = await self._portal.db.query(queries.person, self._hub_id, start_us, now_us, grace_us)
+        self._view = await self._portal.db.query(queries.person, self._hub_id, start_us, now_us)
         return self._view
 
     def build(self, view: PersonView) -> None:
@@ -121,6 +120,8 @@ class PersonPage:
         grown_us = now_us - self._drawn_us
         self._advice.tell(tries.of(self._hub_id))
         if mark == self._mark and grown_us < REDRAW_US:
+            if self._view is not None:  # a meal's time passes although no data came
+                self._advice.show(self._view.advice, now_us, self._portal.zone)
             return
         view = await self.load()
         if view is not None:

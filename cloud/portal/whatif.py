@@ -19,13 +19,12 @@ from cloud.whatif_job import Answer, Question, Window
 from core.causal.change import parse_all
 from core.errors import HometwinError, InputError
 from core.messages import Sample
-from core.units import US_PER_DAY
+from core.units import US_PER_DAY, US_PER_H
 
 LEARN_US: Final = (
     5 * US_PER_DAY
 )  # of the record before now: two days before the earliest window, and the filter's start
 LEARNING: Final = "Learning this window from the record (some five seconds; longer on a busy machine) …"
-FIRST: Final = "Last 24 h"
 MAX_OTHER: Final = 400  # characters of typed changes
 
 
@@ -39,7 +38,10 @@ async def whatif_page(request: Request, hub_id: str) -> None:
         with frame("Unknown person", request):
             ui.html('<h1>There is no such person</h1><p><a href="/">All people</a></p>', sanitize=False)
         return
-    page = WhatifPage(portal, hub_id, token(request), is_dark(request))
+    readings = await portal.db.query(queries.history_span_us, hub_id)
+    first_us, last_us = readings if readings is not None else (None, None)
+    opening = whatif_view.opening(whatif_view.anchor_us(now_us, last_us), first_us)
+    page = WhatifPage(portal, hub_id, token(request), is_dark(request), opening)
     with frame(f"What if: {view.line.person}", request):
         page.build(blocks.person_title(view.line))
     ui.timer(0.1, page.learn, once=True)
@@ -48,10 +50,10 @@ async def whatif_page(request: Request, hub_id: str) -> None:
 class WhatifPage:
     """The page of one browser tab. Sliders may move faster than answers come: the last position counts."""
 
-    def __init__(self, portal: Context, hub_id: str, session: str | None, dark: bool) -> None:
+    def __init__(self, portal: Context, hub_id: str, session: str | None, dark: bool, opening: str) -> None:
         self._portal, self._hub_id, self._session, self._dark = portal, hub_id, session, dark
-        self._name = FIRST
-        self._span = SPANS[FIRST]
+        self._name = opening
+        self._span = SPANS[opening]
         self._values = {s.name: s.neutral for s in SLIDERS}
         self._other = ""
         self._window: Window | None = None
@@ -75,7 +77,7 @@ class WhatifPage:
             with ui.element("div").classes("wide"), ui.element("section").classes("card chart first"):
                 with ui.element("div").classes("bar"):
                     ui.html("<h2>Glucose with and without the change</h2>", sanitize=False)
-                    choice = ui.toggle(list(SPANS), value=FIRST, on_change=self._choose)
+                    choice = ui.toggle(list(SPANS), value=self._name, on_change=self._choose)
                     choice.props('no-caps unelevated dense toggle-color="primary" aria-label="Window"')
                 self._chart = ui.echart({}).classes("plot")
             with ui.element("div").classes("narrow"):
@@ -121,8 +123,16 @@ class WhatifPage:
         now_us = self._portal.clock.now_us()
         last = await self._portal.db.query(queries.newest_reading, self._hub_id)
         anchor_us = whatif_view.anchor_us(now_us, last.time_us if last else None)
-        start_us, end_us = whatif_view.window_us(self._span, anchor_us)
         samples = await self._portal.db.query(queries.samples, self._hub_id, anchor_us - LEARN_US, TWIN_KINDS)
+        first_us = next((s.time_us for s in samples if s.kind == queries.GLUCOSE), None)
+        asked = whatif_view.window_us(self._span, anchor_us)
+        found = whatif_view.there(asked, anchor_us, first_us)
+        if found is None:
+            self._window = None
+            self._times.show("")
+            self._say(whatif_view.too_few(self._span, anchor_us, first_us, self._portal.zone))
+            return
+        start_us, end_us = found
         try:
             patient_toml = patient_of(self._portal.config, self._hub_id)[1]
         except HometwinError as err:
@@ -137,6 +147,9 @@ class WhatifPage:
             f"{words.local(t, self._portal.zone):%a %d %b %H:%M}" for t in (window.start_us, window.end_us)
         )
         said = "; beside the last reading, which is old, not beside now" if anchor_us != now_us else ""
+        if found != asked:
+            before_h = whatif_view.BEFORE_US / US_PER_H
+            said += f"; no longer, as readings are young: {before_h:.0f} h of them must lie before a window"
         self._times.show(f"<p>{escape(ends + said)}</p>")
         self._wait()
         reply = await self._portal.questions.reply(
@@ -210,7 +223,7 @@ class WhatifPage:
         self._chart.update()
 
     async def _choose(self, event: object) -> None:
-        chosen = str(getattr(event, "value", FIRST))
+        chosen = str(getattr(event, "value", ""))
         if self._has_ended() or chosen not in SPANS:
             return
         self._name, self._span, self._window = chosen, SPANS[chosen], None

@@ -57,6 +57,10 @@ SLIDERS: Final = (
     Slider("dose", "Bolus now", "U", 0, 15, 0.5, 0, "bolus_u@{at}={:.3g}"),
 )
 STALE_US: Final = 12 * US_PER_H
+# Readings before a window: with fewer nothing is known of the state that it begins in (core.causal.counterfactual, where the
+# filter would begin afresh).
+BEFORE_US: Final = 6 * US_PER_H
+LEAST_US: Final = US_PER_H  # of a past window; in less no dose has done its work
 _PAST: Final = ("bolus", "carbs", "basal", "early", "sensitivity")
 SPANS: Final = {
     "Last 24 h": Span(-24, 0, _PAST),
@@ -75,6 +79,42 @@ def window_us(span: Span, now_us: int) -> tuple[int, int]:
     """Start and end on the grid of five minutes."""
     on_grid_us = now_us // GRID_US * GRID_US
     return on_grid_us + round(span.from_h * US_PER_H), on_grid_us + round(span.to_h * US_PER_H)
+
+
+def there(window: tuple[int, int], anchor_us: int, first_us: int | None) -> tuple[int, int] | None:
+    """As much of ``window`` as the readings allow, whose first is at ``first_us``; None: there are too few.
+
+    A window ahead is never cut: it begins now or not at all.
+    """
+    if first_us is None:
+        return None
+    start_us, end_us = window
+    earliest_us = -((first_us + BEFORE_US) // -GRID_US) * GRID_US
+    if start_us >= earliest_us:
+        return window
+    is_past = end_us <= anchor_us
+    return (earliest_us, end_us) if is_past and end_us - earliest_us >= LEAST_US else None
+
+
+def opening(anchor_us: int, first_us: int | None) -> str:
+    """The window to open on: the longest beside the anchor that is there whole, else the shortest."""
+    beside = ("Last 24 h", "Last 12 h")
+    whole = (n for n in beside if there(w := window_us(SPANS[n], anchor_us), anchor_us, first_us) == w)
+    return next(whole, beside[-1])
+
+
+def too_few(span: Span, anchor_us: int, first_us: int | None, zone: ZoneInfo) -> str:
+    """Why there is no such window, and when there will be."""
+    if first_us is None:
+        return "Nothing to ask about yet: there are no readings of the last days."
+    least_us = LEAST_US if span.to_h <= 0 else 0
+    ready_us = first_us + BEFORE_US + least_us - round(min(span.to_h, 0) * US_PER_H)
+    inside = f" and {LEAST_US // US_PER_H:.0f} h inside it" if least_us else ""
+    return (
+        f"Not enough readings yet: they begin at {local(first_us, zone):%a %d %b %H:%M}, and this window needs"
+        f" {BEFORE_US // US_PER_H:.0f} h of them before it{inside}. Ask again at {local(ready_us, zone):%a %d %b %H:%M}, or choose"
+        " another window."
+    )
 
 
 def changes_of(values: Mapping[str, float], span: Span, start_us: int, other: str = "") -> tuple[str, ...]:

@@ -322,13 +322,11 @@ def _sync(status: dict[str, Any]) -> RenderableType:
         zone = ZoneInfo(status["timezone"])
         when = datetime.fromtimestamp(advice["for_time_us"] / 1e6, UTC).astimezone(zone)
         text = advice["refused"] or f"{advice['dose_u']:g} U for {advice['carbs_g']:.0f} g"
-        is_void = advice["state"] == "void"
-        table.add_row(f"advice for {when:%H:%M}", Text(text, "dim strike" if is_void else "cyan"))
-        beside = (
-            Text("VOID, do not use", "red")
-            if is_void
-            else Text(f"approved by {advice['approved_by']}", "dim")
+        told = {"void": ("VOID, do not use", "red"), "part": ("a part of it seems to be taken", "yellow")}
+        table.add_row(
+            f"advice for {when:%H:%M}", Text(text, "dim strike" if advice["state"] in told else "cyan")
         )
+        beside = Text(*told.get(advice["state"], (f"approved by {advice['approved_by']}", "dim")))
         table.add_row("", beside)
     return Panel(table, title="cloud twin", border_style="dim")
 

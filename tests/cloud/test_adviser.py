@@ -297,16 +297,31 @@ async def test_on_a_fast_clock_the_adviser_begins_early_enough_to_compute_and_de
     setting.clock.speed = 300.0
     await setting.adviser().look()
     with setting.db.read() as session:
-        card = queries.advice_cards(session, HUB, grace_us=queries.grace_us(setting.clock))[0]
+        card = queries.advice_cards(session, HUB)[0]
     meal_us = card.advice.for_time_us
-    after_us = meal_us + 60 * 300 * 1_000_000  # a minute of real time
-    assert not card.lapsed(after_us)
-    assert card.lapsed(meal_us + 100 * 300 * 1_000_000)
-    choice = {"approve": True, "who": "Dr", "note": "", "now_us": after_us}
+    assert (meal_us - setting.clock.time_us) / setting.clock.speed > 15_000_000  # of real time
+    assert not card.closed(meal_us)
+    assert card.closed(meal_us + 1) == "the time of its meal has passed"
+    choice = {"approve": True, "who": "Dr", "note": ""}
     with setting.db.write() as session, pytest.raises(RefusedError, match="passed"):
-        decisions.decide(session, card.advice.advice_id, **choice)
+        decisions.decide(session, card.advice.advice_id, **choice, now_us=meal_us + 1)
     with setting.db.write() as session:
-        decisions.decide(session, card.advice.advice_id, **choice, grace_us=queries.grace_us(setting.clock))
+        decisions.decide(session, card.advice.advice_id, **choice, now_us=meal_us)
+
+
+async def test_advice_that_was_computed_until_after_its_meal_is_not_proposed(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = setting.runner.run
+
+    async def slow(job: AdviceJob) -> JobResult:
+        setting.clock.time_us = job.for_time_us + 1
+        return await run(job)
+
+    monkeypatch.setattr(setting.runner, "run", slow)
+    await setting.adviser("demo").look()
+    assert setting.count(AdviceRow) == 0
+    assert "took until after its meal" in tries.of(HUB).last
 
 
 async def test_a_young_record_is_a_rehearsal_and_the_portal_is_told_why_there_is_no_advice(
@@ -375,9 +390,9 @@ async def test_a_decision_is_made_once(proposed: Setting) -> None:
 
 
 async def test_a_lapsed_advice_cannot_be_approved(proposed: Setting) -> None:
-    with pytest.raises(RefusedError, match="time has passed"):
-        decide(proposed, now_us=NOON_US + 31 * US_PER_MIN)
-    decide(proposed, approve=False, note="too late", now_us=NOON_US + 31 * US_PER_MIN)
+    with pytest.raises(RefusedError, match="the time of its meal has passed: it cannot be approved"):
+        decide(proposed, now_us=NOON_US + 1)
+    decide(proposed, approve=False, note="too late", now_us=NOON_US + 1)
 
 
 @pytest.mark.parametrize(

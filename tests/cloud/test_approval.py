@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ from cloud import audit, decisions, queries
 from cloud.adviser import score_due
 from cloud.db import AdviceRow, AuditRow, Database, HubRow, PolicyRow
 from cloud.outcomes import SUSPEND_AFTER, Outcome, outcome, scorecard
+from cloud.portal import advice_blocks
 from core.errors import InputError, RefusedError
 from core.messages import (
     Confirmation,
@@ -24,6 +27,7 @@ from core.messages import (
     encode,
 )
 from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
+from edge import hub_advice
 from tests.cloud import filled
 from tests.cloud.filled import HUB
 
@@ -51,7 +55,7 @@ def db(tmp_path: Path) -> Database:
 
 
 def decide(db: Database, **changes: object) -> DoseAdvice:
-    given: dict[str, object] = {"approve": True, "who": "Dr. Grün", "note": "less today", "now_us": NOW + 1}
+    given: dict[str, object] = {"approve": True, "who": "Dr. Grün", "note": "less today", "now_us": NOW}
     with db.write() as session:
         return decisions.decide(session, f"{HUB}-1", **(given | changes))
 
@@ -99,6 +103,7 @@ def test_no_dose_is_approved_when_insulin_was_taken_after_its_data(db: Database,
     with db.write() as session:
         filled.add_samples(session, [Sample(taken_us, kind, 3.0, "pump", 1)])
         filled.add_samples(session, [Sample(taken_us, "carbs_g", 30.0, "hand", 1)])
+    assert closed(db) == "insulin was taken after the data this advice rests on"
     with pytest.raises(RefusedError, match="insulin was taken after the data"):
         decide(db)
     assert decide(db, approve=False).approved_by == ""
@@ -106,11 +111,45 @@ def test_no_dose_is_approved_when_insulin_was_taken_after_its_data(db: Database,
         assert session.scalars(select(AdviceRow.state)).one() == "rejected"
 
 
-def test_food_after_the_data_or_a_dose_before_it_keeps_nobody_from_approving(db: Database) -> None:
+def closed(db: Database, now_us: int = NOW) -> str:
+    """What the card says, and whether the overview still counts it."""
+    with db.read() as session:
+        why = queries.advice_cards(session, HUB)[0].closed(now_us)
+        assert queries.people(session, now_us)[0].undecided == (0 if why else 1)
+    return why
+
+
+def test_a_snack_after_the_data_or_a_dose_before_it_keeps_nobody_from_approving(db: Database) -> None:
     data_us = advice().data_time_us
     with db.write() as session:
         filled.add_samples(session, [Sample(data_us, "bolus_u", 3.0, "pump", 1)])
-        filled.add_samples(session, [Sample(data_us + US_PER_MIN, "carbs_g", 30.0, "hand", 1)])
+        filled.add_samples(session, [Sample(data_us + US_PER_MIN, "carbs_g", 20.0, "hand", 1)])
+    assert closed(db) == ""
+    assert decide(db).approved_by == "Dr. Grün"
+    assert closed_once_decided(db) == ""
+
+
+def closed_once_decided(db: Database) -> str:
+    with db.read() as session:
+        return queries.advice_cards(session, HUB)[0].closed(NOW + US_PER_DAY)
+
+
+def test_nobody_approves_a_meal_that_is_on_record_or_past(db: Database) -> None:
+    assert closed(db) == ""
+    assert closed(db, NOW + 1) == "the time of its meal has passed"
+    with pytest.raises(RefusedError, match="time of its meal has passed: it cannot be approved any more"):
+        decide(db, now_us=NOW + 1)
+    data_us = advice().data_time_us
+    with db.write() as session:
+        eaten = [Sample(data_us + k * US_PER_MIN, "carbs_g", 15.0, "hand", k) for k in (1, 2)]
+        filled.add_samples(session, eaten)  # half of the meal's 60 g, in two entries
+    assert closed(db) == "food for it is on record already"
+    with pytest.raises(RefusedError, match="food for it is on record already: it cannot be approved"):
+        decide(db, dose_u=3.0)
+    with db.write() as session:
+        taken_back = Sample(data_us, "carbs_g", 0.0, "hand", 3, amends=("hand", 1), deleted=True)
+        filled.add_samples(session, [taken_back])
+    assert closed(db) == ""
     assert decide(db).approved_by == "Dr. Grün"
 
 
@@ -150,6 +189,38 @@ def test_what_the_person_did_is_kept_once_and_compared_with_what_came(db: Databa
     assert score is not None
     assert (score.scored, score.followed, score.lows_70, score.lows_54) == (1, 1, 1, 0)
     assert not any("66" in what for _, what, _ in lines(db))
+
+
+def test_what_the_hub_set_aside_is_on_the_card_and_in_no_score(db: Database) -> None:
+    told = {f"{HUB}-1": "insulin_after", "unknown": "other_record"}
+    with db.write() as session:
+        assert decisions.set_aside(session, HUB, told, NOW) == 0  # a proposal, which the hub cannot have
+    send(db)
+    with db.write() as session:
+        assert decisions.set_aside(session, "hub-2", told, NOW) == 0  # another hub's is not its own
+        assert decisions.set_aside(session, HUB, {}, NOW) == 0
+        assert decisions.set_aside(session, HUB, told, NOW) == 1
+        assert decisions.set_aside(session, HUB, {f"{HUB}-1": "other_record"}, NOW) == 0  # said once
+        cgm = [Sample(NOW + 5 * k * US_PER_MIN, "cgm_mgdl", 120.0, "cgm", k) for k in range(60)]
+        filled.add_samples(session, cgm)
+    with db.write() as session:
+        assert score_due(session, HUB, NOW + 6 * US_PER_H) == 0
+        card = queries.advice_cards(session, HUB)[0]
+    title = advice_blocks.advice_title(card, NOW, ZoneInfo("UTC"))
+    assert title.endswith("set aside by the hub: insulin came before it")
+    assert "Set aside by the hub: insulin came before it" in advice_blocks.advice_block(
+        card, NOW, ZoneInfo("UTC")
+    )
+    later = msgspec.structs.replace(card, set_aside="a word of a newer hub")
+    assert "it must not be used" in advice_blocks.advice_block(later, NOW, ZoneInfo("UTC"))
+    assert lines(db)[-1][:2] == (f"hub {HUB}", f"set aside advice {HUB}-1: insulin_after")
+
+
+def test_every_reason_of_a_hub_is_told_in_words() -> None:
+    source = Path(hub_advice.__file__).read_text()
+    words = set(re.findall(r"\bVoid\(\s*\"(\w+)\"", source))
+    assert len(words) >= 5
+    assert words == set(advice_blocks.SET_ASIDE)
 
 
 def test_an_outcome_needs_readings_and_a_dose_that_was_taken() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import event, func, select
 
@@ -26,8 +27,8 @@ from cloud.db import (
     SampleRow,
     UplinkRow,
 )
-from cloud.ingest import Ingest, take_group
-from cloud.tables import AuditRow
+from cloud.ingest import Ingest, ensure_hub, take_group
+from cloud.tables import AdviceRow, AuditRow
 from core.clock import SystemClock
 from core.errors import StoreError
 from core.messages import (
@@ -44,7 +45,7 @@ from core.messages import (
 )
 from sync.cloud_link import Outcome, Received
 from sync.session import GENERATION
-from tests.cloud.filled import moved
+from tests.cloud.filled import advice, moved
 from tests.cloud.ingest_support import T0_US, Taker, open_database, received, sample, samples, stored_seqs
 
 TAKEN, REPEATED, REJECTED, OUT_OF_ORDER = (
@@ -155,6 +156,34 @@ def test_every_kind_of_message_reaches_its_table(db: Database, take: Taker) -> N
         assert decode(session.scalars(select(AlarmRow)).one().body, Alarm) == alarm
         assert decode(session.scalars(select(HubRow)).one().status or b"", HubStatus) == status
         assert decode(session.scalars(select(ContributionRow)).one().body, Contribution) == contribution
+
+
+def test_what_a_hub_says_it_set_aside_reaches_the_advice_and_old_and_new_peers_agree(
+    db: Database, take: Taker
+) -> None:
+    class Before(Struct, frozen=True, tag="HubStatus"):  # as it was without that field
+        time_us: int
+        version: str
+        engine_up: bool
+        devices: dict[str, str]
+        counters: dict[str, int]
+        outbox_pending: int
+        person: str = ""
+
+    told = HubStatus(T0_US, "1", True, {}, {}, 0, "anna", {"a-1": "insulin_after"})
+    assert decode(encode(told), Before) == Before(T0_US, "1", True, {}, {}, 0, "anna")
+    assert decode(encode(Before(T0_US, "1", True, {}, {}, 0)), HubStatus).set_aside == {}
+    with db.write() as session:
+        ensure_hub(session, "hub-1")
+        session.add(
+            AdviceRow(
+                advice_id="a-1", hub_id="hub-1", created_us=T0_US, state="sent", body=encode(advice("a-1"))
+            )
+        )
+    assert take(received(1, told)) == [TAKEN]
+    assert take(received(2, replace(told, set_aside={"a-1": "\n"}))) == [REJECTED]
+    with db.read() as session:
+        assert session.scalars(select(AdviceRow.set_aside)).one() == "insulin_after"
 
 
 def test_a_hub_whose_store_was_put_back_as_a_whole_is_told_of(db: Database, take: Taker) -> None:

@@ -11,7 +11,8 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from cloud.db import AdviceRow
-from core.messages import DoseAdvice, decode
+from core.messages import DoseAdvice, Sample, decode, encode
+from core.units import US_PER_MIN
 from tests.cloud import filled
 from tests.cloud.portal_process import portal
 
@@ -92,4 +93,37 @@ async def test_a_clinician_logs_in_sees_the_chart_and_approves(tmp_path: Path) -
         assert (row.state, row.decided_by, row.note) == ("approved", "clinician", "After our call")
         assert decode(row.body, DoseAdvice).approved_by == "clinician"
     db.close()
+    assert problems == []
+
+
+async def test_a_past_or_eaten_meal_says_so_and_offers_no_approval(tmp_path: Path) -> None:
+    data_us = filled.NOW_US - 3 * US_PER_MIN
+    past, eaten = filled.advice("hub-1-2", for_time_us=filled.NOW_US - 1), filled.advice("hub-2-1")
+    db = filled.open_database(tmp_path)
+    with db.write() as session:
+        filled.fill(session)
+        session.delete(session.get(AdviceRow, "hub-1-1"))
+        session.add(
+            AdviceRow(
+                advice_id="hub-1-2", hub_id="hub-1", created_us=data_us, state="proposed", body=encode(past)
+            )
+        )
+        filled.fill(session, "hub-2", "Two")
+        filled.add_samples(session, [Sample(filled.NOW_US, "carbs_g", eaten.carbs_g, "hand", 1)], "hub-2")
+    db.close()
+    problems: list[str] = []
+    with portal(tmp_path) as base:
+        async with page_of(base, problems) as page:
+            await login(page, tmp_path)
+            for path, why in (
+                ("/person/hub-1", "the time of its meal has passed"),
+                ("/person/hub-2", "food for it is on record already"),
+            ):
+                await page.wait_for_load_state("networkidle")  # what is still loading would count as failed
+                await page.goto(path)
+                await page.get_by_text("lapsed undecided").first.click()
+                card = page.get_by_text(f"It cannot be approved any more: {why}.")
+                await expect(card).to_be_visible(timeout=PATIENCE_MS)
+                await expect(page.get_by_text("Nothing waits for a decision.")).to_be_visible()
+                await expect(page.get_by_role("button", name="Approve")).to_have_count(0)
     assert problems == []

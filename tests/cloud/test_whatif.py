@@ -16,6 +16,7 @@ import pytest
 
 from cloud import whatif_job
 from cloud.advice_worker import DROPPED
+from cloud.db import HubRow
 from cloud.portal.causes import answer_html
 from cloud.portal.chart import DARK
 from cloud.portal.whatif_view import (
@@ -24,8 +25,11 @@ from cloud.portal.whatif_view import (
     anchor_us,
     cautions,
     changes_of,
+    opening,
     options,
     summary,
+    there,
+    too_few,
     window_us,
 )
 from cloud.whatif_job import KEPT, Effect, Question, Record, Reply, WhatifWorker, Window, Windows
@@ -134,6 +138,43 @@ def test_when_readings_ended_long_ago_windows_lie_beside_the_last_one() -> None:
     assert anchor_us(now_us, now_us - 324 * US_PER_DAY) == now_us - 324 * US_PER_DAY
 
 
+def test_it_opens_on_what_is_there_and_cuts_no_window_ahead() -> None:
+    def span(name: str, hours: float) -> tuple[int, int] | None:
+        """Begin and end in hours before now, with so many hours of readings."""
+        found = there(window_us(SPANS[name], NOW), NOW, NOW - round(hours * US_PER_H))
+        return None if found is None else tuple((t - NOW) / US_PER_H for t in found)  # type: ignore[return-value]
+
+    for hours, name in (
+        (48, "Last 24 h"),
+        (30, "Last 24 h"),
+        (29, "Last 12 h"),
+        (18, "Last 12 h"),
+        (8, "Last 12 h"),
+    ):
+        assert opening(NOW, NOW - hours * US_PER_H) == name
+    assert opening(NOW, None) == "Last 12 h"
+    assert span("Last 24 h", 30) == (-24, 0)
+    assert span("Last 24 h", 29) == (-23, 0)
+    assert span("Last 12 h", 9.99) == (-3 - 11 / 12, 0)  # on the grid
+    assert span("Last 12 h", 7) == (-1, 0)
+    assert span("Last 12 h", 6.9) is None
+    assert span("The day before", 36) == (-30, -24)
+    assert span("The day before", 30) is None
+    assert span("Next 6 h", 6) == (0, 6)
+    assert span("Next 6 h", 5.9) is None
+    assert there(window_us(SPANS["Next 6 h"], NOW), NOW, None) is None
+
+
+def test_too_few_readings_are_said_with_the_time_from_when_they_are_enough() -> None:
+    first_us = NOW - 3 * US_PER_H  # Friday 11:00
+    said = too_few(SPANS["Last 12 h"], NOW, first_us, UTC)
+    assert "they begin at Fri 02 Jan 11:00" in said
+    assert "needs 6 h of them before it and 1 h inside it. Ask again at Fri 02 Jan 18:00" in said
+    assert "Ask again at Fri 02 Jan 17:00" in too_few(SPANS["Next 6 h"], NOW, first_us, UTC)
+    assert "Ask again at Sat 03 Jan 18:00" in too_few(SPANS["The day before"], NOW, first_us, UTC)
+    assert "no readings" in too_few(SPANS["Next 6 h"], NOW, None, UTC)
+
+
 def test_what_is_shown_is_json_escaped_and_loud(windows: Windows) -> None:
     answer = windows.reply(Question("one", ("bolus_u*=3",))).answer
     assert answer is not None
@@ -224,9 +265,31 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     db = filled.open_database(folder)
     with db.write() as session:
         filled.fill(session)
+        for hub_id, hours in (("young", 10), ("newborn", 3)):
+            session.add(HubRow(hub_id=hub_id, person=hub_id))
+            session.flush()
+            filled.add_samples(session, young(hours), hub_id)
     db.close()
     with portal(folder) as base:
         yield Site(base, folder)
+
+
+def young(hours: int) -> list[Sample]:
+    """The record of a hub that is ``hours`` old."""
+    times = range(NOW - hours * US_PER_H, NOW + 1, 5 * US_PER_MIN)
+    readings = [Sample(t, "cgm_mgdl", filled.glucose_at(t), "cgm", t // US_PER_MIN) for t in times]
+    return [*readings, *(s for s in filled.meals(NOW - US_PER_DAY, 2) if times[0] < s.time_us <= NOW)]
+
+
+@pytest.mark.timeout(260)
+async def test_a_fresh_hub_opens_on_the_hours_that_are_there_or_is_told_that_there_are_too_few(
+    site: Site,
+) -> None:
+    async with browser(site.base, site.login(), "/whatif/newborn") as tab:
+        await tab.until(lambda t: "Not enough readings yet: they begin at Fri 02 Jan 11:00" in t.text())
+    async with browser(site.base, site.login(), "/whatif/young") as tab:
+        await tab.until(lambda t: "Fri 02 Jan 10:00 to Fri 02 Jan 14:00; no longer" in t.text())
+        await tab.until(lambda t: "Nothing is changed yet" in t.text(), limit_s=200)
 
 
 @pytest.mark.timeout(260)

@@ -12,6 +12,7 @@ import pytest
 from core.advice import (
     HARD_MAX_DOSE_U,
     NOT_A_DEVICE,
+    Advice,
     Policy,
     Situation,
     advise,
@@ -371,17 +372,33 @@ class Pump(FakePerson):
 
 
 def test_the_basal_rate_moves_within_what_the_clinician_allows() -> None:
-    high = advise(Pump(220.0), 0.0, POLICY, situation(glucose_mgdl=220.0, basal_uph=1.0), "basal")
+    def given(mgdl: float, policy: Policy = POLICY, **rates: float) -> Advice:
+        return advise(Pump(mgdl), 0.0, policy, situation(glucose_mgdl=mgdl, basal_uph=1.0, **rates), "basal")
+
+    high = given(220.0, basal_week_uph=1.0)
     assert (high.action, high.basal_uph) == ("basal", pytest.approx(1.2))
-    low = advise(Pump(88.0), 0.0, POLICY, situation(glucose_mgdl=88.0, basal_uph=1.0), "basal")
+    low = given(88.0, basal_week_uph=1.0)
     assert low.basal_uph is not None
     assert 0.8 <= low.basal_uph < 1.0
     capped = msgspec.structs.replace(POLICY, max_basal_uph=1.1)
-    assert advise(
-        Pump(220.0), 0.0, capped, situation(glucose_mgdl=220.0, basal_uph=1.0), "basal"
-    ).basal_uph == (pytest.approx(1.1))
+    assert given(220.0, capped, basal_week_uph=1.0).basal_uph == pytest.approx(1.1)
     pen = advise(FakePerson(), 0.0, POLICY, situation(), "basal")
     assert "no pump" in (pen.refused or "")
+
+
+def test_a_raise_is_a_share_of_the_usual_rate_too_and_a_lower_rate_needs_no_leave() -> None:
+    def given(mgdl: float, week_uph: float | None) -> Advice:
+        now = situation(glucose_mgdl=mgdl, basal_uph=1.0, basal_week_uph=week_uph)
+        return advise(Pump(mgdl), 0.0, POLICY, now, "basal")
+
+    assert given(220.0, 0.9).basal_uph == pytest.approx(1.05)  # whole steps below 1.08
+    assert any("may rise to 1.08 U/h" in text for text in given(220.0, 0.9).why)
+    for raised_already in (0.8, 0.5, 0.0, None):
+        kept, lowered = given(220.0, raised_already), given(88.0, raised_already)
+        assert (kept.refused, kept.basal_uph) == (None, None)
+        assert lowered.basal_uph == given(88.0, 1.0).basal_uph
+    assert any("not known for a day yet" in text for text in given(220.0, None).why)
+    assert given(220.0, 3.0).basal_uph == pytest.approx(1.2)  # and one change is still one
 
 
 def test_what_is_told_is_worth_telling() -> None:

@@ -24,6 +24,7 @@ from core.units import US_PER_DAY, US_PER_H, US_PER_MIN
 from edge.advice_text import advice_lines
 from edge.engine import EngineSession
 from edge.engine_messages import Advised, AskAdvice, Hello, Observe, Ready
+from edge.hand import taken_doubt
 from edge.hub import Hub
 from edge.hub_state import DownState, load_state
 from tests.edge.test_hub import START_US, HandClock, make_hub
@@ -204,6 +205,48 @@ async def test_what_cannot_have_been_taken_is_refused(tmp_path: Path, took: obje
         await hub.on_request({"do": "confirm", "advice_id": "home-2"})
     assert states(hub) == {"home-1": "open"}
     hub.thread.close()
+
+
+@pytest.mark.parametrize(
+    ("took", "why"),
+    [
+        (80.0, "19 times the 4.2 U advised"),
+        (13.0, "3 times the 4.2 U advised"),
+        (0.42, "less than a third of the 4.2 U advised"),
+    ],
+)
+async def test_a_dose_far_from_the_advised_one_is_asked_about_before_it_is_noted(
+    tmp_path: Path, took: float, why: str
+) -> None:
+    hub, clock = await hub_with_record(tmp_path)
+    await hub.on_down(down(advice()))
+    request = {"do": "confirm", "advice_id": "home-1", "took_u": took}
+    for sure in ({}, {"sure": "yes"}):
+        assert await hub.on_request(request | sure) == {
+            "unsure": True,
+            "said": f"that is {took:g} U, {why}: if it is right, add --sure",
+        }
+    assert (states(hub), sent(hub, Confirmation)) == ({"home-1": "open"}, [])
+    assert f"noted: {took:g} U" in (await hub.on_request(request | {"sure": True}))["said"]
+    assert sent(hub, Confirmation) == [Confirmation("home-1", clock.us, took)]
+    hub.thread.close()
+
+
+@pytest.mark.parametrize(
+    ("took_u", "advised_u", "asks"),
+    [
+        (0.0, 4.0, False),
+        (1.4, 4.0, False),
+        (12.0, 4.0, False),
+        (5.0, 1.0, False),  # as for entries: a few units are never worth a question
+        (5.1, 1.0, True),
+        (5.1, 0.0, True),
+        (20.0, 20.0, False),
+        (25.5, 20.0, True),
+    ],
+)
+def test_what_is_asked_about(took_u: float, advised_u: float, asks: bool) -> None:
+    assert bool(taken_doubt(took_u, advised_u)) is asks
 
 
 class FakeEngine:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from core.errors import RefusedError, StoreError
@@ -115,6 +116,8 @@ async def test_insulin_taken_after_the_data_makes_advice_void_as_it_comes(tmp_pa
     assert "insulin was taken after the data this advice rests on" in await shown(hub)
     assert (hub.counters["advice.void"], hub.counters["down.insulin_after"]) == (1, 1)
     assert ("hub", "advice.void", "insulin_after") in journal(hub)
+    assert hub._status().set_aside == {"home-1": "insulin_after"}
+    assert hub._status_due.is_set()  # the cloud hears of it now, not in a quarter of an hour
     await hub.on_down(down(advice(), 2))  # a cloud that crashed sends it again
     assert states(hub) == {"home-1": "void"}
     hub.thread.close()
@@ -128,9 +131,10 @@ async def test_food_after_the_data_and_advice_without_a_dose_are_left_alone(tmp_
     assert states(hub) == {"home-1": "open"}
     clock.us += MIN
     await hub.take([bolus(clock.us, 0.05, 2), Sample(clock.us, "carbs_g", 20.0, "hand", 2)])
+    assert states(hub) == {"home-1": "open"}
     sugar = advice(advice_id="home-2", dose_u=0.0, action="carbs", eat_g=15.0)
     await hub.on_down(down(sugar, 2))
-    await hub.take([bolus(clock.us, 1.0, 3)])
+    await hub.take([bolus(clock.us, 6.0, 3)])
     assert (await shown(hub)).count("[open") == 1
     assert states(hub) == {"home-1": "void", "home-2": "open"}
     hub.thread.close()
@@ -142,6 +146,7 @@ async def test_the_advised_dose_itself_does_not_stand_in_the_way_of_its_confirma
     await hub.on_down(down(advice()))
     clock.us += 30 * MIN
     await hub.take([bolus(clock.us - MIN, 4.15, 2)])
+    assert hub._status().set_aside == {}
     text = await shown(hub)
     assert states(hub) == {"home-1": "taken"}
     assert "do not take it again" in text
@@ -168,6 +173,9 @@ async def test_another_dose_withdraws_what_was_shown_and_only_what_was_done_can_
     assert states(hub) == {"home-1": "open"}
     clock.us += 5 * MIN
     await hub.take([bolus(clock.us - MIN, 2.0, 2)])
+    assert states(hub) == {"home-1": "part"}
+    clock.us += 30 * MIN  # and no more of it came
+    assert "VOID" in await shown(hub)
     assert states(hub) == {"home-1": "void"}
     assert hub.counters["advice.withdrawn"] == 1
     assert ("hub", "advice.void", "insulin_after") in journal(hub)
@@ -181,6 +189,7 @@ async def test_another_dose_withdraws_what_was_shown_and_only_what_was_done_can_
     hub.thread.close()
     hub, _ = make_hub(tmp_path, clock)
     assert states(hub) == {"home-1": "void"}
+    assert hub._status().set_aside == {"home-1": "insulin_after"}
     # Whoever took it all the same is heard: a dose that the hub refused to hear of would be advised again.
     assert "not on record yet" in await confirm(hub, "home-1", 4.2)
     assert states(hub) == {"home-1": "confirmed"}
@@ -235,7 +244,7 @@ async def test_no_second_dose_is_shown_while_one_may_have_been_taken(tmp_path: P
     clock.us += MIN
     with pytest.raises(RefusedError, match=r"home-2 .* is still open"):  # the cloud's as well as its own
         await ask(hub)
-    await hub.take([bolus(clock.us, 1.0, 2)])
+    await hub.take([bolus(clock.us, 6.0, 2)])
     with pytest.raises(RefusedError, match=r"home-2 .* was withdrawn"):
         await ask(hub)
     engine.dose_u = 0.0
@@ -257,8 +266,82 @@ async def test_the_hubs_own_advice_knows_what_was_on_record_when_it_was_asked_an
     assert own["state"] == "open"
     clock.us += MIN
     assert states(hub)[own["advice_id"]] == "open"
-    await hub.take([bolus(clock.us, 2.0, 3)])
+    await hub.take([bolus(clock.us, 6.0, 3)])
     assert states(hub)[own["advice_id"]] == "void"
+    hub.thread.close()
+
+
+async def test_a_dose_in_two_parts_is_taken_once_they_are_the_dose(tmp_path: Path) -> None:
+    hub, clock = await hub_with_record(tmp_path)
+    clock.us += MIN
+    await hub.on_down(down(advice()))
+    clock.us += 2 * MIN
+    await hub.take([bolus(clock.us, 2.0, 2)])
+    assert states(hub) == {"home-1": "part"}
+    for text in (await shown(hub), "\n".join(status_lines(await hub.on_request({"do": "status"})))):
+        assert "the whole dose is too much now" in text
+    assert "2 U came on record since. If they are a part of it, no more than 2.2 U are left" in await shown(
+        hub
+    )
+    with pytest.raises(RefusedError, match=r"only 2 U of its 4\.2 U are on record"):
+        await confirm(hub, "home-1")
+    await hub.on_down(down(advice(advice_id="home-2"), 2))  # no second dose meanwhile
+    assert states(hub) == {"home-1": "part", "home-2": "void"}
+    assert hub.counters["down.another_open"] == 1
+    clock.us += 27 * MIN
+    await hub.take([bolus(clock.us, 2.0, 3)])
+    assert states(hub)["home-1"] == "taken"
+    clock.us += 10 * MIN  # long after the first part it stays so
+    assert "do not take it again" in await shown(hub)
+    assert await confirm(hub, "home-1", 4.0) == "noted: 4 U of 4.2 U advised"
+    assert sent(hub, Confirmation) == [Confirmation("home-1", clock.us, 4.0)]
+    assert hub.counters["advice.void"] == 1  # home-2
+    hub.thread.close()
+
+
+@pytest.mark.parametrize(
+    ("second", "after_min", "state"),
+    [
+        (bolus(0, 1.0, 3), 5, "part"),
+        (bolus(0, 2.0, 3), 31, "void"),  # too late to be the same dose
+        (bolus(0, 3.0, 3), 5, "void"),  # more than the dose in all
+        (Sample(0, "long_acting_u", 2.0, "hand", 3), 5, "void"),
+    ],
+)
+async def test_what_is_no_part_of_a_dose_makes_it_void(
+    tmp_path: Path, second: Sample, after_min: int, state: str
+) -> None:
+    hub, clock = await hub_with_record(tmp_path)
+    clock.us += MIN
+    await hub.on_down(down(advice()))
+    clock.us += MIN
+    await hub.take([bolus(clock.us, 2.5, 2)])
+    clock.us += after_min * MIN
+    await hub.take([msgspec.structs.replace(second, time_us=clock.us)])
+    assert states(hub) == {"home-1": state}
+    hub.thread.close()
+
+
+async def test_a_dose_that_was_begun_stands_in_the_way_of_another_after_its_advice_has_expired(
+    tmp_path: Path,
+) -> None:
+    hub, clock, _ = await hub_that_may_ask(tmp_path)
+    first = await ask(hub)
+    clock.us += 14 * MIN
+    await hub.take([bolus(clock.us, 2.0, 2)])
+    clock.us += 10 * MIN  # its quarter of an hour is over
+    with pytest.raises(RefusedError, match=r"is begun: 2 U are on record"):
+        await ask(hub)
+    assert states(hub)[first["advice_id"]] == "part"
+    clock.us += MIN
+    await hub.take([bolus(clock.us, 2.0, 3)])
+    assert states(hub)[first["advice_id"]] == "expired"
+    clock.us += MIN
+    second = await ask(hub)  # all of the first is on record
+    clock.us += 16 * MIN
+    await hub.take([bolus(clock.us, 2.0, 4)])
+    assert states(hub)[second["advice_id"]] == "expired"  # what is taken after the end is another dose
+    assert (await ask(hub))["state"] == "open"
     hub.thread.close()
 
 
@@ -313,7 +396,7 @@ async def test_what_the_disk_does_not_tell_or_keep_is_void_until_it_does(
     clock.us += MIN
     with monkeypatch.context() as patch:
         patch.setattr(hub.store, "put_blob", broken)
-        await hub.take([bolus(clock.us, 2.0, 2)])
+        await hub.take([bolus(clock.us, 6.0, 2)])
         assert states(hub) == {"home-1": "void"}
         assert "insulin was taken after" in await shown(hub)
         assert hub.counters["advice.void"] == 0
@@ -324,8 +407,6 @@ async def test_what_the_disk_does_not_tell_or_keep_is_void_until_it_does(
 
 
 async def test_state_of_a_version_without_times_still_serves(tmp_path: Path) -> None:
-    import msgspec
-
     hub, clock = await hub_with_record(tmp_path)
     await hub.on_down(down(advice()))
     note = msgspec.structs.replace(hub.down.notes["home-1"], since_us=0)

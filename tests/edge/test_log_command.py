@@ -1,4 +1,4 @@
-"""``hometwin log``: what the person is told, and with which exit code."""
+"""``hometwin log`` and ``advice confirm``: what the person is told, and with which exit code."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         requests.append(request)
         if request.get("kind") == "bolus_u" and not request.get("sure"):
             return {"unsure": True, "said": "that is 80 U"}
+        if request["do"] == "confirm":
+            return {"said": "noted"} if request.get("sure") else {"unsure": True, "said": "that is 80 U"}
         return {"source": "hand", "seq": 12, "said": "stored as hand:12"}
 
     monkeypatch.setattr("edge.control.ask_hub", hub)
@@ -42,3 +44,12 @@ def test_an_entry_is_confirmed_with_the_command_that_takes_it_back(asked: list[d
     gone = CliRunner().invoke(app, words)
     assert (gone.exit_code, "take it back" in gone.stdout) == (0, False)
     assert (asked[-1]["amends"], asked[-1]["deleted"]) == (["hand", 12], True)
+
+
+def test_a_doubted_dose_on_advice_is_exit_code_2_and_sure_notes_it(asked: list[dict[str, Any]]) -> None:
+    words = ["advice", "confirm", "home-1", "--took", "80"]
+    doubted = CliRunner().invoke(app, words)
+    assert (doubted.exit_code, doubted.stdout) == (2, "")
+    assert "nothing was noted: that is 80 U" in doubted.output
+    noted = CliRunner().invoke(app, [*words, "--sure"])
+    assert (noted.exit_code, noted.stdout, asked[-1]["sure"]) == (0, "noted\n", True)
