@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, Request, async_playwright, expect
 
 from cloud.db import AdviceRow
 from core.messages import DoseAdvice, Sample, decode, encode
@@ -44,10 +44,17 @@ async def page_of(base: str, problems: list[str]) -> AsyncIterator[Page]:
             page.set_default_timeout(PATIENCE_MS)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-            page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+            page.on("requestfailed", lambda r: problems.extend(failure(r)))
             yield page
         finally:
             await browser.close()
+
+
+def failure(request: Request) -> list[str]:
+    """What went wrong with a request; a navigation that another one overtook did not fail."""
+    if request.is_navigation_request() and request.failure == "net::ERR_ABORTED":
+        return []
+    return [f"failed: {request.url} ({request.failure})"]
 
 
 async def login(page: Page, folder: Path) -> None:
