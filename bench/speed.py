@@ -255,7 +255,7 @@ def scipy_flow(legacy: bool) -> Callable[[np.ndarray], np.ndarray]:
         return slopes(x, t).copy()
 
     def flow(point: np.ndarray) -> np.ndarray:
-        _LOAD(point.reshape(-1, 1), 0, CONSTS, work, 0)
+        _LOAD(point.reshape(-1, 1), 0, 1, CONSTS, work)
         x0 = np.maximum(point[model.N_LINEAR :], 0.0)
         if legacy:
             x = integrate.odeint(slopes, x0, (0.0, DT_MIN))[-1]
@@ -460,7 +460,8 @@ def run(quick: bool = False) -> Section:
         "a reading every 5 min; with learning of the correction; observed day by day, or reading by reading with "
         "a forecast each",
         f"batch: {BATCH:,} bodies with constants, parameters, basal rates, meals and doses of their own (core/crowd.py) "
-        "beside the same bodies in a compiled loop; the filter's step itself is already as wide as the vector unit",
+        "beside the same bodies in a compiled loop; the crowd takes what only constants decide once for all its steps; "
+        "the filter's step itself is already as wide as the vector unit",
         "SciPy: inputs held at those of mid-step; default methods and tolerances (solve_ivp: RK45, odeint: LSODA); "
         "its slopes are ours, compiled, which is kinder to it than plain Python",
     )
