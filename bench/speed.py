@@ -148,12 +148,12 @@ _LOAD, _RHS = (_ONE.py_func.__globals__[name] for name in ("load", "rhs"))
 
 @jit
 def _slopes(x: Any, work: Any, inputs: Any, consts: Any, out: Any) -> None:
-    """Right-hand side of one column, inputs held at those of mid-step."""
+    """Right-hand side of one column, inputs held at those of mid-step; its tile is one lane wide."""
     for i in range(out.size):
-        work[i * 8] = x[i]
+        work[i] = x[i]
     _RHS(work, consts, inputs, 2, 0)
     for i in range(out.size):
-        out[i] = work[(out.size + i) * 8]
+        out[i] = work[out.size + i]
 
 
 def start() -> tuple[np.ndarray, np.ndarray]:
@@ -242,20 +242,33 @@ def compiled_flow() -> Callable[[np.ndarray], np.ndarray]:
     return flow
 
 
-def scipy_flow(legacy: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """One point by SciPy over the compiled right-hand side: solve_ivp, or the older and lighter odeint (LSODA)."""
-    integrate: Any = importlib.import_module("scipy.integrate")
+def plain_slopes() -> tuple[Callable[[np.ndarray], None], Callable[[np.ndarray, float], np.ndarray]]:
+    """The compiled right-hand side as SciPy calls it: take(point), whose parameters then hold, and slopes(x, t).
+
+    Slopes are returned in one array, the same at every call.
+    """
     inputs, work, out = nodes(), np.zeros(model.WORK_SIZE), np.zeros(model.N_STATE)
+
+    def take(point: np.ndarray) -> None:
+        _LOAD(point.reshape(-1, 1), 0, 1, CONSTS, work)
 
     def slopes(x: np.ndarray, t: float) -> np.ndarray:
         _slopes(x, work, inputs, CONSTS, out)
         return out
 
+    return take, slopes
+
+
+def scipy_flow(legacy: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """One point by SciPy over the compiled right-hand side: solve_ivp, or the older and lighter odeint (LSODA)."""
+    integrate: Any = importlib.import_module("scipy.integrate")
+    take, slopes = plain_slopes()
+
     def slopes_at(t: float, x: np.ndarray) -> np.ndarray:
         return slopes(x, t).copy()
 
     def flow(point: np.ndarray) -> np.ndarray:
-        _LOAD(point.reshape(-1, 1), 0, CONSTS, work, 0)
+        take(point)
         x0 = np.maximum(point[model.N_LINEAR :], 0.0)
         if legacy:
             x = integrate.odeint(slopes, x0, (0.0, DT_MIN))[-1]
@@ -460,7 +473,8 @@ def run(quick: bool = False) -> Section:
         "a reading every 5 min; with learning of the correction; observed day by day, or reading by reading with "
         "a forecast each",
         f"batch: {BATCH:,} bodies with constants, parameters, basal rates, meals and doses of their own (core/crowd.py) "
-        "beside the same bodies in a compiled loop; the filter's step itself is already as wide as the vector unit",
+        "beside the same bodies in a compiled loop; the crowd takes what only constants decide once for all its steps; "
+        "the filter's step itself is already as wide as the vector unit",
         "SciPy: inputs held at those of mid-step; default methods and tolerances (solve_ivp: RK45, odeint: LSODA); "
         "its slopes are ours, compiled, which is kinder to it than plain Python",
     )

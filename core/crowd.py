@@ -53,8 +53,11 @@ class Crowd:
         self._held[model.BASAL] = np.asarray(basal_mupm, float)[fill]
         self._held[model.HR_REST] = 70.0
         self._held[model.LOCAL_H] = hour
+        self._own = kernels.settle(self._points, self._consts)
+        self._half_min = math.nan  # of which ``_fades`` are
+        self._fades = np.zeros((4, width))
         self._nodes = np.zeros((5, model.N_INPUT, width))
-        self._work = np.zeros(tile_size(model.N_STATE, kernels.N_OWN, NARROW))
+        self._work = np.zeros(tile_size(model.N_STATE, kernels.N_TILE, NARROW))
 
     # ---- acts: float64[n] each, or one number for all -------------------------------------------------
 
@@ -98,10 +101,15 @@ class Crowd:
         while left > 0.0:
             dt_min = min(left, LONGEST_MIN)
             n_steps = 1 if dt_min <= MAX_STEP_MIN else 2
-            kernels.drive_own(self._drivers, self._held, self._consts, dt_min, n_steps, self._nodes)
-            kernels.sweep_own(self._points, self._nodes, self._consts, dt_min / n_steps, n_steps, self._work)
-            self._held[model.LOCAL_H] = (self._held[model.LOCAL_H] + dt_min / 60.0) % 24.0
-            self._points[model.DISTURBANCE] *= np.exp(-dt_min / self._consts[model.TAU_D])
+            half_min = 0.5 * dt_min / n_steps
+            if half_min != self._half_min:
+                self._half_min, self._fades = half_min, kernels.fading(self._consts, half_min)
+            kernels.drive_own(
+                self._drivers, self._held, self._consts, self._fades, half_min, n_steps, self._nodes
+            )
+            kernels.sweep_own(self._points, self._nodes, self._own, 2.0 * half_min, n_steps, self._work)
+            self._held[model.LOCAL_H] = (self._held[model.LOCAL_H, 0] + dt_min / 60.0) % 24.0
+            self._points[model.DISTURBANCE] *= self._nodes[2 * n_steps, model.U_D]
             left -= dt_min
 
     @property

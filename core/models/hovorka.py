@@ -126,28 +126,30 @@ def capped(ln_multiple: float) -> float:
     return min(max(ln_multiple, -LN_CAP), LN_CAP)
 
 
-def load(points: Any, j: int, consts: Any, work: Any, lane: int) -> None:
-    """Parameters of column ``j``; the exponentials only when θ differs from the lane before."""
-    at = AT_PARAM + lane
-    work[at + P_D * LANES] = points[DISTURBANCE, j]
-    same = lane > 0
-    if same:
+def load(points: Any, first: int, used: int, consts: Any, work: Any) -> None:
+    """Parameters of a tile's columns; the exponentials only where θ differs from the lane before."""
+    for lane in range(LANES):
+        j = first + lane if lane < used else first
+        at = AT_PARAM + lane
+        work[at + P_D * LANES] = points[DISTURBANCE, j]
+        same = lane > 0
+        if same:
+            for i in range(N_THETA):
+                if points[i, j] != work[at - 1 + (P_CACHE + i) * LANES]:
+                    same = False
         for i in range(N_THETA):
-            if points[i, j] != work[at - 1 + (P_CACHE + i) * LANES]:
-                same = False
-    for i in range(N_THETA):
-        work[at + (P_CACHE + i) * LANES] = points[i, j]
-    if same:
-        for i in range(P_D):
-            work[at + i * LANES] = work[at - 1 + i * LANES]
-        return
-    s = math.exp(capped(points[LN_S, j]))
-    work[at + P_SIT * LANES] = s * consts[SIT]
-    work[at + P_SID * LANES] = s * consts[SID]
-    work[at + P_SIE * LANES] = s * consts[SIE]
-    work[at + P_EGP * LANES] = consts[EGP0] * math.exp(capped(points[LN_EGP0, j]))
-    work[at + P_KTG * LANES] = math.exp(-capped(points[LN_TG, j])) / consts[TG]
-    work[at + P_KTI * LANES] = math.exp(-capped(points[LN_TI, j])) / consts[TI]
+            work[at + (P_CACHE + i) * LANES] = points[i, j]
+        if same:
+            for i in range(P_D):
+                work[at + i * LANES] = work[at - 1 + i * LANES]
+            continue
+        s = math.exp(capped(points[LN_S, j]))
+        work[at + P_SIT * LANES] = s * consts[SIT]
+        work[at + P_SID * LANES] = s * consts[SID]
+        work[at + P_SIE * LANES] = s * consts[SIE]
+        work[at + P_EGP * LANES] = consts[EGP0] * math.exp(capped(points[LN_EGP0, j]))
+        work[at + P_KTG * LANES] = math.exp(-capped(points[LN_TG, j])) / consts[TG]
+        work[at + P_KTI * LANES] = math.exp(-capped(points[LN_TI, j])) / consts[TI]
 
 
 def rhs(work: Any, consts: Any, nodes: Any, k: int, first: int) -> None:

@@ -17,7 +17,9 @@ from core.jit import specialise
 
 MAX_STEP_MIN: Final = 2.5  # longest RK4 step; halving it changes forecasts by < 1e-2 mg/dL
 WIDE: Final = 40  # lanes for 38 sigma points of the glucose model: two idle, a multiple of any vector width
-NARROW: Final = 8  # for a crowd whose columns have constants of their own
+NARROW: Final = (
+    16  # for a crowd whose columns have constants of their own: with 8, calls and stalls cost a fifth more
+)
 ONE: Final = 1  # for one trajectory: idle lanes cost half as much again (bench speed)
 
 # Names that ``make_sweep`` replaces by a model's own.
@@ -26,8 +28,11 @@ N_LINEAR = 0
 N_STATE = 0
 
 
-def load(points: Any, j: int, consts: Any, work: Any, lane: int) -> None:
-    """Model hook: parameters of column ``j`` into the parameter rows of the tile, at ``lane``."""
+def load(points: Any, first: int, used: int, consts: Any, work: Any) -> None:
+    """Model hook: parameters of the ``used`` columns from ``first`` on into the parameter rows of the tile.
+
+    Idle lanes behind them repeat column ``first``, a good one: no NaN, no denormals.
+    """
     raise NotImplementedError
 
 
@@ -59,15 +64,13 @@ def _sweep(points: Any, nodes: Any, consts: Any, h_min: float, n_steps: int, wor
     first = 0
     while first < points.shape[1]:
         used = min(LANES, points.shape[1] - first)
-        for lane in range(used):
-            load(points, first + lane, consts, work, lane)
-        for lane in range(used, LANES):
-            load(points, first, consts, work, lane)  # idle lanes repeat a good one: no NaN, no denormals
+        load(points, first, used, consts, work)
+        at = max(first, 0)  # as it is; but only so does the compiler know, and copies vectors
         for i in range(N_STATE):
             for lane in range(used):
-                work[i * LANES + lane] = max(points[N_LINEAR + i, first + lane], 0.0)
+                work[i * LANES + lane] = max(points[N_LINEAR + i, at + lane], 0.0)
             for lane in range(used, LANES):
-                work[i * LANES + lane] = max(points[N_LINEAR + i, first], 0.0)
+                work[i * LANES + lane] = max(points[N_LINEAR + i, at], 0.0)
         for step in range(n_steps):
             node = 2 * step
             rhs(work, consts, nodes, node, first)
@@ -93,7 +96,7 @@ def _sweep(points: Any, nodes: Any, consts: Any, h_min: float, n_steps: int, wor
                 work[i] = max(work[3 * size + i] + sixth * work[size + i], 0.0)
         for i in range(N_STATE):
             for lane in range(used):
-                points[N_LINEAR + i, first + lane] = work[i * LANES + lane]
+                points[N_LINEAR + i, at + lane] = work[i * LANES + lane]
         first += LANES
 
 

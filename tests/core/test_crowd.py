@@ -10,6 +10,8 @@ import pytest
 from core.crowd import Crowd
 from core.errors import InputError
 from core.models import hovorka as model
+from core.solvers.rk4 import NARROW
+from tests.oracles import hovorka as oracle
 
 N = 11  # no multiple of the vector's width
 
@@ -38,19 +40,19 @@ class Alone:
             minutes -= dt_min
 
 
-def people() -> tuple[Crowd, list[Alone], np.random.Generator]:
+def people(n: int = N) -> tuple[Crowd, list[Alone], np.random.Generator]:
     rng = np.random.default_rng(2)
     consts = np.array(
         [
             model.make_consts(
                 bw=rng.uniform(20.0, 110.0), k12=rng.uniform(0.03, 0.09), circ_ln=rng.uniform(0.0, 0.4)
             )
-            for _ in range(N)
+            for _ in range(n)
         ]
     )
-    theta = 0.3 * rng.standard_normal((N, model.N_THETA))
-    theta[3] = theta[4]  # the same parameters in other bodies
-    glucose = rng.uniform(5.0, 11.0, N)
+    theta = 0.3 * rng.standard_normal((n, model.N_THETA))
+    theta[n // 3] = theta[n // 4]  # the same parameters in other bodies
+    glucose = rng.uniform(5.0, 11.0, n)
     basal = np.array(
         [model.basal_from_glucose(c, 7.0, t[0], t[1]) for c, t in zip(consts, theta, strict=True)]
     )
@@ -94,6 +96,27 @@ def test_each_of_a_crowd_moves_as_it_would_alone() -> None:
     np.testing.assert_allclose(crowd.state, expected, rtol=1e-9, atol=1e-12)
     assert np.ptp(crowd.plasma_mgdl) > 20.0  # they are not all one person
     np.testing.assert_allclose(crowd.sensed_mgdl, expected[model.C] * 18.0156, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, NARROW, 2 * NARROW + 5])
+def test_a_crowd_of_any_size_follows_the_plain_equations(n: int) -> None:
+    rng = np.random.default_rng(n)
+    weight, transfer = rng.uniform(20.0, 110.0, n), rng.uniform(0.03, 0.09, n)
+    consts = np.array(
+        [model.make_consts(bw=w, k12=k, circ_ln=0.0) for w, k in zip(weight, transfer, strict=True)]
+    )
+    theta = 0.2 * rng.standard_normal((n, model.N_THETA))
+    basal, glucose = rng.uniform(5.0, 20.0, n), rng.uniform(5.0, 16.0, n)
+    crowd = Crowd(consts, theta, basal, glucose)
+    crowd.bolus(rng.uniform(0.0, 5.0, n))
+    crowd.meal(rng.uniform(0.0, 60.0, n))
+    before = crowd.state
+    crowd.advance(30.0)
+    for j in range(n):
+        s, egp, tg, _, ti = np.exp(theta[j])
+        par = oracle.W10 | {"BW": weight[j], "k12": transfer[j]}
+        alone = oracle.rk4(before[:, j], par, 2.5, 12, u=basal[j], s=s, egp=egp, tg=tg, ti=ti)
+        np.testing.assert_allclose(crowd.state[:, j], alone, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ UNCOMPILED = {
     "tests/core/models/test_hovorka.py": "kernel_equals or long_acting or exercise_lowers",
     "tests/core/solvers/test_rk4.py": "tight_adaptive or coasting or columns",
     "tests/core/filters/test_srukf.py": "equals_filterpy or without_nan",
+    "tests/core/test_crowd.py": "plain_equations",
     "tests/core/test_correction.py": "plain_regression or planted",
     "tests/core/test_sensor_clock.py": "found_within",
 }
@@ -87,7 +88,7 @@ def test_kernels_allocate_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     _nrt_python.memsys_enable_stats()
     a_morning()
     lives()
-    steps = {"_predict__hovorka", "_coast__hovorka", "_sweep__hovorka_40", "_sweep__hovorka_own_8", "update"}
+    steps = {"_predict__hovorka", "_coast__hovorka", "_sweep__hovorka_40", "_sweep__hovorka_own_16", "update"}
     assert steps | {"drive", "drive_own", "features", "correct", "push", "mature", "live"} <= set(calls)
     del taken["live"]  # a whole life in one call: its scratch is made once for all its steps
     assert {name for name, n in taken.items() if n} == set()
