@@ -20,6 +20,10 @@ from edge.cli import DEFAULT_CONFIG, ConfigOption, keys, say
 from edge.process import keep_memory_private, process_clock, run_until_signal, with_one_line_errors
 from edge.process import named_folder as folder
 
+# The matrices of one person are small: threads of the linear algebra mostly wait for one another. On two busy cores
+# a what-if took 34 s with them and 6 s without, to the same last bit. It counts only before numpy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 app = typer.Typer(
     name="hometwin",
     help="A digital twin of one person that lives at home. Not a medical device.",
