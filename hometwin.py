@@ -487,9 +487,7 @@ def sim(
         typer.echo(firmware_sim.HELP)
         return
     if part not in ("air", "sensors", "person"):
-        raise InputError(
-            f"unknown part {part[:40]!r}", where="hometwin sim", mend="use air, sensors or person"
-        )
+        raise InputError(f"unknown part {part[:40]!r}", where="sim", mend="use air, sensors or person")
     sys.argv = [f"hometwin sim {part}", *context.args]
     runpy.run_module(f"firmware_sim.{part}", run_name="__main__", alter_sys=True)
 

@@ -190,7 +190,7 @@ class Demo:
         """Look at the hub; False at the end of the plan."""
         if self.group.failed.is_set():
             name = self.group.failed_name
-            raise EnvironmentMissing(f"{name} ended: {self.group.last_words(name)}", where=name)
+            raise EnvironmentMissing(f"ended: {self.group.last_words(name)}", where=name)
         try:
             self.last_status = await asyncio.to_thread(ask_hub, self.layout.hub_socket, {"do": "status"})
         except HometwinError:
@@ -286,7 +286,7 @@ def find_patient(plan: DemoPlan) -> str:
     command = this_command("sim", "person", "--person", str(plan.seed), "--timezone", plan.timezone)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise EnvironmentMissing("the virtual person could not be made", where="hometwin sim person")
+        raise EnvironmentMissing("the virtual person could not be made", where="sim person")
     return done.stdout
 
 

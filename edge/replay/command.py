@@ -9,7 +9,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from core.errors import ConfigError
-from core.patient import Patient
+from core.patient import WHOLE_FILE, Patient
 from core.twin import Twin
 from edge.progress import progress_bar
 from edge.readers import Record, read_record
@@ -81,7 +81,11 @@ def load_patient(path: Path | None) -> Patient:
         raise ConfigError(
             f"larger than {MAX_PATIENT_BYTES >> 20} MiB", where=path.name, mend="check --patient"
         )
-    return Patient.from_toml(text)
+    try:
+        return Patient.from_toml(text)
+    except ConfigError as err:
+        place = path.name if err.where == WHOLE_FILE else f"{path.name}: {err.where}"
+        raise ConfigError(err.what, where=place, mend=err.mend) from None
 
 
 def _lines(summary: dict[str, object], out: Path, trace: Trace) -> list[str]:
