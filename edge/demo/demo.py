@@ -86,7 +86,8 @@ async def run_demo(plan: DemoPlan) -> None:
             Console().print(f"everything of this demo is kept in {root}")
         else:
             clear(root, and_itself=is_new)  # keys lie in it
-            Console().print("nothing of this demo is kept; --dir FOLDER keeps it")
+            hint = "--dir FOLDER keeps it" if plan.folder is None else "it did not start"
+            Console().print(f"nothing of this demo is kept: {hint}")
 
 
 class Demo:

@@ -22,7 +22,7 @@ def plan(folder: Path) -> DemoPlan:
 
 @pytest.mark.parametrize("is_there", [True, False])
 async def test_a_start_that_failed_leaves_no_folder_in_the_way_of_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_there: bool
 ) -> None:
     folder = tmp_path / "here"
     if is_there:
@@ -42,6 +42,7 @@ async def test_a_start_that_failed_leaves_no_folder_in_the_way_of_the_next(
             await run_demo(plan(folder))
         assert folder.exists() == is_there
         assert not is_there or not any(folder.iterdir())
+        assert "nothing of this demo is kept: it did not start" in capsys.readouterr().out
     assert seen["patient.toml"] == seen["demo.patient.toml"] == FILE  # the hub and the clinic know the same
     assert seen["hint"] == f"export HOMETWIN_CONFIG={folder / 'hubs/demo/hub.toml'}"
 
