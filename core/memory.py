@@ -18,13 +18,20 @@ VERSION: Final = 1
 CONSTANTS: Final = ("sit", "sid", "sie", "ka1", "ka2", "ka3", "k12", "f01", "rcl", "circ_ln")
 THETA: Final = ("ln_s", "ln_egp0", "ln_tg", "ln_ag", "ln_ti")
 NAMES: Final = (*CONSTANTS, *THETA)
+# Title and meaning of what the filter estimates, wherever people read of it: the same in terminal and portal.
+TITLES: Final = {
+    "ln_s": ("Insulin sensitivity", "how strongly insulin lowers glucose"),
+    "ln_egp0": ("Liver glucose output", "glucose made without food"),
+    "ln_tg": ("Meal absorption time", "how slowly food arrives"),
+    "ln_ag": ("Carbohydrate uptake", "share of counted carbohydrate that arrives"),
+    "ln_ti": ("Insulin absorption time", "how slowly a bolus arrives"),
+}
 PLAIN: Final = {
     "sit": "insulin's action on transport", "sid": "insulin's action on disposal",
-    "sie": "insulin's action on the liver", "ka1": "speed of that on transport", "ka2": "speed of that on disposal",
-    "ka3": "speed of that on the liver", "k12": "return from the tissues", "f01": "use without insulin",
-    "rcl": "loss by the kidneys", "circ_ln": "rise before dawn", "ln_s": "insulin sensitivity",
-    "ln_egp0": "glucose made by the liver", "ln_tg": "time of absorption of meals",
-    "ln_ag": "share of logged meals that shows", "ln_ti": "time of absorption of insulin",
+    "sie": "insulin's action on the liver", "ka1": "speed of insulin's action on transport", "ka2": "speed of insulin's action on disposal",
+    "ka3": "speed of insulin's action on the liver", "k12": "return from the tissues", "f01": "use without insulin",
+    "rcl": "loss by the kidneys", "circ_ln": "rise before dawn",
+    **{name: title.lower() for name, (title, _) in TITLES.items()},
 }  # fmt: skip
 IN_PROGRESS: Final = "a change of context is in progress"  # how words begin that forbid advice
 USUAL: Final = 0  # the number of the usual life's context

@@ -13,9 +13,8 @@ from core.errors import ConfigError
 from core.models.bounds import MODELS
 from core.units import US_PER_S
 
+WHOLE_FILE: Final = "patient file"  # where an error lies that no key can name
 LONG_ACTING: Final = ("degludec", "glargine_u300", "glargine", "detemir")
-
-
 # What msgspec says of a file, as its writer would.
 _IN_WORDS: Final = (
     ("Object contains unknown field", "unknown key"),
@@ -133,7 +132,7 @@ class Patient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             said = str(err)
             for ours, words in _IN_WORDS:
                 said = said.replace(ours, words)
-            raise ConfigError(said, where="patient file", mend="see docs for the known keys") from None
+            raise ConfigError(said, where=WHOLE_FILE, mend="see docs for the known keys") from None
 
     def profile_uph(self, local_minute: float) -> float | None:
         """Basal rate of the profile at a local minute of the day; None without a profile."""

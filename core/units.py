@@ -55,8 +55,9 @@ def check_value(kind: str, value: float, where: str = "") -> float:
         named = f" {kind!r}" if re.fullmatch(r"[a-z][a-z0-9_]{0,31}", kind) else ""
         raise InputError(f"unknown kind{named}", where=where, mend="use one of " + " ".join(KINDS))
     if not math.isfinite(value) or not spec.low <= value <= spec.high:
+        # A place may end in the kind already: said once is enough.
         raise InputError(
-            f"{kind} is outside {spec.low:g}..{spec.high:g} {spec.unit}",
+            f"{'' if where.endswith(kind) else f'{kind} '}is outside {spec.low:g}..{spec.high:g} {spec.unit}",
             where=where,
             mend="check the number and its unit",
         )

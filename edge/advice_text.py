@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from core.units import US_PER_S
 
+FIRST_DAY_H: Final = 24.0  # of readings, before which the cloud's adviser does not begin (cloud/adviser.py)
 STATE_WORDS = {
     "open": "open: decide, then say what you did",
     "part": "a part of it seems to be taken: the whole dose is too much now",
@@ -21,7 +23,9 @@ STATE_WORDS = {
 def advice_lines(answer: dict[str, Any], zone: ZoneInfo) -> list[str]:
     """All advice held, the newest last and in full when it is open."""
     rows = answer["advice"]
-    lines = [line for row in rows for line in _rows(row, zone)] or [_none_yet(answer.get("cloud", True))]
+    lines = [line for row in rows for line in _rows(row, zone)] or [
+        _none_yet(answer.get("cloud", True), answer.get("readings_h"))
+    ]
     policy = answer.get("policy")
     if policy is not None:
         lines.append(
@@ -32,14 +36,21 @@ def advice_lines(answer: dict[str, Any], zone: ZoneInfo) -> list[str]:
     return lines
 
 
-def _none_yet(is_connected: bool | None) -> str:
-    """Why there is nothing. ``is_connected``: to the cloud; None without one."""
+def _none_yet(is_connected: bool | None, readings_h: float | None) -> str:
+    """Why there is nothing. ``is_connected``: to the cloud; None without one. ``readings_h``: None from an older hub."""
     if is_connected is None:
         return "no advice: this hub has no cloud ([sync]), so no adviser looks at it"
+    begins = "begins after a day of glucose readings"
+    if readings_h is not None:
+        begins = (
+            f"{begins}, of which {math.floor(readings_h)} h are here"
+            if readings_h < FIRST_DAY_H
+            else "has the day of glucose readings with which it begins"
+        )
     return (
-        "no advice has come yet: the cloud's adviser needs a day of readings, then tries before each usual meal, and"
-        " nothing reaches this hub before a clinician has approved it. The portal says what the adviser does now and how"
-        f" its last try ended.{'' if is_connected else ' The cloud is out of reach now.'}"
+        f"no advice has come yet: the cloud's adviser {begins}; it tries before each usual meal, as logged meals show them, and nothing"
+        " reaches this hub before it is approved (by a clinician; in a demo by itself). The portal says what the adviser"
+        f" does now and how its last try ended.{'' if is_connected else ' The cloud is out of reach now.'}"
     )
 
 

@@ -17,6 +17,7 @@ from core.errors import InputError
 from core.events import parse_event_time
 from core.twin import Twin
 from core.units import US_PER_MIN, US_PER_S
+from edge.progress import still_working
 from edge.readers import read_record
 from edge.replay.command import load_patient
 
@@ -65,7 +66,8 @@ def advise(
         )
     twin = Twin(patient)
     twin.observe(known)
-    return twin.advise(at_us, carbs_g, policy, question), zone, at_us
+    with still_working("advise", "following the record and drawing courses"):
+        return twin.advise(at_us, carbs_g, policy, question), zone, at_us
 
 
 def _check_question(carbs_g: float, question: str | None) -> None:

@@ -45,24 +45,24 @@ def hand_request(
     """The request for the control socket; InputError names the word that cannot be used."""
     kind = WORDS.get(what, what)
     if not what and not delete:
-        raise InputError("say what to enter", where="hometwin log", mend="e.g. hometwin log carbs 45")
+        raise InputError("say what to enter", where="log", mend="e.g. hometwin log carbs 45")
     if what and kind not in KINDS:
         raise InputError(
             f"unknown word {what[:40]!r}",
-            where="hometwin log",
+            where="log",
             mend="use one of " + " ".join([*WORDS, *KINDS]),
         )
     if replace and delete:
-        raise InputError("--replace and --delete exclude each other", where="hometwin log")
+        raise InputError("--replace and --delete exclude each other", where="log")
     request: dict[str, Any] = {"do": "log"} | ({"kind": kind} if what else {})
     if delete:
         if value is not None:
-            raise InputError("--delete takes no value", where="hometwin log")
+            raise InputError("--delete takes no value", where="log")
         request |= {"amends": _reference(delete), "deleted": True}
     elif value is None:
-        raise InputError("a value is missing", where="hometwin log", mend=f"e.g. hometwin log {what} 45")
+        raise InputError("a value is missing", where="log", mend=f"e.g. hometwin log {what} 45")
     elif value < 0:
-        raise InputError("must be positive", where=f"hometwin log {what}", mend="leave the minus out")
+        raise InputError("must be positive", where=f"log {what}", mend="leave the minus out")
     else:
         request["value"] = _in_unit(kind, value, unit)
         if replace:
@@ -126,7 +126,7 @@ def entry_words(sample: Sample, zone: ZoneInfo) -> str:
 def _in_unit(kind: str, value: float, unit: str) -> float:
     own = KINDS[kind].unit
     if own == "mg/dL" and not unit and 1.0 <= value < 10.0:
-        raise InputError("is that mmol/L?", where=f"hometwin log: {kind}", mend="then add --unit mmol/L")
+        raise InputError("is that mmol/L?", where=f"log {kind}", mend="then add --unit mmol/L")
     if unit in ("", own):
         return value
     if own == "mg/dL" and unit.lower() == "mmol/l":
@@ -143,7 +143,7 @@ def _reference(text: str) -> list[Any]:
     if not match:
         raise InputError(
             f"cannot read the entry {text[:40]!r}",
-            where="hometwin log",
+            where="log",
             mend="use SOURCE:NUMBER as hometwin entries lists them, e.g. hand:1767602981424",
         )
     return [match.group(1), int(match.group(2))]

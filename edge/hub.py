@@ -267,6 +267,13 @@ class Hub:
         except TamperedError as err:
             raise self.damage.told(err) from None
 
+    async def _readings_h(self) -> float:
+        """Hours from the first to the last glucose reading of two weeks: the adviser begins at a day of them."""
+        now_us = self.clock.now_us()
+        readings = await self.thread(self.store.between, now_us - 14 * US_PER_DAY, now_us + 1, ("cgm_mgdl",))
+        times_us = [s.time_us for s in readings]
+        return (max(times_us) - min(times_us)) / US_PER_H if times_us else 0.0
+
     async def _answered(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "status":
@@ -277,8 +284,10 @@ class Hub:
                 return await self.log_by_hand(request)
             case "advice":
                 await self.desk.review()
+                rows = self.desk.rows()
                 return {
-                    "advice": self.desk.rows(),
+                    "advice": rows,
+                    "readings_h": None if rows else await self._readings_h(),
                     "policy": self.desk.policy_row(),
                     "cloud": None if self.link is None else self.link.connected,
                 }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from core.memory import NAMES, PLAIN, USUAL
+from core.memory import NAMES, PLAIN, TITLES, USUAL
 from edge.config import HubConfig
 from edge.desk import Ask, at_the_desk
 from edge.engine_link import NIGHTS_AREA, REPLAY_AREA
 
 NIGHTS_SHOWN: Final = 7
+Z90: Final = 1.6448536269514722
 
 
 def memory_lines(config: HubConfig, *, as_json: bool, everything: bool) -> list[str]:
@@ -26,7 +28,9 @@ def memory_lines(config: HubConfig, *, as_json: bool, everything: bool) -> list[
         whole = {"memory": memory, "nights": nights, "episodes": episodes, "bytes": known["bytes"]}
         return [json.dumps(whole, indent=1)]
     if not memory["contexts"]:
-        return ["nothing is learned yet: the first night's work needs a day of readings"]
+        return [
+            "nothing is learned yet: the twin learns at night, from 2 to 6 o'clock, once it has a day of readings"
+        ]
 
     def day(time_us: int) -> str:
         return f"{datetime.fromtimestamp(time_us / 1e6, UTC).astimezone(config.zone):%Y-%m-%d %H:%M}"
@@ -95,15 +99,32 @@ def _episode(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(night: dict[str, Any]) -> list[str]:
-    lines = [f"  {'':38} {'prior':>14} {'now':>14}  data"]
-    for i, name in enumerate(NAMES):
-        prior = f"{night['base_mean'][i]:+.2f} ± {night['base_sd'][i]:.2f}"
-        now = f"{night['mean'][i]:+.2f} ± {night['sd'][i]:.2f}"
-        lines.append(
-            f"  {name:8} {PLAIN[name]:<29} {prior:>14} {now:>14} {100 * night['data_share'][i]:4.0f} %"
-        )
-    lines.append("  (natural logarithms of multiples; data: 1 − variance now / variance of the prior)")
+    """In the portal's words and kind of numbers (multiples, 90 % intervals); what only nights learn comes after it."""
+    lines = [f"  {'':<38} {'':>7}  {'90 %':>10}  {'prior 90 %':>10} {'data':>5}"]  # 80 columns
+    for name in sorted(NAMES, key=lambda name: name not in TITLES):
+        i = NAMES.index(name)
+        title, meaning = TITLES.get(name, (PLAIN[name][0].upper() + PLAIN[name][1:], ""))
+        middle = f"× {_multiple(night['mean'][i])}"
+        now = _interval(night["mean"][i], night["sd"][i])
+        prior = _interval(night["base_mean"][i], night["base_sd"][i])
+        share = f"{100 * night['data_share'][i]:.0f} %"
+        lines.append(f"  {title:<38} {middle:>7}  {now:>10}  {prior:>10} {share:>5}")
+        lines += [f"    {meaning}"] if meaning else []
+    lines += [
+        "  (Multiples: 1 is the population's mean, of the model's constants the published",
+        "  value. Data: by how much the person's own data narrowed the prior's variance.",
+        "  As of that night: the portal shows the filter's estimate of now.)",
+    ]
     return lines
+
+
+def _multiple(ln_multiple: float) -> str:
+    """Beyond a million it says no more than a million does, as in the portal."""
+    return f"{math.exp(min(ln_multiple, math.log(1e6))):.2f}"
+
+
+def _interval(mean: float, sd: float) -> str:
+    return f"{_multiple(mean - Z90 * sd)}–{_multiple(mean + Z90 * sd)}"
 
 
 def _strata(episodes: Sequence[dict[str, Any]]) -> list[str]:

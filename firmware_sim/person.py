@@ -5,7 +5,8 @@ that body (``person_therapy``) and sensors with their errors (``person_cgm``). T
 the same events for ever, however many days are asked for. Events are what devices and person report; the
 truth (plasma glucose, what was really eaten) comes beside them, for tests and benches only.
 
-``python -m firmware_sim.person --person SEED`` prints what that person's clinic would write down.
+``python -m firmware_sim.person --person SEED`` prints what that person's clinic would write down; with ``--out FOLDER`` it
+writes that and a recording of some days.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import heapq
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
+from firmware_sim.errors import SimError
 from firmware_sim.person_cgm import CGM_PERIOD_MIN, Cgm, HeartRate, SensorErrors, fingerstick
 from firmware_sim.person_life import DayPlan, PlannedEffort, PlannedMeal, draw_habits, plan_day
 from firmware_sim.person_model import (
@@ -39,6 +42,7 @@ from firmware_sim.person_model import (
     make_step,
 )
 from firmware_sim.person_therapy import DAY_MIN, draw_profile, find_therapy, on_board
+from firmware_sim.recording import parse_time, recording_text, write_person
 
 Event = tuple[int, str, float]  # (time_us UTC, kind, value)
 
@@ -52,6 +56,7 @@ _CORRECTION_WAIT_MIN: Final = 150
 _CGM_USABLE_MIN: Final = 15
 _DRIFT_MIN: Final = 15  # how often the day-to-day sensitivity moves
 _DRIFT_TAU_MIN: Final = 720.0
+_LONGEST_DAYS: Final = 400  # more than a year: a slip; a year takes a minute
 _MEAL, _BOLUS, _EFFORT, _STICK = range(4)
 
 
@@ -113,12 +118,14 @@ class VirtualPerson:
         therapy_error: float = 0.12,
         flat_day: bool = False,
         exercise: bool = True,
+        corrects_above: float | None = None,
         illness: tuple[Illness, ...] = (),
         sensitivity_change: tuple[tuple[float, float], ...] = (),
     ) -> None:
         """``unannounced``: fraction of meals neither logged nor dosed. ``counting_cv``: None draws a person's
         own in .20–.25. ``variability``: SD of ln sensitivity within and between days. ``flat_day``: no daily
-        profile, no dawn. ``sensitivity_change``: (day, factor) steps. ``sensor``: see ``person_cgm.Cgm``."""
+        profile, no dawn. ``corrects_above``: mg/dL from which a correction is thought of; None draws a person's own
+        in 200–260. ``sensitivity_change``: (day, factor) steps. ``sensor``: see ``person_cgm.Cgm``."""
         if seed < 0:
             raise ValueError("seed must not be negative")
         self.seed = seed
@@ -137,6 +144,8 @@ class VirtualPerson:
                 break
         rng = np.random.default_rng([seed, 1])
         self.habits = draw_habits(rng, self.body.bw, unannounced=unannounced, counting_cv=counting_cv)
+        if corrects_above is not None:
+            self.habits = replace(self.habits, correction_mgdl=corrects_above)
         self.resting_bpm = float(np.clip(rng.normal(64.0, 7.0), 52.0, 82.0))
         self.exercise_gain = math.exp(0.4 * float(np.clip(rng.standard_normal(), -2.0, 2.0)))
 
@@ -444,14 +453,55 @@ def _presence(day: float, ill: Illness) -> float:
     return min(1.0, max(0.0, 2.0 * min(day - ill.start_day, ill.start_day + ill.days - day)))
 
 
-def main() -> None:
-    """Print a person's patient file."""
-    parser = argparse.ArgumentParser(prog="python -m firmware_sim.person", description="A patient file.")
+def main(argv: list[str] | None = None) -> int:
+    """Print a person's patient file, or write it beside a recording of their days; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m firmware_sim.person", description="A virtual person.")
     parser.add_argument("--person", type=int, required=True, metavar="SEED", help="which virtual person")
     parser.add_argument("--timezone", default="Europe/London", help="the person's zone")
-    args = parser.parse_args()
-    sys.stdout.write(VirtualPerson(args.person, timezone=args.timezone).prescription())
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write events.csv.gz and patient.toml there; else print"
+    )
+    parser.add_argument("--days", type=float, default=14.0, help="how long the recording is")
+    parser.add_argument("--from", dest="start", default="2026-01-05T00:00", metavar="ISO", help="its start")
+    parser.add_argument(
+        "--corrects-above",
+        type=float,
+        metavar="MGDL",
+        help="corrects from here on; default: the person's own",
+    )
+    args = parser.parse_args(argv)
+    try:
+        sys.stdout.write(_answer(args))
+    except SimError as err:
+        sys.stderr.write(f"person: {err}\n")
+        return err.exit_code
+    return 0
+
+
+def _answer(args: argparse.Namespace) -> str:
+    try:
+        zone = ZoneInfo(args.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SimError(f"unknown time zone {args.timezone[:40]!r}", where="--timezone") from None
+    if args.person < 0:
+        raise SimError("must not be negative", where="--person")
+    if not 0 < args.days <= _LONGEST_DAYS:
+        raise SimError(f"must lie in 0..{_LONGEST_DAYS}", where="--days")
+    above = args.corrects_above
+    if above is not None and not 100 <= above <= 400:
+        raise SimError("must lie in 100..400 mg/dL", where="--corrects-above")
+    try:
+        start_us = parse_time(args.start, zone)
+    except (ValueError, OverflowError):
+        raise SimError(
+            f"not a time: {args.start[:40]!r}", where="--from", mend="write 2026-01-05T00:00"
+        ) from None
+    person = VirtualPerson(args.person, timezone=zone.key, corrects_above=above)
+    if args.out is None:
+        return person.prescription()
+    text = recording_text(person.events(start_us, args.days))
+    return "".join(f"made {path}\n" for path in write_person(args.out, text, person.prescription()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -79,6 +79,31 @@ def read_recording(path: Path, zone: ZoneInfo) -> list[Event]:
         raise SimError(f"cannot be read: {what}", where=str(path)) from None
 
 
+def recording_text(events: Iterable[tuple[int, str, float]]) -> str:
+    """The file's text of (time_us, kind, value), times in UTC to the minute: nothing here happens in between."""
+    rows = [
+        f"{dt.datetime.fromtimestamp(time_us // 1_000_000, dt.UTC):%Y-%m-%dT%H:%MZ},{kind},{value:g}"
+        for time_us, kind, value in events
+    ]
+    return "\n".join(("time,kind,value", *rows)) + "\n"
+
+
+def write_person(folder: Path, text: str, patient: str) -> list[Path]:
+    """``events.csv.gz`` and ``patient.toml`` in ``folder``, which is made; SimError for a file that is there already."""
+    # No time in the header: the same person gives the same bytes again.
+    contents = {"events.csv.gz": gzip.compress(text.encode(), mtime=0), "patient.toml": patient.encode()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in contents:
+            if (folder / name).exists():
+                raise SimError("is there already", where=str(folder / name), mend="name a new folder")
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+    except OSError as err:
+        raise SimError(f"cannot be written: {err.strerror}", where=str(folder), mend="check --out") from None
+    return [folder / name for name in contents]
+
+
 def _rows(lines: Iterable[str], name: str, zone: ZoneInfo) -> Iterator[Event]:
     rows = csv.reader(lines)
     header = next(rows, [])

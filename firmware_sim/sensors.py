@@ -99,6 +99,8 @@ class _Plan:
         else:
             if start_us is None:
                 raise SimError("a virtual person needs a start", where="--from", mend="give an ISO-8601 time")
+            if args.person < 0:
+                raise SimError("must not be negative", where="--person")
             self.start_us = start_us
             self.end_us = start_us + (span_us or 7 * US_PER_DAY)
             events = person_events(args.person, start_us, self.end_us - start_us, self.zone)

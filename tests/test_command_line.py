@@ -69,6 +69,41 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     structlog.contextvars.clear_contextvars()
 
 
+WHATIF = ("whatif", "docs/examples/events.csv.gz", "--from", "2026-01-12T06:00", "--to", "2026-01-12T12:00")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("log",), "log: say what to enter"),
+        (("log", "foo", "45"), "log: unknown word 'foo'"),
+        (("log", "carbs", "-5"), "log carbs: must be positive"),
+        (("log", "fingerstick", "5"), "log smbg_mgdl: is that mmol/L?"),
+        (("log", "--delete", "foo"), "log: cannot read the entry 'foo'"),
+        (("sim", "foo"), "sim: unknown part 'foo'"),
+        ((*WHATIF, "--do", "bolus_u+=1000", "--out", "OUT"), "do bolus_u: is outside 0..100 U"),
+        (
+            ("replay", WHATIF[1], "--patient", "heavy.toml", "--out", "OUT"),
+            "heavy.toml: weight_kg: must lie in",
+        ),
+        (("replay", WHATIF[1], "--patient", "odd.toml", "--out", "OUT"), "odd.toml: unknown key `foo`"),
+        (
+            ("trial", "docs/examples/TRIAL.toml", "--scheduler", "foo", "--out", "OUT"),
+            "--scheduler: must name",
+        ),
+    ],
+)
+def test_an_error_names_its_place_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    (tmp_path / "heavy.toml").write_text("weight_kg = 7000\n")
+    (tmp_path / "odd.toml").write_text("foo = 1\n")
+    code, _, err = run(*words)
+    assert (code, err.startswith(f"hometwin: {said}")) == (2, True), err
+
+
 def test_a_passphrase_in_another_encoding_is_refused_not_guessed(
     hub_toml: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

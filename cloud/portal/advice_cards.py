@@ -51,8 +51,8 @@ class AdviceCards:
         with self._holder:
             if not cards:
                 ui.html(
-                    '<p class="empty">None yet. The adviser needs a day of readings, then advises before usual'
-                    " meals.</p>",
+                    '<p class="empty">None yet. From the second day of readings on the adviser proposes before'
+                    " usual meals.</p>",
                     sanitize=False,
                 )
             elif not waiting:

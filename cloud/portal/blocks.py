@@ -16,6 +16,7 @@ from cloud.portal import words
 from cloud.queries import PersonLine, PersonView, Reading
 from core.dosing import insulin_on_board
 from core.hierarchy import data_share
+from core.memory import TITLES
 from core.messages import Alarm, Estimate, Forecast, HubStatus, Prior, Quality, Sample
 from core.metrics import CgmMetrics, missed_targets
 from core.units import US_PER_MIN, US_PER_S, percent_text
@@ -283,9 +284,9 @@ def estimate_table(estimate: Estimate | None, prior: Prior | None, now_us: int) 
         return '<p class="empty">The hub has not sent an estimate yet.</p>'
     rows = []
     for i, name in enumerate(estimate.names):
-        if name not in words.PARAMETER_NAMES:
+        if name not in TITLES:
             continue
-        title, meaning = words.PARAMETER_NAMES[name]
+        title, meaning = TITLES[name]
         sd = math.sqrt(max(0.0, _diagonal(estimate.covariance, i)))
         low, middle, high = (_exp(estimate.mean[i] + z * sd) for z in (-Z90, 0.0, Z90))
         rows.append(

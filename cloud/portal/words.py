@@ -22,13 +22,6 @@ ALARM_NAMES: Final = {
     "store_repaired": "Hub's record was damaged",
     "store_space": "Hub low on space",
 }
-PARAMETER_NAMES: Final = {
-    "ln_s": ("Insulin sensitivity", "how strongly insulin lowers glucose"),
-    "ln_egp0": ("Liver glucose output", "glucose made without food"),
-    "ln_tg": ("Meal absorption time", "how slowly food arrives"),
-    "ln_ag": ("Carbohydrate uptake", "share of counted carbohydrate that arrives"),
-    "ln_ti": ("Insulin absorption time", "how slowly a bolus arrives"),
-}
 STATUS_WORDS: Final = {
     "ok": "tracking",
     "warming_up": "warming up: not enough data yet",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -243,12 +244,15 @@ def _client(workers: int, scheduler: str) -> Iterator[Any]:
     quiet = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.limit": "1h"}
     with dask.config.set(quiet):
         if scheduler:
+            # Of a bare name Dask tries for a while, and then writes a traceback of its own.
+            if not re.search(r"://|:\d{1,5}$", scheduler):
+                raise InputError("must name host and port", where="--scheduler", mend="e.g. tcp://host:8786")
             try:
                 with Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False) as client:
                     yield client
-            except (OSError, ValueError):  # ValueError: no address at all
+            except (OSError, ValueError):  # ValueError: no protocol of Dask's
                 raise EnvironmentMissing(
-                    "no Dask scheduler answers", where="scheduler", mend="check its address"
+                    "no Dask scheduler answers", where="--scheduler", mend="check its address"
                 ) from None
             return
         with tempfile.TemporaryDirectory(prefix="hometwin-trial-") as scratch:

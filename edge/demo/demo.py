@@ -86,7 +86,8 @@ async def run_demo(plan: DemoPlan) -> None:
             Console().print(f"everything of this demo is kept in {root}")
         else:
             clear(root, and_itself=is_new)  # keys lie in it
-            Console().print("nothing of this demo is kept; --dir FOLDER keeps it")
+            hint = "--dir FOLDER keeps it" if plan.folder is None else "it did not start"
+            Console().print(f"nothing of this demo is kept: {hint}")
 
 
 class Demo:
@@ -190,7 +191,7 @@ class Demo:
         """Look at the hub; False at the end of the plan."""
         if self.group.failed.is_set():
             name = self.group.failed_name
-            raise EnvironmentMissing(f"{name} ended: {self.group.last_words(name)}", where=name)
+            raise EnvironmentMissing(f"ended: {self.group.last_words(name)}", where=name)
         try:
             self.last_status = await asyncio.to_thread(ask_hub, self.layout.hub_socket, {"do": "status"})
         except HometwinError:
@@ -286,7 +287,7 @@ def find_patient(plan: DemoPlan) -> str:
     command = this_command("sim", "person", "--person", str(plan.seed), "--timezone", plan.timezone)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise EnvironmentMissing("the virtual person could not be made", where="hometwin sim person")
+        raise EnvironmentMissing("the virtual person could not be made", where="sim person")
     return done.stdout
 
 

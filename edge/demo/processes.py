@@ -21,6 +21,7 @@ READY_POLL_S: Final = 0.05
 # A child that dies this often right after its start will not recover by itself.
 MAX_QUICK_DEATHS: Final = 5
 QUICK_DEATH_S: Final = 5.0
+LAST_WORDS_CHARS: Final = 300  # of a child's log, on the terminal
 
 
 @dataclass
@@ -64,19 +65,22 @@ class Group:
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not ready():
             if self.failed.is_set() or asyncio.get_running_loop().time() > deadline:
-                raise EnvironmentMissing(f"{name} did not start: {self.last_words(name)}", where=name)
+                raise EnvironmentMissing(f"did not start: {self.last_words(name)}", where=name)
             if child.process is not None and child.process.returncode == 2:
                 raise EnvironmentMissing(self.last_words(name), where=name)
             await asyncio.sleep(READY_POLL_S)
         return child
 
     def last_words(self, name: str) -> str:
-        """The last line that a child wrote to its log."""
+        """The last line that a child wrote to its log, without the names that ours begins with already."""
         try:
             lines = self.children[name].log_path.read_text(errors="replace").strip().splitlines()
         except OSError:
             lines = []
-        return lines[-1][-300:] if lines else "it wrote nothing"
+        words = (
+            lines[-1].removeprefix("hometwin: ").removeprefix(f"{name}: ") if lines else "it wrote nothing"
+        )
+        return words[-LAST_WORDS_CHARS:]
 
     def kill(self, name: str, sig: int = signal.SIGKILL, *, hold: bool = False) -> None:
         """Send a signal; unless ``hold`` the watcher starts the child again."""

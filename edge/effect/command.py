@@ -15,6 +15,7 @@ from core.errors import InputError, RefusedError
 from core.events import parse_event_time
 from core.patient import Patient
 from core.predictive import HORIZON_LIMIT_MIN, STEP_MIN
+from edge.progress import still_working
 from edge.readers import Record, read_record
 from edge.replay.command import load_patient, notes_of
 from edge.replay.outputs import only_ours, write_whole
@@ -56,15 +57,18 @@ def effect(
     people = [person for person, _ in read]
     _check_apart(events, read)
     try:
-        asked = ask_people(
-            people,
-            above_mgdl,
-            after_min,
-            never_active=never_active,
-            with_twin=with_twin,
-            draws=draws,
-            seed=seed,
-        )
+        with still_working(
+            "effect", "comparing moments, and asking the twin" if with_twin else "comparing moments"
+        ):
+            asked = ask_people(
+                people,
+                above_mgdl,
+                after_min,
+                never_active=never_active,
+                with_twin=with_twin,
+                draws=draws,
+                seed=seed,
+            )
     except RefusedError as err:
         raise InputError(err.what, where="refused", mend=_mend(err)) from None
     names = [f"{path.name} ({_days(person)})" for path, person in zip(events, people, strict=True)]

@@ -1,21 +1,17 @@
-"""``hometwin replay``: read, run, write; a progress bar on a terminal; a stop leaves marked parts."""
+"""``hometwin replay``: read, run, write; a stop leaves marked parts."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from core.errors import ConfigError
-from core.patient import Patient
+from core.patient import WHOLE_FILE, Patient
 from core.twin import Twin
+from edge.progress import progress_bar
 from edge.readers import Record, read_record
 from edge.replay.outputs import ReplayFolder, json_text
 from edge.replay.pipeline import Trace, run, usable
@@ -40,7 +36,8 @@ def replay(events: Path, patient_file: Path | None, model: str | None, out: Path
     with ReplayFolder(out) as folder:
         stopped = False
         try:
-            with progress_bar(sum(1 for s in samples if s.kind == "cgm_mgdl")) as on_progress:
+            readings = sum(1 for s in samples if s.kind == "cgm_mgdl")
+            with progress_bar("replay", readings, "readings") as on_progress:
                 run(trace, twin, folder, on_progress)
         except KeyboardInterrupt:
             stopped = True
@@ -84,26 +81,11 @@ def load_patient(path: Path | None) -> Patient:
         raise ConfigError(
             f"larger than {MAX_PATIENT_BYTES >> 20} MiB", where=path.name, mend="check --patient"
         )
-    return Patient.from_toml(text)
-
-
-@contextmanager
-def progress_bar(readings: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; silence where nobody looks."""
-    console = Console(file=sys.stderr)
-    if not console.is_terminal:
-        yield lambda done: None
-        return
-    columns = (
-        TextColumn("replay"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("readings"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("replay", total=readings)
-        yield lambda done: progress.update(task, completed=done)
+    try:
+        return Patient.from_toml(text)
+    except ConfigError as err:
+        place = path.name if err.where == WHOLE_FILE else f"{path.name}: {err.where}"
+        raise ConfigError(err.what, where=place, mend=err.mend) from None
 
 
 def _lines(summary: dict[str, object], out: Path, trace: Trace) -> list[str]:

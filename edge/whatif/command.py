@@ -15,6 +15,7 @@ from core.drawing.style import page_begins
 from core.errors import InputError
 from core.events import parse_event_time
 from core.twin import HISTORY_US, Twin
+from edge.progress import still_working
 from edge.readers import read_record
 from edge.replay.command import load_patient, notes_of
 from edge.replay.outputs import iso, only_ours, write_whole
@@ -63,7 +64,8 @@ def whatif(
         )
     twin = Twin(patient, seed=seed)
     twin.observe(used)
-    answer = twin.whatif(parsed, start_us, end_us, draws=draws)
+    with still_working("whatif", "fitting the person to the record and drawing courses"):
+        answer = twin.whatif(parsed, start_us, end_us, draws=draws)
     notes = notes_of(record, patient_file)
     texts = {
         TABLE: table(answer),

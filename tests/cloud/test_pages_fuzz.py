@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from cloud import queries
 from cloud.db import AdviceRow, AlarmRow, Database, EstimateRow, ForecastRow, HubRow, PriorRow, SampleRow
 from cloud.portal import advice_blocks, blocks, chart, words
+from core.memory import TITLES
 from core.messages import Alarm, DoseAdvice, Estimate, Forecast, HubStatus, Prior, encode
 from core.metrics import cgm_metrics
 from core.units import KINDS, US_PER_DAY, US_PER_H
@@ -47,7 +48,7 @@ def row_of(*lengths: int) -> st.SearchStrategy[tuple[float, ...]]:
 
 
 def names_of(*lengths: int) -> st.SearchStrategy[tuple[str, ...]]:
-    known = st.sampled_from([*words.PARAMETER_NAMES, EVIL])
+    known = st.sampled_from([*TITLES, EVIL])
     return st.sampled_from(lengths).flatmap(lambda n: st.tuples(*[st.one_of(known, TEXTS)] * n))
 
 
@@ -180,7 +181,7 @@ UNIT = st.floats(0, 1)
 def test_pages_are_drawn_from_the_extremes_that_ingest_lets_in(
     db: Database, means, spread, made_us, horizon, glucose, alarm
 ) -> None:
-    names = tuple(words.PARAMETER_NAMES)
+    names = tuple(TITLES)
     covariance = tuple(spread if i == j else 0.0 for i in range(5) for j in range(i + 1))
     estimate = Estimate(
         made_us, EVIL, names, ("",) * 5, means, covariance, means[0], spread, spread, float("inf")

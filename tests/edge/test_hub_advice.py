@@ -412,3 +412,26 @@ def test_state_of_before_there_were_notes_still_loads() -> None:
     state = decode(encode(Old(5, None, (advice(),))), DownState)
     assert state.last_number == 5
     assert state.note(state.advice[0]).state(START_US) == "open"
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [
+        (0, "begins after a day of glucose readings, of which 0 h are here; it tries"),
+        (5, "begins after a day of glucose readings, of which 5 h are here; it tries"),
+        (30, "has the day of glucose readings with which it begins; it tries"),
+    ],
+)
+async def test_without_advice_the_hub_says_how_much_of_the_first_day_is_there(
+    tmp_path: Path, hours: int, told: str
+) -> None:
+    clock = HandClock()
+    hub, _ = make_hub(tmp_path, clock)
+    hub.link = Link()  # type: ignore[assignment]
+    from_us = clock.now_us() - hours * US_PER_H
+    times_us = (from_us, clock.now_us()) if hours else ()
+    await hub.take(tuple(Sample(t, "cgm_mgdl", 120.0, "cgm", n) for n, t in enumerate(times_us)))
+    (line,) = advice_lines(await hub.on_request({"do": "advice"}), ZoneInfo("UTC"))
+    assert told in line
+    assert "out of reach" in line
+    hub.thread.close()

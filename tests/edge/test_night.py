@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import re
 import time
 from collections import Counter
 from datetime import datetime
@@ -275,13 +276,19 @@ async def test_hub_and_engine_keep_the_night_in_the_store_and_the_command_shows_
     assert shown.exit_code == 0
     for words in (
         "usual life",
-        "insulin sensitivity",
+        "how strongly insulin lowers glucose",
+        "Insulin's action on transport",
+        "prior 90 %",
         "taken",
         "kept to play again",
         "nats of the parameters",
         "published",
     ):
         assert words in shown.stdout
+    assert not re.search(r"\bln\b|ln_|logarithm| ± ", shown.stdout)
+    assert max(len(line) for line in shown.stdout.splitlines() if " × " in line) <= 80
+    (row,) = re.findall(r"Insulin sensitivity.* × (\S+) +(\S+)–(\S+) +\S+–\S+ +\d+ %", shown.stdout)
+    assert float(row[1]) < float(row[0]) < float(row[2])
     lines = export(config, tmp_path / "out")
     assert "missing: nothing that is known of" in lines
     truth = {(s.time_us // 1_000_000, s.kind): s.value for s in samples()}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
-from firmware_sim.person import Illness, Record, VirtualPerson
+from firmware_sim.person import Illness, Record, VirtualPerson, main
+from firmware_sim.recording import read_recording
 
 START_US = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp()) * 1_000_000  # a Monday
 MIN_US = 60_000_000
@@ -172,3 +175,45 @@ def test_unknown_sensor_and_negative_seed_are_refused() -> None:
         VirtualPerson(1, sensor="perfect").play(START_US)
     with pytest.raises(ValueError, match="seed"):
         VirtualPerson(-1)
+
+
+def test_a_person_who_corrects_earlier_corrects_more() -> None:
+    usual, early = (VirtualPerson(4, corrects_above=mgdl) for mgdl in (None, 140.0))
+    assert early.habits.correction_mgdl == 140.0
+    assert early.therapy == usual.therapy
+    assert (
+        sum(len(values(p.record(START_US, 3), "bolus_u")) * sign for p, sign in ((early, 1), (usual, -1))) > 0
+    )
+
+
+def test_a_recording_and_its_patient_file_are_written_and_never_over_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--person", "3", "--days", "0.5", "--from", "2026-03-02T00:00", "--out", str(tmp_path / "new")]
+    assert main(words) == 0
+    zone = ZoneInfo("Europe/London")
+    person = VirtualPerson(3, timezone=zone.key)
+    assert read_recording(tmp_path / "new" / "events.csv.gz", zone) == person.events(START_US, 0.5)
+    assert (tmp_path / "new" / "patient.toml").read_text() == person.prescription()
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "is there already (name a new folder)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--person", "-1"], "--person: must not be negative"),
+        (["--person", "1", "--timezone", "Mars"], "--timezone: unknown time zone 'Mars'"),
+        (["--person", "1", "--days", "nan"], "--days: must lie in 0..400"),
+        (["--person", "1", "--from", "noon"], "--from: not a time: 'noon'"),
+        (["--person", "1", "--corrects-above", "7"], "--corrects-above: must lie in 100..400"),
+        (["--person", "1", "--days", "0.01", "--out", "/dev/null/x"], "/dev/null/x: cannot be written"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(words) == 2
+    _, err = capsys.readouterr()
+    assert (err.count("\n"), err.startswith(f"person: {message}")) == (1, True), err

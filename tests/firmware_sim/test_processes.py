@@ -156,6 +156,7 @@ async def test_sensors_end_with_one_line_when_the_air_dies(runner: Runner, tmp_p
         (["--recording", "e.csv", "--only", "toaster"], "--only: unknown device 'toaster'"),
         (["--recording", "e.csv", "--timezone", "Mars/Base"], "--timezone: unknown time zone"),
         (["--person", "1"], "--from: a virtual person needs a start"),
+        (["--person", "-1", "--from", "2026-01-05"], "--person: must not be negative"),
         (["--recording", "e.csv", "--air", "here"], "--air: not HOST:PORT"),
     ],
 )

@@ -266,7 +266,7 @@ def test_no_scheduler_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("cloud.trials.run.SCHEDULER_TIMEOUT", "300ms")
     with pytest.raises(EnvironmentMissing, match="no Dask scheduler"):
         made(plan(), tmp_path, scheduler="tcp://127.0.0.1:9")
-    with pytest.raises(EnvironmentMissing, match="no Dask scheduler"):
+    with pytest.raises(InputError, match="must name host and port"):
         made(plan(), tmp_path, scheduler="nonsense")
 
 
