@@ -18,6 +18,7 @@ from core.advise_twin import (
     advise,
     change_words,
     dosed_ratio,
+    fits,
     situation,
     stated,
 )
@@ -26,6 +27,7 @@ from core.errors import InputError
 from core.messages import Quality, Sample
 from core.patient import Patient, Therapy
 from core.predictive import BY_PRESCRIPTION, NOTHING_ELSE, Prescribed, Stated, _agreed, base_path
+from core.refusal import MISFIT_NIS
 from core.twin import Advice, Policy, Twin
 from firmware_sim.person import VirtualPerson
 from tests.core.people import MIN_US, START_US
@@ -383,6 +385,32 @@ def test_refuses_while_readings_keep_missing_what_the_twin_expects(samples: list
     answer = twin.advise(t, 0.0, POLICY, "correction")
     assert answer.refused is not None
     assert "fit" in answer.refused or "higher than the twin expects" in answer.refused
+
+
+def test_one_wild_reading_is_no_misfit_and_two_or_a_wider_scatter_are() -> None:
+    quiet = list(np.random.default_rng(5).standard_normal(24))
+    assert fits(quiet)
+    assert fits([*quiet[:9], -8.0, *quiet[10:]])  # alone it would make the mean square 3.7
+    assert not fits([*quiet[:9], -8.0, 8.0, *quiet[11:]])
+    assert not fits([2.2 * z for z in quiet])
+    assert not fits(quiet[:7])  # too few to tell
+
+
+def test_a_single_wild_reading_an_hour_ago_does_not_take_the_answer_away(samples: list[Sample]) -> None:
+    t = at(17 * 60)
+    readings = [s for s in samples if s.kind == "cgm_mgdl" and s.time_us <= t]
+    wild = readings[-12]
+    twin = Twin()
+    twin.observe(
+        [
+            msgspec.structs.replace(s, value=max(40.0, s.value - 70.0)) if s is wild else s
+            for s in samples
+            if s.time_us <= t
+        ]
+    )
+    z = [i.z for i in twin.innovations(t - 2 * 60 * MIN_US, t)]
+    assert np.mean(np.square(z)) > MISFIT_NIS  # the mean alone would have refused
+    assert not situation(twin, t).misfit
 
 
 def test_the_cumulative_sum_sees_a_lasting_shift_and_no_single_wild_reading() -> None:
