@@ -114,7 +114,9 @@ async def test_a_killed_sensor_process_goes_on_where_it_was_with_its_bond(
     assert await hub.ask(RACP, b"\x01\x01") == b"\x06\x00\x01\x01"
     heard = offsets(values)
     history = heard[heard.index(0) :]  # a live reading may come before the first of the history, none within
-    assert history[: len(history)] == list(range(0, 5 * len(history), 5))  # each once, in order, none lost
+    assert list(dict.fromkeys(history)) == list(range(0, max(history) + 5, 5))  # in order, none lost
+    # What was measured while the history went out is told live once it is over, and may have been part of it.
+    assert len({offset for offset in history if history.count(offset) > 1}) <= 1
     assert len(history) > 10
     (status,) = await ask(tmp_path / "c.sock", b'{"device":"cgm","do":"status"}')
     assert status["authenticated"]
