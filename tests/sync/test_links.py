@@ -150,33 +150,6 @@ async def test_a_killed_broker_loses_nothing_and_breaks_no_order(ends: Ends) -> 
     assert ends.hub_link.counters["sync.connected"] == 2
 
 
-@pytest.mark.parametrize("held_call", ["pending", "done"])
-async def test_a_connection_that_ends_in_the_middle_of_an_outbox_call_strands_no_message(
-    ends: Ends, held_call: str
-) -> None:
-    holding, let_go = asyncio.Event(), asyncio.Event()
-    calls: Counter[str] = Counter()
-
-    async def in_thread(call, *args):
-        calls[call.__name__] += 1
-        if call.__name__ == held_call and calls[held_call] == 2:
-            holding.set()
-            await let_go.wait()
-        return await asyncio.to_thread(call, *args)
-
-    ends.hub_link.bind(outbox=ends.outbox, on_down=ends._on_down, in_thread=in_thread)
-    for seq in range(100):
-        ends.outbox.enqueue(batch(seq))
-    async with running(ends.cloud_link):
-        async with running(ends.hub_link):
-            await wait_until(holding.is_set, "in the middle")
-        async with running(ends.hub_link):
-            await wait_until(lambda: ends.hub_link.connected, "connected again")
-            let_go.set()
-            await wait_until(lambda: not ends.outbox.waiting, "drained")
-    assert ends.cloud.order == [("hub-1", number) for number in range(1, 101)]
-
-
 async def test_commits_that_fail_are_not_acknowledged_and_come_again_in_order(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
