@@ -237,7 +237,8 @@ class Twin:
         horizons = self._horizons(horizons_min)
         plan = self._check_plan(t, planned)
         error = blood_error(self.record, t) if lasting else BloodError(0.0, 0.0)
-        return in_blood(self._at(t), np.array(horizons), plan, error)
+        found = in_blood(self._at(t), np.array(horizons), plan, error)
+        return found._replace(mean=np.clip(found.mean, LOWEST_MGDL, HIGHEST_MGDL))
 
     def advise(self, t: int, carbs_g: float, policy: Policy, question: str | None = None) -> Advice:
         """What to do at ``t`` about a meal of ``carbs_g``, a correction, the basal rate, or in general.

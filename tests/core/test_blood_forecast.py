@@ -102,6 +102,14 @@ def test_on_bodies_with_a_true_sensor_blood_is_nearer_to_plasma_than_the_reading
     assert (by_blood < 0.99 * by_reading).all()
 
 
+def test_however_steep_a_fall_blood_stays_what_a_sensor_could_show() -> None:
+    twin, now_us = twin_after(
+        -5.0, fingersticks=12, differ_mgdl=-60.0
+    )  # from 180 to 30 mg/dL in half an hour
+    assert twin.blood(now_us, (0.0, 15.0, 30.0), lasting=False).mean.min() >= 10.0
+    assert twin.blood(now_us, (0.0, 15.0, 30.0)).mean.min() == 10.0
+
+
 def test_it_ages_and_refuses_as_the_forecast_does() -> None:
     twin, now_us = twin_after(0.0)
     later = twin.blood(now_us + 60 * MIN_US, (0.0,))
